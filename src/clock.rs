@@ -1,0 +1,47 @@
+//! The library's only source of time.
+//!
+//! Rules take `now` as an argument; the shells that call them ask a [`Clock`]. Hours of inactivity are tested in
+//! milliseconds with [`ManualClock`](crate::test_provider::ManualClock) (feature `test-provider`).
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::SystemTime;
+
+/// The future of [`Clock::sleep_until`].
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
+/// Where the library takes the time from.
+///
+/// Applications keep the default, [`SystemClock`]; tests set the time by hand.
+pub trait Clock: Debug + Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> SystemTime;
+
+    /// Completes when [`now`](Self::now) is at or after `deadline`.
+    fn sleep_until(&self, deadline: SystemTime) -> Sleep;
+}
+
+/// The operating system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn sleep_until(&self, deadline: SystemTime) -> Sleep {
+        let clock = *self;
+        Box::pin(async move {
+            // The wall clock may be set while we sleep, so the answer is checked, not assumed.
+            while let Ok(remaining) = deadline.duration_since(clock.now()) {
+                if remaining.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(remaining).await;
+            }
+        })
+    }
+}

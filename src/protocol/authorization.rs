@@ -1,0 +1,162 @@
+//! The authorization request and its answer.
+//!
+//! [Core §3.1.2](https://openid.net/specs/openid-connect-core-1_0.html#AuthorizationEndpoint),
+//! [RFC 7636](https://www.rfc-editor.org/rfc/rfc7636) (PKCE),
+//! [RFC 9207](https://www.rfc-editor.org/rfc/rfc9207) (`iss`).
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use url::{Url, form_urlencoded};
+
+use super::names::Issuer;
+use super::token_response::ErrorCode;
+
+/// Everything that one attempt to log in has to remember until the browser comes back.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct LoginTransaction {
+    pub(crate) state: String,
+    pub(crate) nonce: String,
+    pub(crate) pkce_verifier: String,
+    pub(crate) return_to: ReturnTo,
+    pub(crate) started_at: SystemTime,
+}
+
+impl std::fmt::Debug for LoginTransaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginTransaction").field("return_to", &self.return_to).finish_non_exhaustive()
+    }
+}
+
+/// Where the browser goes after the login: a path on this application's own origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ReturnTo(String);
+
+impl ReturnTo {
+    /// The front page.
+    pub(crate) fn front_page() -> Self {
+        Self("/".to_owned())
+    }
+
+    /// Takes a path with an optional query, and nothing that a browser could read as another origin.
+    pub(crate) fn parse(value: &str, origin: &Url) -> Option<Self> {
+        // Browsers drop tabs and line ends from URLs and read a backslash as a slash.
+        let harmless = value.starts_with('/') && !value.contains(|c: char| c.is_control() || c == '\\');
+        let resolved = harmless.then(|| origin.join(value).ok())??;
+        // A path that repeats its slash would name a host if it were ever written as a relative reference.
+        (resolved.origin() == origin.origin() && !resolved.path().starts_with("//")).then(|| {
+            let mut path = resolved.path().to_owned();
+            for (mark, part) in [('?', resolved.query()), ('#', resolved.fragment())] {
+                if let Some(part) = part {
+                    path.push(mark);
+                    path.push_str(part);
+                }
+            }
+            Self(path)
+        })
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The answer to an authorization request, as the browser brings it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AuthorizationResponse {
+    Code(String),
+    Error(ErrorCode),
+}
+
+/// What is wrong with an answer to an authorization request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AuthorizationError {
+    #[error("the parameter {0} is there more than once")]
+    Duplicate(&'static str),
+    #[error("the parameter {0} is missing")]
+    Missing(&'static str),
+    #[error("the answer comes from another issuer")]
+    OtherIssuer,
+}
+
+/// The `state` of an answer, without which nothing else of it is looked at.
+pub(crate) fn state(query: &str) -> Result<String, AuthorizationError> {
+    single(query, "state")?.ok_or(AuthorizationError::Missing("state"))
+}
+
+impl AuthorizationResponse {
+    /// Reads the answer's query.
+    ///
+    /// [_RFC 9207 § 2.4:_](https://www.rfc-editor.org/rfc/rfc9207#section-2.4) a client compares `iss` with the issuer
+    /// it sent the user to, and rejects an answer without `iss` where the provider says that it sends it.
+    pub(crate) fn parse(query: &str, issuer: &Issuer, sends_issuer: bool) -> Result<Self, AuthorizationError> {
+        match single(query, "iss")? {
+            Some(iss) if iss != issuer.as_str() => return Err(AuthorizationError::OtherIssuer),
+            None if sends_issuer => return Err(AuthorizationError::Missing("iss")),
+            _ => {}
+        }
+        if let Some(error) = single(query, "error")? {
+            return Ok(Self::Error(ErrorCode::new(&error)));
+        }
+        single(query, "code")?.map(Self::Code).ok_or(AuthorizationError::Missing("code"))
+    }
+}
+
+fn single(query: &str, name: &'static str) -> Result<Option<String>, AuthorizationError> {
+    let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(n, _)| n == name).map(|(_, value)| value);
+    let first = values.next().filter(|value| !value.is_empty());
+    if values.next().is_some() {
+        return Err(AuthorizationError::Duplicate(name));
+    }
+    Ok(first.map(std::borrow::Cow::into_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn return_to_takes_own_paths_only() {
+        let origin = Url::parse("https://shop.example").unwrap();
+        for (value, expected) in [
+            ("/", Some("/")),
+            ("/me?a=b&c=%2F#d", Some("/me?a=b&c=%2F#d")),
+            ("/a/../b", Some("/b")),
+            ("/é", Some("/%C3%A9")),
+            ("/a?u=https://evil.example", Some("/a?u=https://evil.example")),
+            ("", None),
+            ("me", None),
+            ("//evil.example", None),
+            ("/\\evil.example", None),
+            ("/..//evil.example", None),
+            ("/.//evil.example", None),
+            ("/\t/evil.example", None),
+            ("https://shop.example/me", None),
+            ("https:evil.example", None),
+            ("javascript:alert(1)", None),
+            ("/a\r\nSet-Cookie: x=y", None),
+        ] {
+            let parsed = ReturnTo::parse(value, &origin);
+            assert_eq!(parsed.as_ref().map(ReturnTo::as_str), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn authorization_responses() {
+        let issuer = Issuer::new("https://op.example");
+        let parse = |query, sends| AuthorizationResponse::parse(query, &issuer, sends);
+        assert_eq!(parse("code=c&state=s", false), Ok(AuthorizationResponse::Code("c".into())));
+        assert_eq!(parse("code=c&iss=https://op.example", true), Ok(AuthorizationResponse::Code("c".into())));
+        assert_eq!(parse("code=c&iss=https://other", false), Err(AuthorizationError::OtherIssuer));
+        assert_eq!(parse("error=access_denied&iss=https://other", false), Err(AuthorizationError::OtherIssuer));
+        assert_eq!(parse("code=c", true), Err(AuthorizationError::Missing("iss")));
+        assert_eq!(parse("code=", false), Err(AuthorizationError::Missing("code")));
+        assert_eq!(parse("code=c&code=d", false), Err(AuthorizationError::Duplicate("code")));
+        assert_eq!(
+            parse("error=access_denied&code=c", false),
+            Ok(AuthorizationResponse::Error(ErrorCode::new("access_denied")))
+        );
+        assert_eq!(state("state=a&state=b"), Err(AuthorizationError::Duplicate("state")));
+    }
+}

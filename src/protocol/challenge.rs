@@ -1,0 +1,171 @@
+//! `WWW-Authenticate` and what an API's refusal means for the session.
+//!
+//! [RFC 9110 §11.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1),
+//! [RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3),
+//! [RFC 9470 §3](https://www.rfc-editor.org/rfc/rfc9470#section-3).
+
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, StatusCode};
+
+/// One challenge of a `WWW-Authenticate` header. Schemes and parameter names are in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Challenge {
+    /// Absent where a provider left it out (authentik does).
+    scheme: Option<String>,
+    parameters: Vec<(String, String)>,
+}
+
+impl Challenge {
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the challenge speaks of an OAuth access token.
+    fn is_about_the_token(&self) -> bool {
+        match self.scheme.as_deref() {
+            Some("bearer" | "dpop") => true,
+            Some(_) => false,
+            None => self.parameter("error").is_some(),
+        }
+    }
+}
+
+/// What an API's answer says about the access token that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ApiVerdict {
+    /// Nothing: the answer goes to the caller as it is.
+    Accepted,
+    /// The token is not good (any more).
+    TokenRejected,
+    /// The token is good, but the user has to authenticate again (RFC 9470).
+    StepUp,
+}
+
+/// Judges an API's answer by its status and challenges.
+///
+/// | observed | verdict |
+/// |---|---|
+/// | any status but 401 | accepted |
+/// | 401 with `error="insufficient_user_authentication"` | step-up |
+/// | 401 with `error="use_dpop_nonce"` | accepted: a matter between client and API |
+/// | 401 with challenges of foreign schemes only (Basic, Negotiate) | accepted |
+/// | 401 with `error="insufficient_scope"` | accepted: privileges, not the session |
+/// | any other 401, also without a challenge | token rejected |
+pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
+    if status != StatusCode::UNAUTHORIZED {
+        return ApiVerdict::Accepted;
+    }
+    let challenges: Vec<Challenge> =
+        headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok()).flat_map(parse).collect();
+    if challenges.is_empty() {
+        return ApiVerdict::TokenRejected;
+    }
+    let Some(challenge) = challenges.iter().find(|c| c.is_about_the_token()) else { return ApiVerdict::Accepted };
+    match challenge.parameter("error") {
+        Some("insufficient_user_authentication") => ApiVerdict::StepUp,
+        Some("use_dpop_nonce" | "insufficient_scope") => ApiVerdict::Accepted,
+        _ => ApiVerdict::TokenRejected,
+    }
+}
+
+/// Reads one header value, which may hold several challenges.
+fn parse(value: &str) -> Vec<Challenge> {
+    let mut challenges: Vec<Challenge> = Vec::new();
+    let mut rest = value;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let (word, after) = split_token(rest);
+        if word.is_empty() {
+            // Neither a scheme nor a parameter: skip one character, so that the loop always ends.
+            let mut characters = rest.chars();
+            if characters.next().is_none() {
+                return challenges;
+            }
+            rest = characters.as_str();
+            continue;
+        }
+        let word = word.to_ascii_lowercase();
+        if let Some(value) = after.trim_start_matches([' ', '\t']).strip_prefix('=') {
+            let (value, after) = split_value(value.trim_start_matches([' ', '\t']));
+            if challenges.is_empty() {
+                challenges.push(Challenge::default());
+            }
+            if let Some(challenge) = challenges.last_mut() {
+                challenge.parameters.push((word, value));
+            }
+            rest = after;
+        } else {
+            challenges.push(Challenge { scheme: Some(word), parameters: Vec::new() });
+            rest = after;
+        }
+    }
+}
+
+fn split_token(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)));
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+fn split_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
+        let (value, rest) = text.split_at(end);
+        return (value.to_owned(), rest);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => return (value, characters.as_str()),
+            '\\' => value.extend(characters.next()),
+            other => value.push(other),
+        }
+    }
+    (value, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, headers: &[&str], expected: ApiVerdict) {
+        let mut map = HeaderMap::new();
+        for header in headers {
+            map.append(WWW_AUTHENTICATE, HeaderValue::from_str(header).unwrap());
+        }
+        assert_eq!(judge(StatusCode::from_u16(status).unwrap(), &map), expected, "{status} {headers:?}");
+    }
+
+    #[test]
+    fn api_answers() {
+        use ApiVerdict::{Accepted, StepUp, TokenRejected};
+        check(401, &[], TokenRejected);
+        check(401, &["Bearer"], TokenRejected);
+        check(401, &[r#"Bearer error="invalid_token""#], TokenRejected);
+        check(401, &[r#"bEaReR realm="a, b=\"c\"", ERROR=invalid_token"#], TokenRejected);
+        check(401, &[r#"DPoP error="invalid_token", algs="ES256""#], TokenRejected);
+        check(401, &[r#"error="invalid_token", error_description="expired""#], TokenRejected);
+        check(401, &[r#"Basic realm="x", Bearer error="invalid_token""#], TokenRejected);
+        check(401, &["Negotiate abc==", r#"Bearer error="invalid_token""#], TokenRejected);
+        check(401, &[r#"Bearer error="insufficient_user_authentication", acr_values="gold", max_age="5""#], StepUp);
+        check(401, &[r#"DPoP error="use_dpop_nonce""#], Accepted);
+        check(401, &[r#"Bearer error="insufficient_scope""#], Accepted);
+        check(401, &[r#"Basic realm="x""#], Accepted);
+        check(401, &["Negotiate"], Accepted);
+        check(401, &[r#"Basic realm="Bearer error=\"invalid_token\"""#], Accepted);
+        for status in [200, 302, 400, 403, 404, 429, 500, 503] {
+            check(status, &[r#"Bearer error="invalid_token""#], Accepted);
+        }
+        check(403, &[r#"Bearer error="insufficient_scope""#], Accepted);
+    }
+
+    #[test]
+    fn odd_headers_end() {
+        for odd in ["", ",", "=", "\"", "Bearer error=\"", "a=b=c", "é", "Bearer =", "\\", "Bearer error=\"\\"] {
+            parse(odd);
+        }
+    }
+}

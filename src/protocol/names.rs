@@ -1,0 +1,109 @@
+//! One type for each kind of string on the wire, so that a swap does not compile.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes the value as it is on the wire; values are compared byte for byte.
+            #[must_use]
+            pub fn new(value: impl Into<String>) -> Self {
+                Self(value.into())
+            }
+
+            /// The value as it is on the wire.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+macro_rules! secret {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Wraps the secret.
+            #[must_use]
+            pub fn new(value: impl Into<String>) -> Self {
+                Self(value.into())
+            }
+
+            /// The secret itself: for the wire, never for a log.
+            #[must_use]
+            pub fn secret(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    };
+}
+
+text! {
+    /// The provider's issuer identifier, the `iss` claim.
+    Issuer
+}
+text! {
+    /// The client identifier that the provider knows this application by.
+    ClientId
+}
+text! {
+    /// The user's identifier at the provider, the `sub` claim; unique within its issuer only.
+    Subject
+}
+text! {
+    /// The identifier of the user's session at the provider, the `sid` claim; unique within its issuer only.
+    ///
+    /// Not to be confused with the cookie's value, which is never shown to the application.
+    Sid
+}
+secret! {
+    /// An access token.
+    AccessToken
+}
+secret! {
+    /// A refresh token.
+    RefreshToken
+}
+secret! {
+    /// An ID token as it was received, kept as the `id_token_hint` of a later logout.
+    IdTokenHint
+}
+secret! {
+    /// A client secret.
+    ClientSecret
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_show() {
+        assert_eq!(format!("{:?}", AccessToken::new("abc")), "AccessToken(…)");
+        assert_eq!(format!("{:?}", ClientSecret::new("abc")), "ClientSecret(…)");
+    }
+}

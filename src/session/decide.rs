@@ -1,0 +1,60 @@
+//! What has to happen to a request. With *s* = time since the last confirmed signal (for a session that cannot signal:
+//! since its last recorded activity):
+//!
+//! | | user activity | passive request |
+//! |---|---|---|
+//! | absolute lifetime over, or `session_expiry` over | End | End |
+//! | *s* < *G* | Proceed | Proceed |
+//! | *G* ≤ *s* < *T* | Signal | Proceed |
+//! | *s* ≥ *T*, can signal | Signal: the provider decides | Refuse: end nothing, call nobody |
+//! | *s* ≥ *T*, cannot signal | End(IdleTimeout) | End(IdleTimeout) |
+
+use std::time::SystemTime;
+
+use super::event::EndReason;
+use super::policy::{RequestKind, SessionPolicy};
+use super::record::{ActivitySignal, SessionRecord};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The session is over.
+    End(EndReason),
+    /// Serve the request.
+    Proceed,
+    /// Do not serve it, and leave the session as it is: only user activity may ask the provider.
+    Refuse,
+    /// Tell the provider first (a session that cannot: write the activity down).
+    Signal,
+}
+
+/// What has to happen to a request of `kind` that carries the session of `record` and arrives at `now`.
+pub(crate) fn decide(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime, kind: RequestKind) -> Decision {
+    if record.session_expiry.is_some_and(|expiry| now >= expiry) {
+        return Decision::End(EndReason::SessionExpiry);
+    }
+    if now >= record.absolute_deadline(policy) {
+        return Decision::End(EndReason::AbsoluteLifetime);
+    }
+    let confirmed = is_confirmed(record, policy, now);
+    match (kind, record.login.signal) {
+        (_, ActivitySignal::None) if !confirmed => Decision::End(EndReason::IdleTimeout),
+        (RequestKind::Passive, _) if confirmed => Decision::Proceed,
+        (RequestKind::Passive, _) => Decision::Refuse,
+        (RequestKind::UserActivity, _) if now < record.signal_deadline(policy) => Decision::Proceed,
+        (RequestKind::UserActivity, _) => Decision::Signal,
+    }
+}
+
+/// Whether the session stands without asking the provider: less than *T* has passed since the last signal.
+pub(crate) fn is_confirmed(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bool {
+    now < record.idle_deadline(policy)
+}
+
+/// When a response that streams on has to be looked at again.
+pub(crate) fn next_deadline(record: &SessionRecord, policy: &SessionPolicy) -> SystemTime {
+    record.idle_deadline(policy).min(record.absolute_deadline(policy))
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,121 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Decision::{End, Proceed, Refuse, Signal};
+use super::*;
+use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Subject};
+use crate::session::id::{SessionId, SessionKey};
+use crate::session::policy::RequestKind::{Passive, UserActivity};
+use crate::session::record::{Login, Registration, Tokens, Version};
+
+const T: u64 = 900;
+const G: u64 = 300;
+const ABSOLUTE: u64 = 3600;
+const START: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn policy() -> SessionPolicy {
+    SessionPolicy::new()
+        .op_session_lifetime(Duration::from_secs(T))
+        .access_token_lifetime(Duration::from_secs(G))
+        .absolute_lifetime(Duration::from_secs(ABSOLUTE))
+}
+
+fn record(signal: ActivitySignal) -> SessionRecord {
+    let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
+    SessionRecord {
+        key: SessionKey::of(&SessionId::random(), &registration),
+        version: Version::FIRST,
+        login: Arc::new(Login {
+            registration,
+            subject: Subject::new("alice"),
+            nonce: String::new(),
+            issued_at: START,
+            auth_time: None,
+            started_at: START,
+            signal,
+            claims: serde_json::Map::new(),
+            offline_access: false,
+        }),
+        sid: None,
+        session_expiry: None,
+        tokens: Tokens {
+            access_token: Some(AccessToken::new("a")),
+            refresh_token: Some(RefreshToken::new("r")),
+            id_token: IdTokenHint::new("i"),
+            expires_in: None,
+        },
+        last_signal: START,
+        expires_at: START,
+    }
+}
+
+/// `at` is in seconds after the start, the time of the last signal.
+#[track_caller]
+fn check(record: &SessionRecord, kind: RequestKind, table: &[(f64, Decision)]) {
+    for (at, expected) in table {
+        let decision = decide(record, &policy(), START + Duration::from_secs_f64(*at), kind);
+        assert_eq!(decision, *expected, "{:?}, {kind:?} at {at} s", record.login.signal);
+    }
+}
+
+#[test]
+fn boundaries_of_g_and_t() {
+    for signal in [ActivitySignal::Refresh, ActivitySignal::UserInfo] {
+        let record = record(signal);
+        check(&record, UserActivity, &[(0., Proceed), (299., Proceed), (300., Signal), (301., Signal)]);
+        check(&record, UserActivity, &[(899., Signal), (900., Signal), (901., Signal)]);
+        check(&record, Passive, &[(0., Proceed), (299., Proceed), (300., Proceed), (899., Proceed)]);
+        check(&record, Passive, &[(900., Refuse), (901., Refuse)]);
+    }
+    let record = record(ActivitySignal::None);
+    let idle = End(EndReason::IdleTimeout);
+    check(&record, UserActivity, &[(299., Proceed), (300., Signal), (899., Signal), (900., idle), (901., idle)]);
+    check(&record, Passive, &[(300., Proceed), (899., Proceed), (900., idle), (901., idle)]);
+}
+
+#[test]
+fn boundary_of_the_absolute_lifetime() {
+    for kind in [UserActivity, Passive] {
+        let mut record = record(ActivitySignal::Refresh);
+        record.last_signal = START + Duration::from_secs(3500);
+        let over = End(EndReason::AbsoluteLifetime);
+        check(&record, kind, &[(3599., Proceed), (3600., over), (3601., over), (9999., over)]);
+        record.session_expiry = Some(START + Duration::from_secs(3550));
+        let over = End(EndReason::SessionExpiry);
+        check(&record, kind, &[(3549., Proceed), (3550., over), (3551., over), (9999., over)]);
+    }
+}
+
+#[test]
+fn expires_in_shortens_the_interval_and_never_lengthens_it() {
+    let mut record = record(ActivitySignal::Refresh);
+    record.tokens.expires_in = Some(Duration::from_secs(10_000));
+    check(&record, UserActivity, &[(299., Proceed), (300., Signal)]);
+    assert_eq!(record.token_deadline(&policy()), START + Duration::from_secs(300));
+    // A tenth, at most ten seconds, before it expires.
+    record.tokens.expires_in = Some(Duration::from_secs(60));
+    check(&record, UserActivity, &[(53., Proceed), (54., Signal), (60., Signal)]);
+    assert_eq!(record.token_deadline(&policy()), START + Duration::from_secs(60));
+    record.tokens.expires_in = Some(Duration::from_secs(200));
+    check(&record, UserActivity, &[(189., Proceed), (190., Signal)]);
+    record.tokens.expires_in = Some(Duration::ZERO);
+    check(&record, UserActivity, &[(0., Signal)]);
+}
+
+#[test]
+fn a_clock_that_goes_back_ends_nothing() {
+    let mut record = record(ActivitySignal::None);
+    record.last_signal = START + Duration::from_secs(100);
+    check(&record, UserActivity, &[(0., Proceed)]);
+    check(&record, Passive, &[(0., Proceed)]);
+}
+
+#[test]
+fn a_record_expires_at_the_latest_of_its_own_deadlines() {
+    let after = |seconds| START + Duration::from_secs(seconds);
+    assert_eq!(record(ActivitySignal::Refresh).with_expiry(&policy()).expires_at(), after(ABSOLUTE));
+    assert_eq!(record(ActivitySignal::None).with_expiry(&policy()).expires_at(), after(T));
+    let mut record = record(ActivitySignal::UserInfo);
+    record.session_expiry = Some(after(50));
+    assert_eq!(record.with_expiry(&policy()).expires_at(), after(50));
+}

@@ -1,0 +1,126 @@
+//! The two names of a local session: the secret in the cookie and the key in the registry.
+
+use std::fmt;
+
+use aws_lc_rs::{digest, rand};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+use super::record::Registration;
+
+const LENGTH: usize = 32;
+
+/// The cookie's value: 256 random bits, new at every login. Whoever has it has the session.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SessionId([u8; LENGTH]);
+
+impl SessionId {
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; LENGTH];
+        fill_random(&mut bytes);
+        Self(bytes)
+    }
+
+    pub(crate) fn parse(cookie: &str) -> Option<Self> {
+        // The exact length first: whatever else a cookie holds costs nothing.
+        (cookie.len() == 43).then(|| URL_SAFE_NO_PAD.decode(cookie).ok()?.try_into().ok().map(Self))?
+    }
+
+    pub(crate) fn to_cookie(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(…)")
+    }
+}
+
+/// The name of a session in its registry: a hash of the cookie's value, the issuer and the client id.
+///
+/// A copy of the registry opens no session, and the cookie of one client is none for another that shares the store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionKey([u8; LENGTH]);
+
+impl SessionKey {
+    pub(crate) fn of(id: &SessionId, registration: &Registration) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(&id.0);
+        context.update(registration.issuer().as_str().as_bytes());
+        context.update(&[0]);
+        context.update(registration.client_id().as_str().as_bytes());
+        let mut key = [0; LENGTH];
+        key.copy_from_slice(context.finish().as_ref());
+        Self(key)
+    }
+
+    /// The key's bytes, for registries.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; LENGTH] {
+        &self.0
+    }
+
+    /// The key of these bytes, for registries.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// In hexadecimal, for registries and as the mark of a login in application data.
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The first bytes only: enough to follow a session through a log.
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "SessionKey({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
+
+/// Fills `bytes` from the operating system's generator.
+///
+/// # Panics
+/// If the operating system has no randomness: nothing that needs it may go on then.
+#[expect(clippy::expect_used, reason = "without randomness nothing here may go on")]
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    rand::fill(bytes).expect("the operating system provides randomness");
+}
+
+/// 256 random bits as text: 43 characters, what the conformance suite allows a `nonce`.
+pub(crate) fn random_text() -> String {
+    SessionId::random().to_cookie()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::names::{ClientId, Issuer};
+
+    #[test]
+    fn cookies_are_read_back_and_nothing_else_is() {
+        let id = SessionId::random();
+        assert_eq!(SessionId::parse(&id.to_cookie()), Some(id));
+        for odd in ["", "x", &"é".repeat(22), &"A".repeat(44), &"=".repeat(43)] {
+            assert_eq!(SessionId::parse(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn keys_are_scoped_by_issuer_and_client() {
+        let id = SessionId::random();
+        let registration = |iss: &str, client: &str| Registration::new(Issuer::new(iss), ClientId::new(client));
+        let key = SessionKey::of(&id, &registration("https://op", "shop"));
+        assert_eq!(key, SessionKey::of(&id, &registration("https://op", "shop")));
+        assert_ne!(key, SessionKey::of(&id, &registration("https://op", "shop2")));
+        assert_ne!(key, SessionKey::of(&id, &registration("https://op2", "shop")));
+        assert_eq!(format!("{key:?}").len(), "SessionKey(01020304…)".len());
+        assert_eq!(format!("{id:?}"), "SessionId(…)");
+    }
+}

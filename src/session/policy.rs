@@ -1,0 +1,172 @@
+//! How long a session goes on, and what counts as activity.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use http::request::Parts;
+
+/// What a request says about the user's presence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    UserActivity,
+    Passive,
+}
+
+type Predicate = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
+
+#[derive(Clone)]
+enum ActivityRule {
+    EveryRequest,
+    UserGestures(HeaderName),
+}
+
+/// All durations of a session, and which requests count as user activity.
+///
+/// | setting | default | counted from |
+/// |---|---|---|
+/// | [`op_session_lifetime`](Self::op_session_lifetime) *T* | 15 min (PCI DSS 4, 8.2.8) | the last confirmed signal |
+/// | [`access_token_lifetime`](Self::access_token_lifetime) *G* | 5 min | the last confirmed signal |
+/// | [`absolute_lifetime`](Self::absolute_lifetime) | 12 h (NIST SP 800-63B AAL3) | the login |
+///
+/// A duration is over when exactly that much time has passed.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oidc_session::SessionPolicy;
+///
+/// let policy = SessionPolicy::new()
+///     .op_session_lifetime(Duration::from_secs(15 * 60))
+///     .access_token_lifetime(Duration::from_secs(5 * 60))
+///     .passive_if(|request| request.uri.path().starts_with("/notifications"));
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct SessionPolicy {
+    pub(crate) op_session_lifetime: Duration,
+    pub(crate) access_token_lifetime: Duration,
+    pub(crate) absolute_lifetime: Duration,
+    activity: ActivityRule,
+    passive: Vec<Predicate>,
+}
+
+impl SessionPolicy {
+    /// The defaults above; every request is activity, but for prefetches and the crate's status route.
+    pub fn new() -> Self {
+        Self {
+            op_session_lifetime: Duration::from_secs(15 * 60),
+            access_token_lifetime: Duration::from_secs(5 * 60),
+            absolute_lifetime: Duration::from_secs(12 * 60 * 60),
+            activity: ActivityRule::EveryRequest,
+            passive: Vec::new(),
+        }
+    }
+
+    /// *T*: the provider's inactivity timeout (Duende: server-side session lifetime, Keycloak: SSO Session Idle).
+    ///
+    /// This long after the last signal nothing is served any more unless the provider confirms the session.
+    pub fn op_session_lifetime(mut self, lifetime: Duration) -> Self {
+        self.op_session_lifetime = lifetime;
+        self
+    }
+
+    /// *G*: how long the application goes on with one access token before user activity makes it refresh.
+    ///
+    /// A longer `expires_in` of the provider is cut to it, a shorter one makes refreshes more frequent. It has to be
+    /// less than [`op_session_lifetime`](Self::op_session_lifetime): a user who pauses for anything up to
+    /// *T − G* never loses the session, one who pauses longer than *T* always does. In between it depends on when the
+    /// last signal was sent, so choose *G* small against *T*; a third is a good start.
+    pub fn access_token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.access_token_lifetime = lifetime;
+        self
+    }
+
+    /// The session ends this long after the login, active or not.
+    pub fn absolute_lifetime(mut self, lifetime: Duration) -> Self {
+        self.absolute_lifetime = lifetime;
+        self
+    }
+
+    /// Requests for which `predicate` holds are passive: they extend nothing and never cause a call to the provider.
+    ///
+    /// May be given several times. For whole routes see [`RelyingParty::passive`](crate::RelyingParty::passive).
+    pub fn passive_if(mut self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.passive.push(Arc::new(predicate));
+        self
+    }
+
+    /// Counts only what a person does: navigations that a user started (`Sec-Fetch-User: ?1`) and requests that carry
+    /// `header`, which the page's script sets when it has seen input. Everything else is passive.
+    ///
+    /// For applications whose pages poll so much that marking the polling routes is hopeless.
+    pub fn only_user_gestures(mut self, header: HeaderName) -> Self {
+        self.activity = ActivityRule::UserGestures(header);
+        self
+    }
+
+    /// What a request says about the user's presence.
+    pub(crate) fn classify(&self, request: &Parts) -> RequestKind {
+        let header = |name: &str| request.headers.get(name).map(http::HeaderValue::as_bytes);
+        // A prefetch is the browser's guess. The value is a list: "prefetch", "prefetch;prerender", …
+        if [header("sec-purpose"), header("purpose")].into_iter().flatten().any(|v| v.starts_with(b"prefetch")) {
+            return RequestKind::Passive;
+        }
+        if self.passive.iter().any(|is_passive| is_passive(request)) {
+            return RequestKind::Passive;
+        }
+        match &self.activity {
+            ActivityRule::EveryRequest => RequestKind::UserActivity,
+            ActivityRule::UserGestures(_) if header("sec-fetch-user") == Some(b"?1") => RequestKind::UserActivity,
+            ActivityRule::UserGestures(name) if request.headers.contains_key(name) => RequestKind::UserActivity,
+            ActivityRule::UserGestures(_) => RequestKind::Passive,
+        }
+    }
+}
+
+impl Default for SessionPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for SessionPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionPolicy")
+            .field("op_session_lifetime", &self.op_session_lifetime)
+            .field("access_token_lifetime", &self.access_token_lifetime)
+            .field("absolute_lifetime", &self.absolute_lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(policy: &SessionPolicy, headers: &[(&str, &str)], expected: RequestKind) {
+        let mut request = http::Request::get("/poll");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        assert_eq!(policy.classify(&parts), expected, "{headers:?}");
+    }
+
+    #[test]
+    fn p5_what_is_activity() {
+        let policy = SessionPolicy::new();
+        check(&policy, &[], RequestKind::UserActivity);
+        check(&policy, &[("sec-purpose", "prefetch")], RequestKind::Passive);
+        check(&policy, &[("sec-purpose", "prefetch;prerender")], RequestKind::Passive);
+        check(&policy, &[("purpose", "prefetch")], RequestKind::Passive);
+        check(&policy.passive_if(|r| r.uri.path() == "/poll"), &[], RequestKind::Passive);
+
+        let strict = SessionPolicy::new().only_user_gestures(HeaderName::from_static("x-activity"));
+        check(&strict, &[], RequestKind::Passive);
+        check(&strict, &[("sec-fetch-user", "?1")], RequestKind::UserActivity);
+        check(&strict, &[("x-activity", "1")], RequestKind::UserActivity);
+        check(&strict, &[("sec-fetch-user", "?1"), ("sec-purpose", "prefetch")], RequestKind::Passive);
+    }
+}

@@ -1,0 +1,5 @@
+//! wip
+
+mod clock;
+
+pub use clock::ManualClock;
