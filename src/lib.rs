@@ -1,7 +1,10 @@
 //! wip
 
 mod clock;
+mod ends;
+mod manager;
 mod protocol;
+mod provider;
 mod registry;
 mod session;
 #[cfg(feature = "test-provider")]

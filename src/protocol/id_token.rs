@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::jwt::{Expected, SigningAlg, TokenError, UnverifiedJwt, check_common, check_expiry, date, text};
+use super::jwt::{Expected, SigningAlg, TokenError, VerifiedJwt, check_common, check_expiry, date, text};
 use super::logout_token::LOGOUT_EVENT;
 use super::names::{AccessToken, Sid, Subject};
 
@@ -42,7 +42,7 @@ pub(crate) struct OriginalLogin<'a> {
 impl IdToken {
     /// Validates the ID token of a login.
     pub(crate) fn of_login(
-        jwt: UnverifiedJwt<'_>,
+        jwt: VerifiedJwt,
         expected: &Expected<'_>,
         request: AuthenticationRequest<'_>,
     ) -> Result<Self, TokenError> {
@@ -56,7 +56,7 @@ impl IdToken {
 
     /// Validates the ID token of a refresh: it has to speak of the same user and login.
     pub(crate) fn of_refresh(
-        jwt: UnverifiedJwt<'_>,
+        jwt: VerifiedJwt,
         expected: &Expected<'_>,
         original: OriginalLogin<'_>,
     ) -> Result<Self, TokenError> {
@@ -73,7 +73,7 @@ impl IdToken {
         }
     }
 
-    fn common(jwt: UnverifiedJwt<'_>, expected: &Expected<'_>) -> Result<Self, TokenError> {
+    fn common(jwt: VerifiedJwt, expected: &Expected<'_>) -> Result<Self, TokenError> {
         // RFC 8725 §3.12: no other kind of token may pass for an ID token.
         if jwt.typ()?.is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) {
             return Err(TokenError::Header("typ", "is that of another kind of token"));

@@ -161,6 +161,13 @@ pub(crate) struct UnverifiedJwt<'a> {
     signature: Vec<u8>,
 }
 
+/// A token that the provider has signed; its claims are still to be checked.
+#[derive(Debug)]
+pub(crate) struct VerifiedJwt {
+    typ: Option<Value>,
+    claims: Map<String, Value>,
+}
+
 /// The keys of a JWK Set that fit the agreed algorithm.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeySet {
@@ -219,22 +226,31 @@ impl<'a> UnverifiedJwt<'a> {
         &self.claims
     }
 
-    /// Whether the header names a key: if not, a wrong signature may just mean that the only key was changed.
-    pub(crate) fn names_a_key(&self) -> bool {
-        self.header.contains_key("kid")
-    }
-
-    /// The `typ` header, as written.
-    pub(crate) fn typ(&self) -> Result<Option<&str>, TokenError> {
-        match self.header.get("typ") {
-            None => Ok(None),
-            Some(Value::String(typ)) => Ok(Some(typ)),
-            Some(_) => Err(TokenError::Header("typ", "is not a string")),
+    /// Whether newer keys of the provider could turn this failure into a success.
+    pub(crate) fn may_need_newer_keys(&self, error: &TokenError) -> bool {
+        match error {
+            TokenError::Key(_) => true,
+            // Without a kid a wrong signature may just mean that the only key was changed.
+            TokenError::Signature => !self.header.contains_key("kid"),
+            _ => false,
         }
     }
 
-    /// Checks algorithm, key and signature, in this order.
-    pub(crate) fn verify(&self, keys: &KeySet, alg: SigningAlg) -> Result<(), TokenError> {
+    /// Checks algorithm, key and signature, in this order; gives the token back if that fails.
+    pub(crate) fn verify(self, keys: &KeySet, alg: SigningAlg) -> Result<VerifiedJwt, (Self, TokenError)> {
+        match self.check_signature(keys, alg) {
+            Ok(()) => Ok(self.trust_channel()),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// Takes a token's word without its signature, because it came straight from the provider's token endpoint
+    /// over an authenticated channel (Core §3.1.3.7 (6)). Never for a token that anybody else could have sent.
+    pub(crate) fn trust_channel(self) -> VerifiedJwt {
+        VerifiedJwt { typ: self.header.get("typ").cloned(), claims: self.claims }
+    }
+
+    fn check_signature(&self, keys: &KeySet, alg: SigningAlg) -> Result<(), TokenError> {
         if self.header.get("alg").and_then(Value::as_str) != Some(alg.as_str()) {
             return Err(TokenError::Header("alg", "is not the algorithm agreed on with the provider"));
         }
@@ -249,6 +265,17 @@ impl<'a> UnverifiedJwt<'a> {
         let verifier = (jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.verifier_factory)(&alg.algorithm(), key)
             .map_err(|_| TokenError::Key("it does not fit the algorithm"))?;
         verifier.verify(self.message.as_bytes(), &self.signature).map_err(|_| TokenError::Signature)
+    }
+}
+
+impl VerifiedJwt {
+    /// The `typ` header, as written.
+    pub(crate) fn typ(&self) -> Result<Option<&str>, TokenError> {
+        match &self.typ {
+            None => Ok(None),
+            Some(Value::String(typ)) => Ok(Some(typ)),
+            Some(_) => Err(TokenError::Header("typ", "is not a string")),
+        }
     }
 
     pub(crate) fn into_claims(self) -> Map<String, Value> {

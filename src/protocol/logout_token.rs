@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::jwt::{Expected, TokenError, UnverifiedJwt, check_common, check_expiry, text};
+use super::jwt::{Expected, TokenError, VerifiedJwt, check_common, check_expiry, text};
 use super::names::{Sid, Subject};
 
 pub(crate) const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -84,7 +84,7 @@ pub(crate) enum Whom {
 
 impl LogoutToken {
     pub(crate) fn validate(
-        jwt: UnverifiedJwt<'_>,
+        jwt: VerifiedJwt,
         expected: &Expected<'_>,
         policy: LogoutTokenPolicy,
     ) -> Result<Self, TokenError> {

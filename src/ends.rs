@@ -1,0 +1,112 @@
+//! Tells long responses of this process that their session is over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::registry::EndNotice;
+use crate::session::event::EndReason;
+use crate::session::id::SessionKey;
+
+/// What a long response knows of its session between two looks at the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    Ended(EndReason),
+    /// Nothing was heard, or a notice may have been missed: look.
+    Look,
+}
+
+/// The sessions that long responses of this process wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    watched: Mutex<HashMap<SessionKey, watch::Sender<Notice>>>,
+}
+
+impl Ends {
+    fn watched(&self) -> MutexGuard<'_, HashMap<SessionKey, watch::Sender<Notice>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts to wait for the end of a session. Ends that came before are not reported: look at the registry after.
+    pub(crate) fn watch(self: &Arc<Self>, key: SessionKey) -> EndWatch {
+        let notices = self.watched().entry(key).or_insert_with(|| watch::Sender::new(Notice::Look)).subscribe();
+        EndWatch { ends: self.clone(), key, notices }
+    }
+
+    /// Passes on what a registry says.
+    pub(crate) fn notice(&self, notice: EndNotice) {
+        match notice {
+            EndNotice::Ended(key, reason) => self.ended(&key, reason),
+            EndNotice::Missed => self.watched().values().for_each(|sender| drop(sender.send(Notice::Look))),
+        }
+    }
+
+    /// Reports an end.
+    pub(crate) fn ended(&self, key: &SessionKey, reason: EndReason) {
+        if let Some(sender) = self.watched().get(key) {
+            sender.send_replace(Notice::Ended(reason));
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.watched().len()
+    }
+}
+
+/// One long response's wait for the end of its session.
+#[derive(Debug)]
+pub(crate) struct EndWatch {
+    ends: Arc<Ends>,
+    key: SessionKey,
+    notices: watch::Receiver<Notice>,
+}
+
+impl EndWatch {
+    /// The next notice.
+    ///
+    /// # Cancel safety
+    /// No notice is lost.
+    pub(crate) async fn notice(&mut self) -> Notice {
+        // The sender lives as long as there are receivers.
+        if self.notices.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        *self.notices.borrow_and_update()
+    }
+}
+
+impl Drop for EndWatch {
+    fn drop(&mut self) {
+        let mut watched = self.ends.watched();
+        // Under the lock: a receiver that is about to be added is either counted or finds a new sender.
+        if watched.get(&self.key).is_some_and(|sender| sender.receiver_count() <= 1) {
+            watched.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> SessionKey {
+        SessionKey::from_bytes([byte; 32])
+    }
+
+    #[tokio::test]
+    async fn p11_each_response_of_a_session_hears_of_its_end_and_nothing_leaks() {
+        let ends = Arc::new(Ends::default());
+        let (mut first, mut second, mut other) = (ends.watch(key(1)), ends.watch(key(1)), ends.watch(key(2)));
+        ends.notice(EndNotice::Ended(key(1), EndReason::BackChannelLogout));
+        assert_eq!(first.notice().await, Notice::Ended(EndReason::BackChannelLogout));
+        assert_eq!(second.notice().await, Notice::Ended(EndReason::BackChannelLogout));
+        ends.notice(EndNotice::Missed);
+        assert_eq!(other.notice().await, Notice::Look);
+        drop(first);
+        assert_eq!(ends.len(), 2);
+        drop((second, other));
+        assert_eq!(ends.len(), 0);
+    }
+}

@@ -1,0 +1,214 @@
+//! From an authorization code to a session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use super::Manager;
+use crate::protocol::authorization::LoginTransaction;
+use crate::protocol::id_token::{AuthenticationRequest, IdToken};
+use crate::protocol::jwt::TokenError;
+use crate::protocol::names::IdTokenHint;
+use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
+use crate::provider::{Unavailable, UserInfoVerdict, VerifyError};
+use crate::registry::{Created, RegistryError};
+use crate::session::event::{SessionEvent, SessionInfo};
+use crate::session::id::{SessionId, SessionKey};
+use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
+
+/// What the userinfo endpoint is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserInfo {
+    /// It is asked at login too, and its claims are added to those of the ID token.
+    Claims,
+    /// It is asked only as the activity signal of sessions without refresh token.
+    #[default]
+    Signal,
+}
+
+/// Why a login came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error("the provider refused the authorization code: {}", .0.as_str())]
+    CodeRefused(ErrorCode),
+    #[error("the provider refused this client: {}", .0.as_str())]
+    Misconfigured(ErrorCode),
+    #[error("a logout overtook the login")]
+    LoggedOut,
+    #[error("the provider's answer cannot be used: {0}")]
+    Nonsense(&'static str),
+    #[error("the ID token is not valid: {0}")]
+    IdToken(#[from] TokenError),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl From<VerifyError> for LoginError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Token(error) => Self::IdToken(error),
+            VerifyError::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+impl Manager {
+    /// Exchanges the code, validates the ID token and stores the session under a new id.
+    ///
+    /// # Cancel safety
+    /// Once the code is on its way, the login is finished without the caller.
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        code: String,
+        transaction: LoginTransaction,
+        user_info: UserInfo,
+    ) -> Result<(SessionId, Arc<SessionRecord>), LoginError> {
+        let manager = self.clone();
+        let login = tokio::spawn(async move { manager.log_in(code, transaction, user_info).await });
+        login.await.unwrap_or(Err(LoginError::Nonsense("the login panicked")))
+    }
+
+    async fn log_in(
+        self: Arc<Self>,
+        code: String,
+        transaction: LoginTransaction,
+        user_info: UserInfo,
+    ) -> Result<(SessionId, Arc<SessionRecord>), LoginError> {
+        let sent_at = self.clock.now();
+        let response = match self.provider.exchange_code(code, transaction.pkce_verifier).await? {
+            TokenVerdict::Granted(response) => response,
+            TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error) => {
+                return Err(LoginError::CodeRefused(error));
+            }
+            TokenVerdict::Misconfigured(error) => return Err(LoginError::Misconfigured(error)),
+            TokenVerdict::Unavailable { status, retry_after } if status.is_server_error() || retry_after.is_some() => {
+                let reason = format!("its token endpoint answered {status}");
+                return Err(Unavailable { reason, retry_after, sent: crate::provider::Sent::Maybe }.into());
+            }
+            TokenVerdict::Unavailable { .. } | TokenVerdict::Unreadable => {
+                return Err(LoginError::Nonsense("the token response cannot be read"));
+            }
+        };
+        let refresh_token = response.refresh_token.clone();
+        let started = self.store_login(response, &transaction.nonce, sent_at, user_info).await;
+        // Tokens that no session holds are good for nothing but theft.
+        if let (Err(_), Some(token)) = (&started, refresh_token) {
+            let manager = self.clone();
+            tokio::spawn(async move { manager.provider.revoke(token).await });
+        }
+        started
+    }
+
+    async fn store_login(
+        &self,
+        response: TokenResponse,
+        nonce: &str,
+        sent_at: SystemTime,
+        user_info: UserInfo,
+    ) -> Result<(SessionId, Arc<SessionRecord>), LoginError> {
+        let raw = response.id_token.clone().ok_or(LoginError::Nonsense("the token response has no ID token"))?;
+        let verified = self.provider.verify(raw.secret()).await?;
+        let id_token = IdToken::of_login(verified, &self.provider.expected(), AuthenticationRequest { nonce })?;
+        id_token.check_access_token(&response.access_token, self.provider.client().signing_alg)?;
+        self.report_lifetime(&response);
+        let mut claims = id_token.claims.clone();
+        if user_info == UserInfo::Claims {
+            claims.extend(self.user_info_claims(&response, &id_token).await?);
+        }
+        let id = SessionId::random();
+        let record = Arc::new(self.new_record(&id, response, raw, id_token, claims, nonce, sent_at));
+        match self.registry.create(SessionRecord::clone(&record), self.clock.now()).await? {
+            Created::Created => {}
+            Created::Covered => return Err(LoginError::LoggedOut),
+            // 256 random bits are never the same twice.
+            Created::Exists => return Err(LoginError::Nonsense("the session id is taken")),
+        }
+        tracing::info!(session = ?record.key(), "session started");
+        metrics::counter!("oidc_sessions_started_total").increment(1);
+        self.emit(&SessionEvent::Started(SessionInfo::of(&record)));
+        Ok((id, record))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a record, used once")]
+    fn new_record(
+        &self,
+        id: &SessionId,
+        response: TokenResponse,
+        raw: IdTokenHint,
+        id_token: IdToken,
+        claims: Map<String, Value>,
+        nonce: &str,
+        sent_at: SystemTime,
+    ) -> SessionRecord {
+        let client = self.provider.client();
+        let has_user_info = self.provider.known_metadata().is_some_and(|m| m.userinfo_endpoint.is_some());
+        let signal = match (&response.refresh_token, has_user_info) {
+            (Some(_), _) => ActivitySignal::Refresh,
+            (None, true) => ActivitySignal::UserInfo,
+            (None, false) => ActivitySignal::None,
+        };
+        // RFC 6749 §5.1: without scope in the answer what was asked for was granted.
+        let has_offline = |scopes: &str| scopes.split(' ').any(|scope| scope == "offline_access");
+        let offline_access = match &response.scope {
+            Some(scope) => has_offline(scope),
+            None => client.scopes.iter().any(|scope| scope == "offline_access"),
+        };
+        let login = Login {
+            registration: client.registration.clone(),
+            subject: id_token.subject,
+            nonce: nonce.to_owned(),
+            issued_at: id_token.issued_at,
+            auth_time: id_token.auth_time,
+            started_at: sent_at,
+            signal,
+            claims,
+            offline_access,
+        };
+        let record = SessionRecord {
+            key: SessionKey::of(id, &client.registration),
+            version: Version::FIRST,
+            login: Arc::new(login),
+            sid: id_token.sid,
+            session_expiry: id_token.session_expiry,
+            tokens: Tokens {
+                access_token: Some(response.access_token),
+                refresh_token: response.refresh_token,
+                id_token: raw,
+                expires_in: response.expires_in,
+            },
+            last_signal: sent_at,
+            expires_at: sent_at,
+        };
+        record.with_expiry(&self.policy)
+    }
+
+    async fn user_info_claims(
+        &self,
+        response: &TokenResponse,
+        id_token: &IdToken,
+    ) -> Result<Map<String, Value>, LoginError> {
+        match self.provider.user_info(&response.access_token, id_token.subject.as_str()).await? {
+            UserInfoVerdict::Confirmed(claims) => Ok(claims),
+            UserInfoVerdict::Refused => Err(LoginError::Nonsense("the userinfo answer is not about this user")),
+            UserInfoVerdict::Unavailable(unavailable) => Err(unavailable.into()),
+        }
+    }
+
+    /// Says once that the provider's access tokens outlive its sessions.
+    fn report_lifetime(&self, response: &TokenResponse) {
+        let lifetime = self.policy.op_session_lifetime;
+        let Some(expires_in) = response.expires_in.filter(|expires_in| *expires_in >= lifetime) else { return };
+        if !self.reported_expires_in.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ?expires_in,
+                op_session_lifetime = ?lifetime,
+                "the provider's access tokens live as long as its sessions or longer: they are used for \
+                 access_token_lifetime here, but APIs accept them after the session's end"
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Something of the provider's that is fetched rarely: its metadata, its keys.
+//!
+//! One fetch at a time, a pause between fetches, and the last good copy for as long as no newer one can be had.
+
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Mutex;
+
+/// A copy is renewed on use when it is this old.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// After a fetch that failed, the next one waits this long.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// A fetch that was forced by an unknown key comes at most once in this time.
+const PAUSE_BETWEEN_FORCED: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(crate) struct Cached<T> {
+    copy: RwLock<Option<Copy<T>>>,
+    /// Held while fetching.
+    attempts: Mutex<Attempts>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Copy<T> {
+    pub(crate) value: Arc<T>,
+    fetched_at: SystemTime,
+}
+
+impl<T> Clone for Copy<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), fetched_at: self.fetched_at }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Attempts {
+    failed_at: Option<SystemTime>,
+    forced_at: Option<SystemTime>,
+}
+
+/// What came of asking for something newer than a copy.
+#[derive(Debug)]
+pub(crate) enum Newer<T> {
+    /// Here it is.
+    Found(Copy<T>),
+    /// It was asked for only a moment ago.
+    TooSoon,
+    /// It could not be fetched.
+    Unavailable,
+}
+
+impl<T> Cached<T> {
+    pub(crate) fn new() -> Self {
+        Self { copy: RwLock::new(None), attempts: Mutex::default() }
+    }
+
+    /// The copy, however old, if there is one.
+    pub(crate) fn peek(&self) -> Option<Copy<T>> {
+        self.copy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A copy of at most an hour's age; an older one if a newer cannot be had; `None` if there is none at all.
+    ///
+    /// # Cancel safety
+    /// The fetch is dropped with the future, and the next caller starts another.
+    pub(crate) async fn get<F: Future<Output = Option<T>>>(
+        &self,
+        now: SystemTime,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<Copy<T>> {
+        let fresh = |copy: &Copy<T>| now.duration_since(copy.fetched_at).unwrap_or_default() < MAX_AGE;
+        if let Some(copy) = self.peek().filter(fresh) {
+            return Some(copy);
+        }
+        let mut attempts = self.attempts.lock().await;
+        let copy = self.peek();
+        if copy.as_ref().is_some_and(fresh) || is_within(attempts.failed_at, PAUSE_AFTER_FAILURE, now) {
+            return copy;
+        }
+        self.fetch(&mut attempts, now, fetch).await.or(copy)
+    }
+
+    /// A newer copy than `than`, because a token names a key that is not in it.
+    ///
+    /// # Cancel safety
+    /// As [`get`](Self::get); the pause counts from the attempt.
+    pub(crate) async fn newer<F: Future<Output = Option<T>>>(
+        &self,
+        than: &Copy<T>,
+        now: SystemTime,
+        fetch: impl FnOnce() -> F,
+    ) -> Newer<T> {
+        let mut attempts = self.attempts.lock().await;
+        if let Some(copy) = self.peek().filter(|copy| !Arc::ptr_eq(&copy.value, &than.value)) {
+            return Newer::Found(copy);
+        }
+        if is_within(attempts.forced_at, PAUSE_BETWEEN_FORCED, now) {
+            return Newer::TooSoon;
+        }
+        // Before the fetch, so that one that is cancelled counts too.
+        attempts.forced_at = Some(now);
+        self.fetch(&mut attempts, now, fetch).await.map_or(Newer::Unavailable, Newer::Found)
+    }
+
+    async fn fetch<F: Future<Output = Option<T>>>(
+        &self,
+        attempts: &mut Attempts,
+        now: SystemTime,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<Copy<T>> {
+        attempts.failed_at = Some(now);
+        let copy = Copy { value: Arc::new(fetch().await?), fetched_at: now };
+        attempts.failed_at = None;
+        *self.copy.write().unwrap_or_else(PoisonError::into_inner) = Some(copy.clone());
+        Some(copy)
+    }
+}
+
+fn is_within(since: Option<SystemTime>, pause: Duration, now: SystemTime) -> bool {
+    since.and_then(|since| now.duration_since(since).ok()).is_some_and(|passed| passed < pause)
+}

@@ -1,0 +1,97 @@
+//! One HTTP client for all calls to peers: bounded in time and size, without redirects and cookies.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderMap, StatusCode};
+
+/// No answer of a provider is longer: a JWK Set with a hundred keys and certificates stays below.
+const MAX_BODY: usize = 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+    timeout: Duration,
+}
+
+/// A complete answer of a peer.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+// The body may hold tokens.
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// The peer has not seen the request.
+    #[error("the connection failed: {0}")]
+    NotSent(String),
+    /// The peer may have seen the request and acted on it.
+    #[error("the answer was lost: {0}")]
+    Lost(String),
+}
+
+impl Http {
+    pub(crate) fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            .user_agent(concat!("tower-oidc-session/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, timeout })
+    }
+
+    /// The bound on one call.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(crate) async fn get(&self, url: &str, bearer: Option<&str>) -> Result<Answer, NoAnswer> {
+        let mut request = http::Request::get(url).header(http::header::ACCEPT, "application/json");
+        if let Some(token) = bearer {
+            request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Vec::new()).map_err(|e| NoAnswer::NotSent(e.to_string()))?;
+        self.send(request).await
+    }
+
+    pub(crate) async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Answer, NoAnswer> {
+        let request = reqwest::Request::try_from(request).map_err(describe)?;
+        let response = self.client.execute(request).await.map_err(describe)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut chunks = response.bytes_stream();
+        let mut body = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(describe)?;
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(NoAnswer::Lost("it is too long".to_owned()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, headers, body: body.into() })
+    }
+}
+
+fn describe(error: reqwest::Error) -> NoAnswer {
+    let not_sent = error.is_connect() || error.is_builder();
+    // The URL may carry parameters; the causes name addresses and system errors only.
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    if not_sent { NoAnswer::NotSent(text) } else { NoAnswer::Lost(text) }
+}
