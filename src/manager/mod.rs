@@ -92,6 +92,7 @@ impl Manager {
             reported_expires_in: AtomicBool::new(false),
         });
         tokio::spawn(clean(Arc::downgrade(&manager)));
+        tokio::spawn(get_ready(Arc::downgrade(&manager)));
         manager
     }
 
@@ -137,6 +138,25 @@ impl Manager {
             Signalled::Unavailable(_) if is_confirmed(&record, &self.policy, self.clock.now()) => {
                 Admission::Admitted(record)
             }
+            Signalled::Unavailable(retry_after) => Admission::Unavailable(retry_after),
+        }
+    }
+
+    /// Signals the provider now, however fresh the last signal is.
+    ///
+    /// # Cancel safety
+    /// As [`admit`](Self::admit).
+    pub(crate) async fn confirm(self: &Arc<Self>, key: &SessionKey) -> Admission {
+        let record = match self.registry.load(key).await {
+            Ok(Loaded::Live(record)) => record,
+            _ => return self.admit(key, RequestKind::UserActivity).await,
+        };
+        if let Decision::End(_) = decide(&record, &self.policy, self.clock.now(), RequestKind::UserActivity) {
+            return self.admit(key, RequestKind::UserActivity).await;
+        }
+        match self.signal(&record).await {
+            Signalled::Confirmed(record) => Admission::Admitted(record),
+            Signalled::Ended(reason) => reason.map_or(Admission::Unknown, Admission::Ended),
             Signalled::Unavailable(retry_after) => Admission::Unavailable(retry_after),
         }
     }
@@ -292,5 +312,18 @@ async fn clean(manager: std::sync::Weak<Manager>) {
             }
             Err(error) => tracing::warn!(%error, "expired sessions could not be removed"),
         }
+    }
+}
+
+/// Asks the provider for its metadata until it answers: nothing of a user's is touched.
+async fn get_ready(manager: std::sync::Weak<Manager>) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    while let Some(manager) = manager.upgrade() {
+        match manager.provider.metadata().await {
+            Ok(_) => return,
+            Err(error) => tracing::warn!(%error, "not ready yet"),
+        }
+        drop(manager);
+        tokio::time::sleep(PAUSE).await;
     }
 }

@@ -1,0 +1,114 @@
+//! `GET /auth/callback`: takes the provider's answer and starts the session.
+//!
+//! 1. `state` belongs to a login attempt of this browser, which is spent by it.
+//! 2. `iss` is right (RFC 9207), and the answer is no error.
+//! 3. The code is exchanged, the ID token validated, the session stored under a new id.
+//! 4. A session that the browser had before ends; application data moves to a new id.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::header::SET_COOKIE;
+use http::{Extensions, HeaderMap, StatusCode, Uri};
+
+use super::Claimed;
+use super::login::unavailable;
+use crate::app_data;
+use crate::manager::start::LoginError;
+use crate::protocol::authorization::{self, AuthorizationResponse};
+use crate::relying_party::RelyingParty;
+use crate::respond::{page, redirect};
+use crate::session::event::EndReason;
+
+pub(super) async fn callback(
+    State(rp): State<RelyingParty>,
+    Claimed(previous): Claimed,
+    uri: Uri,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let state = match authorization::state(query) {
+        Ok(state) => state,
+        Err(error) => {
+            tracing::info!(%error, "a login was refused");
+            return bad_request("The answer of the sign-in service is not complete.");
+        }
+    };
+    let Some(transaction) = rp.cookies().login(&headers, &state, rp.manager().clock().now()) else {
+        tracing::info!("a login was refused: its state belongs to no attempt of this browser");
+        return bad_request("This sign-in was finished before, took too long, or was begun in another browser.");
+    };
+    let return_to = transaction.return_to.clone();
+    let outcome = finish(&rp, query, transaction).await;
+    let mut response = match outcome {
+        Ok((id, key)) => match app_data::bind(app_data::of(&extensions), &key).await {
+            Ok(()) => {
+                if let Some(previous) = previous.key() {
+                    // Where the registry fails, nobody has its cookie any more.
+                    if let Err(error) = rp.manager().end(previous, EndReason::SupersededByLogin).await {
+                        tracing::warn!(%error, "the session before this login could not be ended");
+                    }
+                }
+                let mut response = redirect(return_to.as_str());
+                response.headers_mut().append(SET_COOKIE, rp.cookies().set_session(&id));
+                response
+            }
+            Err(error) => {
+                tracing::error!(%error, "application data could not be bound to the login");
+                // Without its cookie the session is of no use to anyone.
+                let _ = rp.manager().end(&key, EndReason::EndedByApplication).await;
+                unavailable(None)
+            }
+        },
+        Err(response) => *response,
+    };
+    response.headers_mut().extend(rp.cookies().remove_login(&state).map(|cookie| (SET_COOKIE, cookie)));
+    response
+}
+
+type Started = (crate::session::id::SessionId, crate::SessionKey);
+
+async fn finish(
+    rp: &RelyingParty,
+    query: &str,
+    transaction: crate::protocol::authorization::LoginTransaction,
+) -> Result<Started, Box<Response>> {
+    let manager = rp.manager();
+    let metadata = match manager.provider().metadata().await {
+        Ok(metadata) => metadata,
+        Err(error) => return Err(Box::new(unavailable(error.retry_after))),
+    };
+    let sends_issuer = metadata.authorization_response_iss_parameter_supported;
+    let code = match AuthorizationResponse::parse(query, rp.registration().issuer(), sends_issuer) {
+        Ok(AuthorizationResponse::Code(code)) => code,
+        Ok(AuthorizationResponse::Error(error)) => {
+            tracing::info!(error = error.as_str(), "the provider refused a login");
+            return Err(Box::new(bad_request("The sign-in service did not sign you in.")));
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a login was refused");
+            return Err(Box::new(bad_request("The answer of the sign-in service is not valid.")));
+        }
+    };
+    match manager.start(code, transaction, rp.user_info()).await {
+        Ok((id, record)) => Ok((id, *record.key())),
+        Err(error) => Err(Box::new(failed(&error))),
+    }
+}
+
+fn failed(error: &LoginError) -> Response {
+    tracing::warn!(%error, "a login failed");
+    match error {
+        LoginError::CodeRefused(_) => bad_request("The sign-in service did not accept this sign-in any more."),
+        LoginError::LoggedOut => bad_request("You were signed out while you signed in. Please sign in again."),
+        LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
+            page(StatusCode::BAD_GATEWAY, "Cannot sign in", "The sign-in service gave an answer that cannot be used.")
+        }
+        LoginError::Unavailable(error) => unavailable(error.retry_after),
+        LoginError::Registry(_) => unavailable(None),
+    }
+}
+
+fn bad_request(text: &str) -> Response {
+    page(StatusCode::BAD_REQUEST, "Cannot sign in", text)
+}

@@ -1,0 +1,71 @@
+//! Cuts long responses when their session is over.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http_body::{Body as _, Frame, SizeHint};
+
+/// A response of at most this many bytes, all there when it starts, is not worth watching over.
+const SHORT: u64 = 64 * 1024;
+
+/// Wraps the body of a response that may take long.
+pub(crate) fn cut_when_over(response: Response, over: impl FnOnce() -> BoxFuture<'static, ()>) -> Response {
+    let body = response.body();
+    if body.is_end_stream() || body.size_hint().exact().is_some_and(|size| size <= SHORT) {
+        return response;
+    }
+    // A stream of events is whole at any point; anything else must not look complete when it is not.
+    let is_event_stream =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let cut = if is_event_stream { Cut::End } else { Cut::Abort };
+    let over = over();
+    response.map(|inner| Body::new(SessionBody { inner, over: Some(over), cut }))
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Abort,
+    End,
+}
+
+struct SessionBody {
+    inner: Body,
+    /// `None` once it has come.
+    over: Option<BoxFuture<'static, ()>>,
+    cut: Cut,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the session is over")]
+struct SessionIsOver;
+
+impl http_body::Body for SessionBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(over) = &mut self.over else { return Poll::Ready(None) };
+        if over.as_mut().poll(cx).is_ready() {
+            self.over = None;
+            self.inner = Body::empty();
+            return Poll::Ready(match self.cut {
+                Cut::Abort => Some(Err(axum::Error::new(SessionIsOver))),
+                Cut::End => None,
+            });
+        }
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over.is_none() || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

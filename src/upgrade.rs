@@ -1,0 +1,87 @@
+//! Cuts WebSockets, and whatever else a connection was upgraded to, when their session is over.
+//!
+//! An upgraded connection goes past the layer: hyper hands it to whoever holds the request's `OnUpgrade`. So the
+//! application gets another one, whose far end is in our hands, and the bytes are passed on while the session lives.
+
+use std::convert::Infallible;
+
+use futures_util::future::{BoxFuture, Either, select};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional};
+use tokio::sync::oneshot;
+
+const BUFFER: usize = 16 * 1024;
+
+/// The two halves of a connection that waits to be upgraded.
+pub(crate) struct Bridge {
+    outside: OnUpgrade,
+    inside: DuplexStream,
+    method: Method,
+}
+
+impl Bridge {
+    /// Takes the `OnUpgrade` of a request and leaves another in its place; `None` if there is none.
+    pub(crate) async fn build(parts: &mut http::request::Parts) -> Option<Self> {
+        let outside = parts.extensions.remove::<OnUpgrade>()?;
+        let Some((replacement, inside)) = mint().await else {
+            // The request goes on without an upgrade, which its handler refuses: better than one that cannot be cut.
+            tracing::error!("an upgrade could not be prepared");
+            return None;
+        };
+        parts.extensions.insert(replacement);
+        Some(Self { outside, inside, method: parts.method.clone() })
+    }
+
+    /// Passes bytes between the two halves until the session is over, if the response says that it upgrades.
+    pub(crate) fn pass_until<B>(self, response: &Response<B>, over: impl FnOnce() -> BoxFuture<'static, ()>) {
+        // HTTP/2 has no 101: an extended CONNECT is accepted with 200 (RFC 8441).
+        let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || (self.method == Method::CONNECT && response.status().is_success());
+        if !upgrades {
+            return;
+        }
+        let over = over();
+        let Self { outside, mut inside, .. } = self;
+        tokio::spawn(async move {
+            let passing = std::pin::pin!(async {
+                let mut outside = TokioIo::new(outside.await.ok()?);
+                copy_bidirectional(&mut outside, &mut inside).await.ok()
+            });
+            if let Either::Right(_) = select(passing, over).await {
+                tracing::debug!("an upgraded connection was cut: its session is over");
+            }
+        });
+    }
+}
+
+/// Makes an `OnUpgrade` by playing both sides of an upgrade in memory: hyper has no other way to make one.
+async fn mint() -> Option<(OnUpgrade, DuplexStream)> {
+    let (server, mut client) = tokio::io::duplex(BUFFER);
+    let (sender, receiver) = oneshot::channel();
+    let sender = std::sync::Mutex::new(Some(sender));
+    let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        if let Some(sender) = sender.lock().ok().and_then(|mut sender| sender.take()) {
+            drop(sender.send(upgrade));
+        }
+        let mut response = Response::new(Empty::<bytes::Bytes>::new());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+        headers.insert(http::header::UPGRADE, http::HeaderValue::from_static("session"));
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    tokio::spawn(
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service).with_upgrades(),
+    );
+    client.write_all(b"GET / HTTP/1.1\r\nhost: s\r\nconnection: upgrade\r\nupgrade: session\r\n\r\n").await.ok()?;
+    // The head of the answer, byte by byte: what follows it belongs to the application.
+    let mut head = Vec::with_capacity(256);
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.ok()?);
+    }
+    Some((receiver.await.ok()?, client))
+}
