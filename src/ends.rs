@@ -38,7 +38,11 @@ impl Ends {
     pub(crate) fn notice(&self, notice: EndNotice) {
         match notice {
             EndNotice::Ended(key, reason) => self.ended(&key, reason),
-            EndNotice::Missed => self.watched().values().for_each(|sender| drop(sender.send(Notice::Look))),
+            EndNotice::Missed => {
+                for sender in self.watched().values() {
+                    sender.send_replace(Notice::Look);
+                }
+            }
         }
     }
 

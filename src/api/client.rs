@@ -71,6 +71,8 @@ enum Kind {
     NotListed(String),
     #[error("the body was too long to be sent again with a new token")]
     NotReplayed,
+    #[error("the path leads out of the API's base URL")]
+    Path,
     #[error("the session does not admit the call")]
     Rejected(SessionRejection),
     #[error("the API did not answer in time")]
@@ -96,6 +98,7 @@ impl IntoResponse for ApiError {
         match self.kind {
             Kind::Rejected(rejection) => rejection.into_response(),
             Kind::NotReplayed => SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response(),
+            Kind::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
             Kind::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
             Kind::Unreachable(_) => {
                 tracing::warn!(error = %self.kind, "an API call failed");
@@ -146,19 +149,20 @@ impl SessionClient {
         }
     }
 
-    /// Passes a request of the browser on to `url`, as a reverse proxy: method, headers and body, without cookies,
-    /// credentials and what belongs to the connection; the answer without its cookies.
+    /// Passes a request of the browser on, as a reverse proxy: its path and query (what [`Router::nest`](axum::Router)
+    /// left of it) below `base_url`, its method, headers and body, without cookies, credentials and what belongs to
+    /// the connection. The answer comes back without its cookies.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
-    pub async fn forward(&self, request: Request<Body>, url: &str) -> Result<Response, ApiError> {
+    pub async fn forward(&self, request: Request<Body>, base_url: &str) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
         let mut onward = Request::new(body);
         *onward.method_mut() = parts.method;
-        *onward.uri_mut() = url.parse().map_err(http::Error::from)?;
+        *onward.uri_mut() = below(base_url, &parts.uri)?.as_str().parse().map_err(http::Error::from)?;
         *onward.headers_mut() = end_to_end(parts.headers, &[COOKIE, AUTHORIZATION, HOST, CONTENT_LENGTH]);
         let (mut parts, body) = self.send(onward).await?.into_parts();
         parts.headers = end_to_end(parts.headers, &[SET_COOKIE]);
@@ -266,6 +270,18 @@ impl SessionClient {
     }
 }
 
+/// The URL of `uri`'s path and query below `base_url`, and nowhere else.
+fn below(base_url: &str, uri: &http::Uri) -> Result<Url, Kind> {
+    let base = Url::parse(base_url).map_err(|error| Kind::Invalid(error.to_string()))?;
+    let prefix = format!("{}/", base.path().trim_end_matches('/'));
+    let path = uri.path().trim_start_matches('/');
+    let mut url = base.clone();
+    url.set_path(&format!("{prefix}{path}"));
+    url.set_query(uri.query());
+    // Dot segments, written as they are or encoded, are resolved by now and may lead out of the base.
+    if url.path().starts_with(&prefix) { Ok(url) } else { Err(Kind::Path) }
+}
+
 /// The headers that go further than the next hop (RFC 9110 §7.6.1), without `others`.
 fn end_to_end(mut headers: HeaderMap, others: &[HeaderName]) -> HeaderMap {
     const HOP_BY_HOP: [HeaderName; 7] = [
@@ -298,5 +314,26 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionClient {
         let session = <OidcSession as FromRequestParts<S>>::from_request_parts(parts, state).await?;
         let caller = Caller { method: parts.method.clone(), headers: parts.headers.clone() };
         Ok(Self { session, rp, caller })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_paths_stay_below_the_base() {
+        for (base, path, expected) in [
+            ("http://api.example", "/orders?x=1", Some("http://api.example/orders?x=1")),
+            ("http://api.example/v1/", "/orders", Some("http://api.example/v1/orders")),
+            ("http://api.example/v1", "/a%2Fb", Some("http://api.example/v1/a%2Fb")),
+            ("http://api.example/v1", "/../secret", None),
+            ("http://api.example/v1", "/%2e%2e/secret", None),
+            ("http://api.example/v1", "/a/../../v1x", None),
+            ("http://api.example/v1", "//evil.example/x", Some("http://api.example/v1/evil.example/x")),
+        ] {
+            let url = below(base, &path.parse().unwrap()).ok();
+            assert_eq!(url.as_ref().map(Url::as_str), expected, "{base} {path}");
+        }
     }
 }

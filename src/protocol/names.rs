@@ -62,6 +62,7 @@ macro_rules! secret {
     };
 }
 
+// `pub` throughout: the names that the public API shows are exported by the crate's root.
 text! {
     /// The provider's issuer identifier, the `iss` claim.
     Issuer

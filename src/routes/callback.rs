@@ -14,10 +14,11 @@ use super::Claimed;
 use super::login::unavailable;
 use crate::app_data;
 use crate::manager::start::LoginError;
-use crate::protocol::authorization::{self, AuthorizationResponse};
+use crate::protocol::authorization::{self, AuthorizationResponse, LoginTransaction};
 use crate::relying_party::RelyingParty;
 use crate::respond::{page, redirect};
 use crate::session::event::EndReason;
+use crate::session::id::{SessionId, SessionKey};
 
 pub(super) async fn callback(
     State(rp): State<RelyingParty>,
@@ -66,13 +67,9 @@ pub(super) async fn callback(
     response
 }
 
-type Started = (crate::session::id::SessionId, crate::SessionKey);
+type Started = (SessionId, SessionKey);
 
-async fn finish(
-    rp: &RelyingParty,
-    query: &str,
-    transaction: crate::protocol::authorization::LoginTransaction,
-) -> Result<Started, Box<Response>> {
+async fn finish(rp: &RelyingParty, query: &str, transaction: LoginTransaction) -> Result<Started, Box<Response>> {
     let manager = rp.manager();
     let metadata = match manager.provider().metadata().await {
         Ok(metadata) => metadata,

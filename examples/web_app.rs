@@ -1,0 +1,209 @@
+//! A complete relying party, configured by environment variables: point it at any OpenID provider.
+//!
+//! | variable | default | meaning |
+//! |---|---|---|
+//! | `LISTEN` | `127.0.0.1:3000` | address to bind; port 0 picks a free one |
+//! | `PUBLIC_URL` | `http://LISTEN` | the origin that browsers see |
+//! | `OIDC_ISSUER` | required | the provider; plain http for loopback hosts only |
+//! | `OIDC_CLIENT_ID`, `OIDC_CLIENT_SECRET` | required | the client |
+//! | `OIDC_SCOPES` | `openid profile` | separated by spaces |
+//! | `OIDC_SIGNING_ALG` | `RS256` | the algorithm of ID tokens and logout tokens |
+//! | `OIDC_USERINFO` | `signal` | `claims`: ask userinfo at login too |
+//! | `STORE_URL` | `memory:` | where sessions live |
+//! | `OP_SESSION_LIFETIME` | `15m` | the provider's inactivity timeout |
+//! | `ACCESS_TOKEN_LIFETIME` | `5m` | how long one access token is used before a refresh |
+//! | `ABSOLUTE_LIFETIME` | `12h` | sessions end this long after the login |
+//! | `PROVIDER_TIMEOUT` | `5s` | the bound on one call to the provider |
+//! | `COOKIE_KEY` | random | 64 bytes in base64, shared by replicas |
+//! | `API_URL` | none | the base URL of an API |
+//! | `RUST_LOG` | `info` | the log filter |
+
+use std::convert::Infallible;
+use std::env;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use futures_util::stream::{self, Stream, StreamExt};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+use tower_oidc_session::{
+    ApiError, ClientCredentials, ConfigError, CookieKey, MemoryRegistry, OidcSession, RelyingParty, SessionClient,
+    SessionPolicy, SessionRejection, SigningAlg, UserInfo,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run() -> Result<(), String> {
+    let listen: SocketAddr = parsed("LISTEN", "127.0.0.1:3000", "an address and a port, as 127.0.0.1:3000")?;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .map_err(|error| format!("LISTEN is {listen}: it takes an address that can be bound ({error})"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let rp = relying_party(&format!("http://{address}")).await?;
+    println!("listening on http://{address}");
+    axum::serve(listener, app(&rp)).await.map_err(|error| error.to_string())
+}
+
+fn app(rp: &RelyingParty) -> Router {
+    Router::new()
+        .route("/poll", get(me))
+        .route("/events", get(events))
+        .route_layer(rp.require_session())
+        .route_layer(rp.passive())
+        .merge(
+            Router::new()
+                .route("/me", get(me))
+                .nest("/api", Router::new().route("/{*path}", any(api)))
+                .route_layer(rp.require_session()),
+        )
+        .route("/", get(index))
+        .merge(rp.routes())
+        .layer(rp.layer())
+        .layer(middleware::from_fn_with_state(rp.clone(), not_ready))
+        .route("/healthz", get(async || "ok"))
+}
+
+/// Until the provider has been reached there is nothing to say but that.
+async fn not_ready(State(rp): State<RelyingParty>, request: Request, next: Next) -> Response {
+    if rp.is_ready() {
+        return next.run(request).await;
+    }
+    let text = "the sign-in service cannot be reached yet";
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response()
+}
+
+async fn index(session: Result<Option<OidcSession>, SessionRejection>) -> Html<String> {
+    Html(match session {
+        Ok(Some(session)) => format!(
+            "<!doctype html><title>web_app</title><p>Signed in as <b>{}</b>. <a href=/me>Me</a>\
+             <form method=post action=/auth/logout><button>Sign out</button></form>",
+            escape(session.subject().as_str())
+        ),
+        Ok(None) => "<!doctype html><title>web_app</title><p>Not signed in. <a href=/me>Sign in</a>".to_owned(),
+        Err(_) => "<!doctype html><title>web_app</title><p>Whether you are signed in cannot be told now.".to_owned(),
+    })
+}
+
+async fn me(session: OidcSession) -> Json<Value> {
+    let mut me = session.claims().clone();
+    me.insert("iss".to_owned(), json!(session.issuer().as_str()));
+    me.insert("sub".to_owned(), json!(session.subject().as_str()));
+    me.insert("sid".to_owned(), json!(session.sid().map(ToString::to_string)));
+    Json(Value::Object(me))
+}
+
+async fn api(client: SessionClient, request: Request) -> Result<Response, ApiError> {
+    match env::var("API_URL") {
+        Ok(base_url) => client.forward(request, &base_url).await,
+        Err(_) => Ok((StatusCode::NOT_FOUND, "API_URL is not set").into_response()),
+    }
+}
+
+async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let hello = stream::iter([Ok(Event::default().event("hello").data("hello"))]);
+    Sse::new(hello.chain(stream::pending())).keep_alive(KeepAlive::default().interval(Duration::from_secs(15)))
+}
+
+async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
+    let credentials = ClientCredentials::secret(
+        required("OIDC_CLIENT_ID", "the client's id at the provider")?,
+        required("OIDC_CLIENT_SECRET", "the client's secret")?,
+    );
+    let policy = SessionPolicy::new()
+        .op_session_lifetime(duration("OP_SESSION_LIFETIME", "15m")?)
+        .access_token_lifetime(duration("ACCESS_TOKEN_LIFETIME", "5m")?)
+        .absolute_lifetime(duration("ABSOLUTE_LIFETIME", "12h")?);
+    let alg = variable("OIDC_SIGNING_ALG", "RS256");
+    let alg = SigningAlg::from_name(&alg).ok_or_else(|| {
+        let names = SigningAlg::ALL.map(SigningAlg::as_str).join(", ");
+        format!("OIDC_SIGNING_ALG is {alg}: it takes one of {names}")
+    })?;
+    let user_info = match variable("OIDC_USERINFO", "signal").as_str() {
+        "signal" => UserInfo::Signal,
+        "claims" => UserInfo::Claims,
+        other => return Err(format!("OIDC_USERINFO is {other}: it takes signal or claims")),
+    };
+    let issuer = required("OIDC_ISSUER", "the provider's issuer URL")?;
+    let mut builder = RelyingParty::builder(issuer, credentials)
+        .public_url(variable("PUBLIC_URL", default_url).trim_end_matches('/'))
+        .policy(policy)
+        .scopes(variable("OIDC_SCOPES", "openid profile").split_whitespace())
+        .signing_alg(alg)
+        .user_info(user_info)
+        .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
+    builder = match variable("STORE_URL", "memory:").as_str() {
+        "memory:" => builder.registry(MemoryRegistry::new()),
+        other => {
+            let scheme = other.split(':').next().unwrap_or_default();
+            return Err(format!("STORE_URL is of the kind {scheme:?}: it takes memory:"));
+        }
+    };
+    if let Ok(key) = env::var("COOKIE_KEY") {
+        builder = builder.cookie_key(CookieKey::from_base64(&key).map_err(name_variable)?);
+    }
+    if let Ok(api) = env::var("API_URL") {
+        builder = builder.api(api);
+    }
+    builder.build().await.map_err(name_variable)
+}
+
+/// Says which variable a setting comes from.
+fn name_variable(error: ConfigError) -> String {
+    let setting = error.setting();
+    let variable = match setting {
+        "api" => "API_URL".to_owned(),
+        "client_id" | "client_secret" | "issuer" | "scopes" => format!("OIDC_{}", setting.to_uppercase()),
+        other => other.to_uppercase(),
+    };
+    error.to_string().replacen(setting, &variable, 1)
+}
+
+fn variable(name: &str, default: &str) -> String {
+    env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+fn required(name: &str, takes: &str) -> Result<String, String> {
+    env::var(name).ok().filter(|value| !value.is_empty()).ok_or(format!("{name} is not set: it takes {takes}"))
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, default: &str, takes: &str) -> Result<T, String> {
+    let value = variable(name, default);
+    value.parse().map_err(|_| format!("{name} is {value}: it takes {takes}"))
+}
+
+fn duration(name: &str, default: &str) -> Result<Duration, String> {
+    let value = variable(name, default);
+    let read = || {
+        let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+    };
+    read().ok_or_else(|| format!("{name} is {value}: it takes a duration, as 20s, 15m or 12h"))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
