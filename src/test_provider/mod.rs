@@ -1,5 +1,329 @@
-//! wip
+//! An OpenID provider for tests and demonstrations, in this process.
+//!
+//! A test of what an application does when its user is logged out elsewhere takes ten lines:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_oidc_session::test_provider::{SignIn, TestClient, TestProvider};
+//!
+//! let provider = TestProvider::builder().sign_in(SignIn::Automatic("alice".into())).start().await?;
+//! // Start your application with provider.issuer() and these credentials, at its public URL, here on a free port.
+//! let public_url = "http://127.0.0.1:4000";
+//! provider.register(TestClient::at("shop", "secret", public_url));
+//! // Sign in with any client that keeps cookies and follows redirects, then:
+//! let ended = provider.end_sessions_of("alice").await;
+//! // The logout tokens have been posted and answered: whatever your application answers now is the test.
+//! assert_eq!(ended, provider.logouts().len());
+//! # Ok(()) }
+//! ```
+//!
+//! The three switches that make a whole system time out together, as Duende IdentityServer names them:
+//!
+//! | switch | here |
+//! |---|---|
+//! | server-side sessions with an inactivity timeout | always; [`TestProviderBuilder::session_lifetime`] |
+//! | client lifetimes coordinated with the user's session | [`Coordination`]: refreshes, userinfo requests and introspections extend the session, and tokens die with it |
+//! | expired sessions trigger back-channel logout | [`ExpiredSessions`] |
+//!
+//! Hours of inactivity pass in no time with a [`ManualClock`] that provider and application share; races are forced
+//! with [`TestProvider::gate`], outages with [`TestProvider::set_fault`].
 
+mod authorize;
+mod builder;
 mod clock;
+mod fault;
+mod keys;
+mod logout;
+mod metadata;
+mod state;
+mod token;
 
-pub use clock::ManualClock;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+pub use self::builder::TestProviderBuilder;
+pub use self::clock::ManualClock;
+use self::fault::GateKeeper;
+pub use self::fault::{Endpoint, Fault, Gate, GateAt};
+pub use self::keys::SigningAlg;
+use self::keys::SigningKey;
+use self::state::State;
+pub use self::state::{
+    AccessTokens, Coordination, ExpiredSessions, InlineLogout, IssuerInResponse, LogoutDelivery, OldKeys,
+    ProviderSession, RefreshTokens, SignIn, TestClient,
+};
+use crate::clock::Clock;
+
+struct Shared {
+    issuer: String,
+    clock: Arc<dyn Clock>,
+    alg: SigningAlg,
+    http: reqwest::Client,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A running provider. Clones are the same provider; it stops when the last one is dropped.
+#[derive(Clone)]
+pub struct TestProvider {
+    shared: Arc<Shared>,
+    _tasks: Arc<Tasks>,
+}
+
+impl TestProvider {
+    /// Sets up a provider.
+    pub fn builder() -> TestProviderBuilder {
+        TestProviderBuilder::new()
+    }
+
+    fn new(shared: Arc<Shared>, tasks: Vec<JoinHandle<()>>) -> Self {
+        Self { shared, _tasks: Arc::new(Tasks(tasks)) }
+    }
+
+    /// The issuer, an origin on this machine.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        self.shared.issuer.clone()
+    }
+
+    /// Adds or replaces a client.
+    pub fn register(&self, client: TestClient) {
+        self.shared.state().clients.insert(client.id.clone(), client);
+    }
+
+    /// The sessions that have not been ended; those that are over but not swept yet are among them.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<ProviderSession> {
+        self.shared.state().sessions.values().cloned().collect()
+    }
+
+    /// Ends a session as an administrator does: its tokens die, its clients are told, their answers awaited. Returns
+    /// how many sessions there were.
+    ///
+    /// # Cancel safety
+    /// The session is gone, and clients may not have been told.
+    pub async fn end_session(&self, sid: &str) -> usize {
+        self.shared.end_and_tell(sid).await
+    }
+
+    /// Ends all sessions of a user as an administrator does.
+    ///
+    /// # Cancel safety
+    /// As [`end_session`](Self::end_session).
+    pub async fn end_sessions_of(&self, sub: &str) -> usize {
+        let sids: Vec<String> =
+            self.sessions().into_iter().filter(|session| session.sub == sub).map(|session| session.sid).collect();
+        let mut ended = 0;
+        for sid in sids {
+            ended += self.end_session(&sid).await;
+        }
+        ended
+    }
+
+    /// Ends a session and tells nobody.
+    pub fn forget_session(&self, sid: &str) {
+        self.shared.state().end(sid);
+    }
+
+    /// Ends the sessions that are idle by now, as happens every 100 ms anyway; awaits the answers of their clients.
+    ///
+    /// # Cancel safety
+    /// As [`end_session`](Self::end_session).
+    pub async fn sweep(&self) {
+        self.shared.sweep().await;
+    }
+
+    /// Whose requests keep sessions alive from now on.
+    pub fn set_coordination(&self, coordination: Coordination) {
+        self.shared.state().settings.coordination = coordination;
+    }
+
+    /// What happens to idle sessions from now on.
+    pub fn set_expired_sessions(&self, expired_sessions: ExpiredSessions) {
+        self.shared.state().settings.expired_sessions = expired_sessions;
+    }
+
+    /// `expires_in` of the next access tokens.
+    pub fn set_access_token_lifetime(&self, lifetime: Duration) {
+        self.shared.state().settings.access_token_lifetime = lifetime;
+    }
+
+    /// How refresh tokens are issued from now on.
+    pub fn set_refresh_tokens(&self, refresh_tokens: RefreshTokens) {
+        self.shared.state().settings.refresh_tokens = refresh_tokens;
+    }
+
+    /// How users sign in from now on.
+    pub fn set_sign_in(&self, sign_in: SignIn) {
+        self.shared.state().settings.sign_in = sign_in;
+    }
+
+    /// Whether a refused refresh sends the logout tokens first, from now on.
+    pub fn set_inline_logout(&self, inline_logout: InlineLogout) {
+        self.shared.state().settings.inline_logout = inline_logout;
+    }
+
+    /// Signs with a new key from now on.
+    pub fn rotate_keys(&self, old: OldKeys) {
+        let mut state = self.shared.state();
+        let Some(key) = SigningKey::generate(self.shared.alg, state.keys_made) else { return };
+        state.keys_made += 1;
+        if old == OldKeys::Drop {
+            state.keys.clear();
+        }
+        state.keys.insert(0, Arc::new(key));
+    }
+
+    /// Any JWT, signed with the current key. `alg` and `kid` are filled in unless the header has them; a header
+    /// parameter of null is left out; with `"alg": "none"` the signature is empty.
+    #[must_use]
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
+        let key = self.shared.state().keys.first().cloned();
+        key.map(|key| key.sign(header, claims)).unwrap_or_default()
+    }
+
+    /// A JWT as a forger makes it: the right `kid`, another key.
+    #[must_use]
+    pub fn sign_with_foreign_key(&self, header: &Value, claims: &Value) -> String {
+        let key = self.shared.state().keys.first().cloned();
+        let forged = key.and_then(|key| key.forged(self.shared.alg));
+        forged.map(|key| key.sign(header, claims)).unwrap_or_default()
+    }
+
+    /// The claims of a valid logout token, to be signed as they are or after some damage.
+    #[must_use]
+    pub fn logout_claims(&self, client_id: &str, sub: Option<&str>, sid: Option<&str>) -> Value {
+        self.shared.logout_claims(client_id, sub, sid)
+    }
+
+    /// A valid logout token.
+    #[must_use]
+    pub fn logout_token(&self, client_id: &str, sub: Option<&str>, sid: Option<&str>) -> String {
+        self.sign(&json!({"typ": "logout+jwt"}), &self.logout_claims(client_id, sub, sid))
+    }
+
+    /// Posts a logout token and returns the status of the answer.
+    ///
+    /// # Errors
+    /// If there is no answer; the text says why.
+    ///
+    /// # Cancel safety
+    /// The token may have arrived.
+    pub async fn post_logout_token(&self, uri: &str, token: &str) -> Result<u16, String> {
+        self.shared.post(uri, token).await
+    }
+
+    /// How many requests have arrived at an endpoint.
+    #[must_use]
+    pub fn requests(&self, endpoint: Endpoint) -> u64 {
+        self.shared.state().requests.get(&endpoint).copied().unwrap_or_default()
+    }
+
+    /// How many live tokens have been revoked.
+    #[must_use]
+    pub fn revoked(&self) -> u64 {
+        self.shared.state().revoked
+    }
+
+    /// The logout tokens that were sent, and what came back.
+    #[must_use]
+    pub fn logouts(&self) -> Vec<LogoutDelivery> {
+        self.shared.state().logouts.clone()
+    }
+
+    /// Makes an endpoint fail until [`clear_faults`](Self::clear_faults).
+    pub fn set_fault(&self, endpoint: Endpoint, fault: Fault) {
+        self.shared.state().faults.insert(endpoint, (fault, None));
+    }
+
+    /// Makes the next `times` requests at an endpoint fail.
+    pub fn set_fault_times(&self, endpoint: Endpoint, fault: Fault, times: u64) {
+        self.shared.state().faults.insert(endpoint, (fault, Some(times)));
+    }
+
+    /// Ends all faults.
+    pub fn clear_faults(&self) {
+        self.shared.state().faults.clear();
+    }
+
+    /// Holds the requests at an endpoint.
+    #[must_use]
+    pub fn gate(&self, endpoint: Endpoint, at: GateAt) -> Gate {
+        let (gate, keeper) = GateKeeper::new(endpoint, at);
+        self.shared.state().gates.push(keeper);
+        gate
+    }
+
+    /// Changes header and claims of the next ID tokens before they are signed.
+    pub fn tamper_id_token(&self, tamper: impl Fn(&mut Value, &mut Value) + Send + Sync + 'static) {
+        self.shared.state().tampering.id_token = Some(Arc::new(tamper));
+    }
+
+    /// Changes the next token responses.
+    pub fn tamper_token_response(&self, tamper: impl Fn(&mut Value) + Send + Sync + 'static) {
+        self.shared.state().tampering.token_response = Some(Arc::new(tamper));
+    }
+
+    /// Changes the discovery document.
+    pub fn tamper_metadata(&self, tamper: impl Fn(&mut Value) + Send + Sync + 'static) {
+        self.shared.state().tampering.metadata = Some(Arc::new(tamper));
+    }
+
+    /// Changes the key set.
+    pub fn tamper_jwks(&self, tamper: impl Fn(&mut Value) + Send + Sync + 'static) {
+        self.shared.state().tampering.jwks = Some(Arc::new(tamper));
+    }
+
+    /// Changes the userinfo answers.
+    pub fn tamper_user_info(&self, tamper: impl Fn(&mut Value) + Send + Sync + 'static) {
+        self.shared.state().tampering.user_info = Some(Arc::new(tamper));
+    }
+
+    /// Ends all tampering.
+    pub fn clear_tampering(&self) {
+        self.shared.state().tampering = state::Tampering::default();
+    }
+}
+
+impl fmt::Debug for TestProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestProvider").field("issuer", &self.shared.issuer).finish_non_exhaustive()
+    }
+}
+
+/// 256 random bits as text.
+fn random() -> String {
+    let mut bytes = [0; 32];
+    // A test provider without randomness is one whose tokens are all alike: its tests fail.
+    let _ = rand::fill(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A `NumericDate`.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,239 @@
+//! How a test provider is set up and started.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::middleware;
+use axum::routing::{any, get, post};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tower_service::Service;
+
+use super::fault::{CloseConnection, Endpoint, interfere};
+use super::keys::{SigningAlg, SigningKey};
+use super::state::{
+    AccessTokens, Coordination, ExpiredSessions, InlineLogout, IssuerInResponse, RefreshTokens, Settings, SignIn,
+    State, Tampering, TestClient,
+};
+use super::{Shared, TestProvider, authorize, logout, metadata, token};
+use crate::clock::{Clock, SystemClock};
+
+/// How often the sweeper looks for idle sessions, in real time.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the provider waits for the answer to a logout token.
+const LOGOUT_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// Sets up a [`TestProvider`].
+#[must_use]
+pub struct TestProviderBuilder {
+    clock: Arc<dyn Clock>,
+    alg: SigningAlg,
+    address: SocketAddr,
+    users: BTreeSet<String>,
+    clients: HashMap<String, TestClient>,
+    settings: Settings,
+}
+
+impl TestProviderBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            alg: SigningAlg::default(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            users: ["alice", "bob"].map(str::to_owned).into(),
+            clients: HashMap::new(),
+            settings: Settings {
+                session_lifetime: Duration::from_secs(15 * 60),
+                access_token_lifetime: Duration::from_secs(5 * 60),
+                refresh_tokens: RefreshTokens::default(),
+                access_tokens: AccessTokens::default(),
+                coordination: Coordination::default(),
+                expired_sessions: ExpiredSessions::default(),
+                inline_logout: InlineLogout::default(),
+                sign_in: SignIn::default(),
+                issuer_in_response: IssuerInResponse::default(),
+            },
+        }
+    }
+
+    /// Where the time comes from; default: the system's clock.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The inactivity timeout of users' sessions; default 15 minutes.
+    pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
+        self.settings.session_lifetime = lifetime;
+        self
+    }
+
+    /// `expires_in` of access tokens; default 5 minutes.
+    pub fn access_token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.settings.access_token_lifetime = lifetime;
+        self
+    }
+
+    /// How refresh tokens are issued.
+    pub fn refresh_tokens(mut self, refresh_tokens: RefreshTokens) -> Self {
+        self.settings.refresh_tokens = refresh_tokens;
+        self
+    }
+
+    /// What access tokens are.
+    pub fn access_tokens(mut self, access_tokens: AccessTokens) -> Self {
+        self.settings.access_tokens = access_tokens;
+        self
+    }
+
+    /// Whose requests keep sessions alive.
+    pub fn coordination(mut self, coordination: Coordination) -> Self {
+        self.settings.coordination = coordination;
+        self
+    }
+
+    /// What happens to idle sessions.
+    pub fn expired_sessions(mut self, expired_sessions: ExpiredSessions) -> Self {
+        self.settings.expired_sessions = expired_sessions;
+        self
+    }
+
+    /// Whether a refused refresh sends the logout tokens first.
+    pub fn inline_logout(mut self, inline_logout: InlineLogout) -> Self {
+        self.settings.inline_logout = inline_logout;
+        self
+    }
+
+    /// How tokens are signed.
+    pub fn signing_alg(mut self, alg: SigningAlg) -> Self {
+        self.alg = alg;
+        self
+    }
+
+    /// How users sign in.
+    pub fn sign_in(mut self, sign_in: SignIn) -> Self {
+        self.settings.sign_in = sign_in;
+        self
+    }
+
+    /// Whether authorization responses have `iss`.
+    pub fn issuer_in_response(mut self, issuer_in_response: IssuerInResponse) -> Self {
+        self.settings.issuer_in_response = issuer_in_response;
+        self
+    }
+
+    /// Adds a user beside alice and bob.
+    pub fn user(mut self, sub: impl Into<String>) -> Self {
+        self.users.insert(sub.into());
+        self
+    }
+
+    /// Adds a client.
+    pub fn client(mut self, client: TestClient) -> Self {
+        self.clients.insert(client.id.clone(), client);
+        self
+    }
+
+    /// Where to listen; default: a free port of 127.0.0.1.
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Starts the provider.
+    ///
+    /// # Errors
+    /// If the address cannot be bound or no key can be made.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves nothing behind.
+    pub async fn start(self) -> io::Result<TestProvider> {
+        let listener = TcpListener::bind(self.address).await?;
+        let issuer = format!("http://{}", listener.local_addr()?);
+        let key = SigningKey::generate(self.alg, 0).ok_or_else(|| io::Error::other("no key could be made"))?;
+        let http = reqwest::Client::builder()
+            .timeout(LOGOUT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(io::Error::other)?;
+        let state = State {
+            settings: self.settings,
+            users: self.users,
+            clients: self.clients,
+            sessions: HashMap::new(),
+            codes: HashMap::new(),
+            access: HashMap::new(),
+            refresh: HashMap::new(),
+            keys: vec![Arc::new(key)],
+            keys_made: 1,
+            requests: HashMap::new(),
+            faults: HashMap::new(),
+            gates: Vec::new(),
+            tampering: Tampering::default(),
+            revoked: 0,
+            logouts: Vec::new(),
+        };
+        let shared = Arc::new(Shared { issuer, clock: self.clock, alg: self.alg, http, state: Mutex::new(state) });
+        let sweeper = tokio::spawn({
+            let shared = shared.clone();
+            async move {
+                loop {
+                    tokio::time::sleep(SWEEP_INTERVAL).await;
+                    shared.sweep().await;
+                }
+            }
+        });
+        let server = tokio::spawn(serve(listener, router(&shared)));
+        Ok(TestProvider::new(shared, vec![sweeper, server]))
+    }
+}
+
+impl fmt::Debug for TestProviderBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestProviderBuilder").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+fn router(shared: &Arc<Shared>) -> Router {
+    let interfering = |endpoint: Endpoint| middleware::from_fn_with_state((shared.clone(), endpoint), interfere);
+    Router::new()
+        .route("/authorize", any(authorize::authorize.layer(interfering(Endpoint::Authorize))))
+        .route("/token", post(token::token.layer(interfering(Endpoint::Token))))
+        .route("/userinfo", any(token::user_info.layer(interfering(Endpoint::UserInfo))))
+        .route("/introspect", post(token::introspection.layer(interfering(Endpoint::Introspection))))
+        .route("/revoke", post(token::revocation.layer(interfering(Endpoint::Revocation))))
+        .route("/logout", any(logout::end_session.layer(interfering(Endpoint::EndSession))))
+        .route("/jwks", get(metadata::jwks.layer(interfering(Endpoint::Jwks))))
+        .route("/.well-known/openid-configuration", get(metadata::discovery.layer(interfering(Endpoint::Discovery))))
+        .with_state(shared.clone())
+}
+
+/// Serves by hand, because a fault may close a connection without an answer.
+async fn serve(listener: TcpListener, router: Router) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let mut router = router.clone();
+            async move {
+                let Ok(response) = router.call(request.map(axum::body::Body::new)).await;
+                match response.extensions().get::<CloseConnection>() {
+                    Some(CloseConnection) => Err(io::Error::other("closed")),
+                    None => Ok(response),
+                }
+            }
+        });
+        connections.spawn(async move {
+            // An error is a connection that was closed, by us or the peer.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}

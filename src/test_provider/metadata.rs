@@ -1,0 +1,56 @@
+//! The discovery document and the key set.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::keys::SigningAlg;
+use super::state::IssuerInResponse;
+
+pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let at = |path: &str| format!("{}{path}", shared.issuer);
+    let alg = match shared.alg {
+        SigningAlg::ES256 => "ES256",
+        SigningAlg::EdDSA => "EdDSA",
+        SigningAlg::RS256 => "RS256",
+    };
+    let state = shared.state();
+    let mut metadata = json!({
+        "issuer": shared.issuer,
+        "authorization_endpoint": at("/authorize"),
+        "token_endpoint": at("/token"),
+        "userinfo_endpoint": at("/userinfo"),
+        "jwks_uri": at("/jwks"),
+        "introspection_endpoint": at("/introspect"),
+        "revocation_endpoint": at("/revoke"),
+        "end_session_endpoint": at("/logout"),
+        "scopes_supported": ["openid", "profile", "offline_access"],
+        "response_types_supported": ["code"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [alg],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported":
+            state.settings.issuer_in_response == IssuerInResponse::Present,
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
+    });
+    if let Some(tamper) = state.tampering.metadata.clone() {
+        tamper(&mut metadata);
+    }
+    Json(metadata)
+}
+
+pub(super) async fn jwks(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let state = shared.state();
+    let keys: Vec<Value> = state.keys.iter().map(|key| key.jwk()).collect();
+    let mut jwks = json!({ "keys": keys });
+    if let Some(tamper) = state.tampering.jwks.clone() {
+        tamper(&mut jwks);
+    }
+    Json(jwks)
+}

@@ -1,0 +1,240 @@
+//! The token endpoint, and the endpoints that tokens are used at.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Form, Json};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::state::{AccessTokens, Grant, InlineLogout, IssuedAccess, IssuedRefresh, RefreshTokens, State as Known};
+use super::{Shared, random, seconds};
+
+type Parameters = HashMap<String, String>;
+
+fn failure(status: StatusCode, error: &str) -> Response {
+    (status, [(CACHE_CONTROL, "no-store")], Json(json!({ "error": error }))).into_response()
+}
+
+fn invalid_grant() -> Response {
+    failure(StatusCode::BAD_REQUEST, "invalid_grant")
+}
+
+impl Shared {
+    /// The client that a request proves to come from.
+    fn authenticate(&self, headers: &HeaderMap, form: &Parameters) -> Option<String> {
+        let basic = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Basic "));
+        let (id, secret) = if let Some(basic) = basic {
+            let decoded = String::from_utf8(STANDARD.decode(basic).ok()?).ok()?;
+            let (id, secret) = decoded.split_once(':')?;
+            // RFC 6749 §2.3.1: both are form-encoded first.
+            let decode = |text: &str| form_urlencoded::parse(text.as_bytes()).next().map(|(t, _)| t.into_owned());
+            (decode(id)?, decode(secret)?)
+        } else {
+            (form.get("client_id")?.clone(), form.get("client_secret")?.clone())
+        };
+        self.state().clients.get(&id).filter(|client| client.secret == secret).map(|client| client.id.clone())
+    }
+}
+
+pub(super) async fn token(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Form(form): Form<Parameters>,
+) -> Response {
+    let Some(client_id) = shared.authenticate(&headers, &form) else {
+        return failure(StatusCode::UNAUTHORIZED, "invalid_client");
+    };
+    match form.get("grant_type").map(String::as_str) {
+        Some("authorization_code") => by_code(&shared, &client_id, &form),
+        Some("refresh_token") => by_refresh_token(&shared, &client_id, &form).await,
+        _ => failure(StatusCode::BAD_REQUEST, "unsupported_grant_type"),
+    }
+}
+
+fn by_code(shared: &Shared, client_id: &str, form: &Parameters) -> Response {
+    let get = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+    let now = shared.clock.now();
+    let mut state = shared.state();
+    let Some(code) = state.codes.remove(get("code")) else { return invalid_grant() };
+    let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, get("code_verifier").as_bytes()));
+    let is_good = code.grant.client_id == client_id
+        && code.redirect_uri == get("redirect_uri")
+        && code.challenge == challenge
+        && now < code.expires_at
+        && state.grant_stands(&code.grant, now);
+    if !is_good {
+        return invalid_grant();
+    }
+    state.signal(&code.grant, now);
+    let grant = code.grant;
+    let refresh_token = match state.settings.refresh_tokens {
+        RefreshTokens::None => None,
+        RefreshTokens::Reuse | RefreshTokens::Rotate => Some(issue_refresh(&mut state, &grant)),
+    };
+    let nonce = grant.nonce.clone();
+    answer(shared, &mut state, &grant, refresh_token, nonce, now)
+}
+
+async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Parameters) -> Response {
+    let now = shared.clock.now();
+    let presented = form.get("refresh_token").map(String::as_str).unwrap_or_default();
+    let expired = {
+        let mut state = shared.state();
+        let rotates = state.settings.refresh_tokens == RefreshTokens::Rotate;
+        let Some(token) = state.refresh.get_mut(presented).filter(|token| token.grant.client_id == client_id) else {
+            return invalid_grant();
+        };
+        let grant = token.grant.clone();
+        if token.is_used {
+            state.revoke_family(&grant.family);
+            return invalid_grant();
+        }
+        token.is_used = rotates;
+        if state.grant_stands(&grant, now) {
+            state.signal(&grant, now);
+            let refresh_token = rotates.then(|| issue_refresh(&mut state, &grant));
+            return answer(shared, &mut state, &grant, refresh_token, None, now);
+        }
+        (state.settings.inline_logout == InlineLogout::On).then_some(grant.sid)
+    };
+    if let Some(sid) = expired {
+        shared.end_and_tell(&sid).await;
+    }
+    invalid_grant()
+}
+
+fn issue_refresh(state: &mut Known, grant: &Grant) -> String {
+    let token = random();
+    state.refresh.insert(token.clone(), IssuedRefresh { grant: grant.clone(), is_used: false });
+    token
+}
+
+fn answer(
+    shared: &Shared,
+    state: &mut Known,
+    grant: &Grant,
+    refresh_token: Option<String>,
+    nonce: Option<String>,
+    now: SystemTime,
+) -> Response {
+    let lifetime = state.settings.access_token_lifetime;
+    let Some(key) = state.keys.first().cloned() else {
+        return failure(StatusCode::INTERNAL_SERVER_ERROR, "server_error");
+    };
+    let access_token = match state.settings.access_tokens {
+        AccessTokens::Reference => random(),
+        AccessTokens::Jwt => key.sign(
+            &json!({"typ": "at+jwt"}),
+            &json!({"iss": shared.issuer, "sub": grant.sub, "client_id": grant.client_id, "sid": grant.sid,
+                "iat": seconds(now), "exp": seconds(now + lifetime), "jti": random()}),
+        ),
+    };
+    state.access.insert(access_token.clone(), IssuedAccess { grant: grant.clone(), expires_at: now + lifetime });
+    let gets_sid = state.clients.get(&grant.client_id).is_some_and(|client| client.gets_sid);
+    let at_hash = digest(&SHA256, access_token.as_bytes());
+    let mut claims = json!({
+        "iss": shared.issuer, "sub": grant.sub, "aud": grant.client_id,
+        "iat": seconds(now), "exp": seconds(now + Duration::from_secs(300)),
+        "auth_time": seconds(grant.auth_time), "name": grant.sub,
+        "at_hash": URL_SAFE_NO_PAD.encode(at_hash.as_ref().get(..16).unwrap_or_default()),
+    });
+    if gets_sid {
+        claims["sid"] = grant.sid.clone().into();
+    }
+    if let Some(nonce) = nonce {
+        claims["nonce"] = nonce.into();
+    }
+    let mut header = json!({"typ": "JWT"});
+    if let Some(tamper) = state.tampering.id_token.clone() {
+        tamper(&mut header, &mut claims);
+    }
+    let mut response = json!({
+        "access_token": access_token, "token_type": "Bearer", "expires_in": lifetime.as_secs(),
+        "scope": grant.scope, "id_token": key.sign(&header, &claims),
+    });
+    if let Some(refresh_token) = refresh_token {
+        response["refresh_token"] = refresh_token.into();
+    }
+    if let Some(tamper) = state.tampering.token_response.clone() {
+        tamper(&mut response);
+    }
+    ([(CACHE_CONTROL, "no-store")], Json(response)).into_response()
+}
+
+pub(super) async fn user_info(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(token) = token else {
+        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")]).into_response();
+    };
+    let mut state = shared.state();
+    let Some(grant) = live_access(&mut state, token, shared.clock.now()) else {
+        let challenge = r#"Bearer error="invalid_token", error_description="expired or revoked""#;
+        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response();
+    };
+    let mut claims = json!({"sub": grant.sub, "name": grant.sub, "email": format!("{}@example.test", grant.sub)});
+    if let Some(tamper) = state.tampering.user_info.clone() {
+        tamper(&mut claims);
+    }
+    Json(claims).into_response()
+}
+
+/// The grant behind a good access token, whose use is a sign of life.
+fn live_access(state: &mut Known, token: &str, now: SystemTime) -> Option<Grant> {
+    let issued = state.access.get(token).filter(|token| now < token.expires_at)?;
+    let grant = issued.grant.clone();
+    if !state.grant_stands(&grant, now) {
+        return None;
+    }
+    state.signal(&grant, now);
+    Some(grant)
+}
+
+pub(super) async fn introspection(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Form(form): Form<Parameters>,
+) -> Response {
+    if shared.authenticate(&headers, &form).is_none() {
+        return failure(StatusCode::UNAUTHORIZED, "invalid_client");
+    }
+    let token = form.get("token").map(String::as_str).unwrap_or_default();
+    let mut state = shared.state();
+    let expires_at = state.access.get(token).map(|token| token.expires_at);
+    let body: Value = match (live_access(&mut state, token, shared.clock.now()), expires_at) {
+        (Some(grant), Some(expires_at)) => json!({"active": true, "sub": grant.sub, "client_id": grant.client_id,
+            "sid": grant.sid, "scope": grant.scope, "exp": seconds(expires_at)}),
+        _ => json!({"active": false}),
+    };
+    Json(body).into_response()
+}
+
+pub(super) async fn revocation(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Form(form): Form<Parameters>,
+) -> Response {
+    let Some(client_id) = shared.authenticate(&headers, &form) else {
+        return failure(StatusCode::UNAUTHORIZED, "invalid_client");
+    };
+    let token = form.get("token").map(String::as_str).unwrap_or_default();
+    let mut state = shared.state();
+    let family = state.refresh.get(token).map(|token| &token.grant).filter(|grant| grant.client_id == client_id);
+    if let Some(family) = family.map(|grant| grant.family.clone()) {
+        state.revoke_family(&family);
+        state.revoked += 1;
+    } else if state.access.get(token).is_some_and(|token| token.grant.client_id == client_id) {
+        state.access.remove(token);
+        state.revoked += 1;
+    }
+    // RFC 7009 §2.2: an unknown token is none that could still be used.
+    StatusCode::OK.into_response()
+}
