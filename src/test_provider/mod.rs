@@ -31,6 +31,8 @@
 mod authorize;
 mod builder;
 mod clock;
+#[expect(clippy::expect_used, clippy::panic, reason = "checks fail by panicking")]
+mod contract;
 mod fault;
 mod keys;
 mod logout;
@@ -50,6 +52,7 @@ use tokio::task::JoinHandle;
 
 pub use self::builder::TestProviderBuilder;
 pub use self::clock::ManualClock;
+pub use self::contract::check_registry;
 use self::fault::GateKeeper;
 pub use self::fault::{Endpoint, Fault, Gate, GateAt};
 pub use self::keys::SigningAlg;

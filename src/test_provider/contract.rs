@@ -1,0 +1,310 @@
+//! The contract of a [`SessionRegistry`], as checks that run over any of them.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Sid, Subject};
+use crate::registry::{
+    Claimed, Committed, Created, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, SessionRegistry,
+    TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
+};
+use crate::session::event::EndReason;
+use crate::session::id::{SessionId, SessionKey};
+use crate::session::record::{ActivitySignal, Login, Registration, SessionRecord, Tokens, Version};
+
+const START: SystemTime = SystemTime::UNIX_EPOCH;
+const REASON: EndReason = EndReason::BackChannelLogout;
+
+fn at(seconds: u64) -> SystemTime {
+    START + Duration::from_secs(1_800_000_000 + seconds)
+}
+
+fn registration(client: &str) -> Registration {
+    Registration::new(Issuer::new("https://op.example"), ClientId::new(client))
+}
+
+/// A session of `client` and `sub`, whose ID token was issued at `issued_at`.
+fn record(client: &str, sub: &str, sid: Option<&str>, issued_at: u64) -> SessionRecord {
+    let registration = registration(client);
+    SessionRecord {
+        key: SessionKey::of(&SessionId::random(), &registration),
+        version: Version::FIRST,
+        login: Arc::new(Login {
+            registration,
+            subject: Subject::new(sub),
+            nonce: "nonce".to_owned(),
+            issued_at: at(issued_at),
+            auth_time: None,
+            started_at: at(issued_at),
+            signal: ActivitySignal::Refresh,
+            claims: serde_json::Map::new(),
+            offline_access: false,
+        }),
+        sid: sid.map(Sid::new),
+        session_expiry: None,
+        tokens: Tokens {
+            access_token: Some(AccessToken::new("access")),
+            refresh_token: Some(RefreshToken::new("refresh")),
+            id_token: IdTokenHint::new("id"),
+            expires_in: Some(Duration::from_secs(60)),
+        },
+        last_signal: at(issued_at),
+        expires_at: at(10_000),
+    }
+}
+
+fn by_sid(client: &str, sid: &str, sub: Option<&str>, issued_at: u64) -> LogoutTarget {
+    LogoutTarget::Sid {
+        registration: registration(client),
+        sid: Sid::new(sid),
+        subject: sub.map(Subject::new),
+        issued_at: at(issued_at),
+    }
+}
+
+fn by_subject(client: &str, sub: &str, issued_at: u64) -> LogoutTarget {
+    LogoutTarget::Subject { registration: registration(client), subject: Subject::new(sub), issued_at: at(issued_at) }
+}
+
+struct Checked<R>(R);
+
+impl<R: SessionRegistry> Checked<R> {
+    async fn create(&self, record: &SessionRecord, now: u64) -> Created {
+        self.0.create(record.clone(), at(now)).await.expect("create works")
+    }
+
+    async fn load(&self, record: &SessionRecord) -> Loaded {
+        self.0.load(record.key()).await.expect("load works")
+    }
+
+    async fn is_live(&self, record: &SessionRecord) -> bool {
+        matches!(self.load(record).await, Loaded::Live(_))
+    }
+
+    async fn commit(&self, record: &SessionRecord, now: u64) -> Committed {
+        self.0.commit(record.clone(), at(now)).await.expect("commit works")
+    }
+
+    async fn claim(&self, record: &SessionRecord, lease: Lease, now: u64) -> Claimed {
+        self.0.claim_refresh(record.key(), record.version(), lease, at(now)).await.expect("claim works")
+    }
+
+    async fn end_matching(&self, target: &LogoutTarget, now: u64) -> Vec<SessionKey> {
+        let ended = self.0.end_matching(target, REASON, at(now)).await.expect("end_matching works");
+        let mut keys: Vec<_> = ended.iter().map(|record| *record.key()).collect();
+        keys.sort();
+        keys
+    }
+}
+
+/// Checks the contract of [`SessionRegistry`] over a registry of your own; `make` gives an empty one each time.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use tower_oidc_session::{MemoryRegistry, test_provider::check_registry};
+///
+/// check_registry(async || MemoryRegistry::new()).await;
+/// # }
+/// ```
+///
+/// # Panics
+/// If the registry breaks the contract; the message says where.
+///
+/// # Cancel safety
+/// Checks are dropped half-way.
+pub async fn check_registry<R: SessionRegistry>(make: impl AsyncFn() -> R) {
+    records_are_created_once_and_found(&Checked(make().await)).await;
+    an_end_is_final(&Checked(make().await)).await;
+    commits_are_decided_by_the_version(&Checked(make().await)).await;
+    a_changed_sid_is_followed(&Checked(make().await)).await;
+    leases_have_one_holder(&Checked(make().await)).await;
+    sids_end_exactly_their_sessions(&Checked(make().await)).await;
+    an_unknown_sid_reaches_only_sessions_without_one(&Checked(make().await)).await;
+    subjects_end_all_older_sessions(&Checked(make().await)).await;
+    tombstones_refuse_logins_under_way(&Checked(make().await)).await;
+    registrations_are_apart(&Checked(make().await)).await;
+    ends_are_published(&Checked(make().await)).await;
+    expired_records_go(&Checked(make().await)).await;
+}
+
+async fn records_are_created_once_and_found<R: SessionRegistry>(registry: &Checked<R>) {
+    let alice = record("shop", "alice", Some("s1"), 0);
+    assert_eq!(registry.load(&alice).await, Loaded::Unknown);
+    assert_eq!(registry.create(&alice, 0).await, Created::Created);
+    assert_eq!(registry.load(&alice).await, Loaded::Live(Arc::new(alice.clone())));
+    assert_eq!(registry.create(&alice, 0).await, Created::Exists);
+}
+
+async fn an_end_is_final<R: SessionRegistry>(registry: &Checked<R>) {
+    let alice = record("shop", "alice", Some("s1"), 0);
+    registry.create(&alice, 0).await;
+    let ended = registry.0.end(alice.key(), REASON, at(1)).await.expect("end works");
+    assert_eq!(ended.as_deref(), Some(&alice));
+    assert_eq!(registry.0.end(alice.key(), REASON, at(1)).await.expect("end works"), None);
+    assert_eq!(registry.load(&alice).await, Loaded::Ended(REASON));
+    assert_eq!(registry.commit(&alice, 1).await, Committed::Gone(Some(REASON)));
+    let lease = Lease { holder: LeaseHolder::random(), duration: Duration::from_secs(5) };
+    assert_eq!(registry.claim(&alice, lease, 1).await, Claimed::Gone(Some(REASON)));
+    assert_eq!(registry.create(&alice, 1).await, Created::Exists, "a key that ended is never live again");
+    registry.0.release_refresh(alice.key(), lease.holder).await.expect("release works");
+    assert_eq!(registry.load(&alice).await, Loaded::Ended(REASON));
+}
+
+async fn commits_are_decided_by_the_version<R: SessionRegistry>(registry: &Checked<R>) {
+    let old = record("shop", "alice", Some("s1"), 0);
+    registry.create(&old, 0).await;
+    let mut new = old.clone();
+    new.tokens.refresh_token = Some(RefreshToken::new("rotated"));
+    let Committed::Committed(stored) = registry.commit(&new, 1).await else { panic!("the first commit is taken") };
+    assert_eq!(stored.version(), old.version().next());
+    assert_eq!(stored.tokens, new.tokens);
+    assert_eq!(registry.load(&old).await, Loaded::Live(stored.clone()));
+    assert_eq!(registry.commit(&old, 2).await, Committed::Stale(stored.clone()), "a late commit is not");
+    assert_eq!(registry.load(&old).await, Loaded::Live(stored));
+}
+
+async fn a_changed_sid_is_followed<R: SessionRegistry>(registry: &Checked<R>) {
+    let mut alice = record("shop", "alice", Some("s1"), 0);
+    registry.create(&alice, 0).await;
+    alice.sid = Some(Sid::new("s2"));
+    assert!(matches!(registry.commit(&alice, 0).await, Committed::Committed(_)));
+    assert_eq!(registry.end_matching(&by_sid("shop", "s1", Some("alice"), 0), 0).await, []);
+    assert_eq!(registry.end_matching(&by_sid("shop", "s2", None, 0), 0).await, [*alice.key()]);
+
+    let mut bob = record("shop", "bob", Some("s3"), 0);
+    registry.create(&bob, 0).await;
+    bob.sid = Some(Sid::new("s2"));
+    assert!(matches!(registry.commit(&bob, 1).await, Committed::Gone(_)), "a sid that was logged out");
+}
+
+async fn leases_have_one_holder<R: SessionRegistry>(registry: &Checked<R>) {
+    let alice = record("shop", "alice", Some("s1"), 0);
+    registry.create(&alice, 0).await;
+    let lease = || Lease { holder: LeaseHolder::random(), duration: Duration::from_secs(5) };
+    let (first, second) = (lease(), lease());
+    assert_eq!(registry.claim(&alice, first, 0).await, Claimed::Granted);
+    assert_eq!(registry.claim(&alice, second, 4).await, Claimed::Held);
+    assert_eq!(registry.claim(&alice, first, 4).await, Claimed::Granted, "its holder renews it");
+    assert_eq!(registry.claim(&alice, second, 8).await, Claimed::Held);
+    assert_eq!(registry.claim(&alice, second, 9).await, Claimed::Granted, "it ran out");
+    registry.0.release_refresh(alice.key(), first.holder).await.expect("release works");
+    assert_eq!(registry.claim(&alice, first, 10).await, Claimed::Held, "it was not the first's to release");
+    registry.0.release_refresh(alice.key(), second.holder).await.expect("release works");
+    assert_eq!(registry.claim(&alice, first, 10).await, Claimed::Granted);
+    let Committed::Committed(stored) = registry.commit(&alice, 10).await else { panic!("the version is right") };
+    assert_eq!(registry.claim(&alice, second, 10).await, Claimed::Changed(stored.clone()));
+    assert_eq!(registry.claim(&stored, second, 10).await, Claimed::Granted, "a commit gives the lease back");
+}
+
+async fn sids_end_exactly_their_sessions<R: SessionRegistry>(registry: &Checked<R>) {
+    let one = record("shop", "alice", Some("s1"), 0);
+    let same = record("shop", "alice", Some("s1"), 0);
+    let other = record("shop", "alice", Some("s1 "), 0);
+    let without = record("shop", "alice", None, 0);
+    for record in [&one, &same, &other, &without] {
+        assert_eq!(registry.create(record, 0).await, Created::Created);
+    }
+    let mut expected = [*one.key(), *same.key()];
+    expected.sort();
+    // Whatever subject the token names.
+    assert_eq!(registry.end_matching(&by_sid("shop", "s1", Some("somebody"), 5), 5).await, expected);
+    assert!(registry.is_live(&other).await && registry.is_live(&without).await);
+    assert_eq!(registry.end_matching(&by_sid("shop", "s1", Some("somebody"), 5), 5).await, []);
+}
+
+async fn an_unknown_sid_reaches_only_sessions_without_one<R: SessionRegistry>(registry: &Checked<R>) {
+    let with = record("shop", "alice", Some("s1"), 0);
+    let without = record("shop", "alice", None, 0);
+    let younger = record("shop", "alice", None, 50);
+    let bob = record("shop", "bob", None, 0);
+    for record in [&with, &without, &younger, &bob] {
+        registry.create(record, 0).await;
+    }
+    assert_eq!(registry.end_matching(&by_sid("shop", "unknown", None, 9), 9).await, []);
+    assert_eq!(registry.end_matching(&by_sid("shop", "unknown", Some("alice"), 9), 9).await, [*without.key()]);
+    for record in [&with, &younger, &bob] {
+        assert!(registry.is_live(record).await);
+    }
+}
+
+async fn subjects_end_all_older_sessions<R: SessionRegistry>(registry: &Checked<R>) {
+    let tolerance = TOMBSTONE_TOLERANCE.as_secs();
+    let first = record("shop", "alice", Some("s1"), 0);
+    let second = record("shop", "alice", None, 100 + tolerance);
+    let younger = record("shop", "alice", Some("s2"), 101 + tolerance);
+    let bob = record("shop", "bob", Some("s3"), 0);
+    for record in [&first, &second, &younger, &bob] {
+        assert_eq!(registry.create(record, 200).await, Created::Created);
+    }
+    let mut expected = [*first.key(), *second.key()];
+    expected.sort();
+    assert_eq!(registry.end_matching(&by_subject("shop", "alice", 100), 200).await, expected);
+    assert!(registry.is_live(&younger).await && registry.is_live(&bob).await);
+}
+
+async fn tombstones_refuse_logins_under_way<R: SessionRegistry>(registry: &Checked<R>) {
+    let retention = TOMBSTONE_RETENTION.as_secs();
+    registry.end_matching(&by_sid("shop", "s1", Some("alice"), 100), 100).await;
+    let late = |sid, issued_at| record("shop", "alice", sid, issued_at);
+    assert_eq!(registry.create(&late(Some("s1"), 99), 101).await, Created::Covered);
+    assert_eq!(registry.create(&late(Some("s2"), 99), 101).await, Created::Created, "another session of the user");
+    assert_eq!(registry.create(&late(Some("s1"), 99), 99 + retention).await, Created::Covered);
+    assert_eq!(registry.create(&late(Some("s1"), 99), 100 + retention).await, Created::Created, "its time is over");
+
+    registry.end_matching(&by_subject("shop", "bob", 1000), 1000).await;
+    // A replayed, older token does not reopen the door.
+    registry.end_matching(&by_subject("shop", "bob", 900), 1000).await;
+    let bob = |issued_at| record("shop", "bob", Some("s9"), issued_at);
+    assert_eq!(registry.create(&bob(1000), 1001).await, Created::Covered);
+    assert_eq!(registry.create(&bob(1000 + TOMBSTONE_TOLERANCE.as_secs()), 1001).await, Created::Covered);
+    assert_eq!(registry.create(&bob(1001 + TOMBSTONE_TOLERANCE.as_secs()), 1001).await, Created::Created);
+    assert_eq!(registry.create(&bob(1000), 1000 + retention).await, Created::Created, "its time is over");
+}
+
+async fn registrations_are_apart<R: SessionRegistry>(registry: &Checked<R>) {
+    let shop = record("shop", "alice", Some("s1"), 0);
+    let bank = record("bank", "alice", Some("s1"), 0);
+    for record in [&shop, &bank] {
+        registry.create(record, 0).await;
+    }
+    assert_eq!(registry.end_matching(&by_sid("shop", "s1", None, 5), 5).await, [*shop.key()]);
+    assert_eq!(registry.end_matching(&by_subject("shop", "alice", 5), 5).await, []);
+    assert!(registry.is_live(&bank).await);
+    assert_eq!(registry.create(&record("bank", "alice", Some("s1"), 0), 6).await, Created::Created);
+}
+
+async fn ends_are_published<R: SessionRegistry>(registry: &Checked<R>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    registry.0.subscribe({
+        let heard = heard.clone();
+        Box::new(move |notice| heard.lock().expect("no listener panics").push(notice))
+    });
+    let (one, two) = (record("shop", "alice", Some("s1"), 0), record("shop", "alice", Some("s2"), 0));
+    for record in [&one, &two] {
+        registry.create(record, 0).await;
+    }
+    registry.0.end(one.key(), EndReason::IdleTimeout, at(1)).await.expect("end works");
+    registry.end_matching(&by_sid("shop", "s2", None, 1), 1).await;
+    let expected = [EndNotice::Ended(*one.key(), EndReason::IdleTimeout), EndNotice::Ended(*two.key(), REASON)];
+    // A registry over a network takes a moment.
+    for _ in 0..200 {
+        if heard.lock().expect("no listener panics").len() >= expected.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(*heard.lock().expect("no listener panics"), expected);
+}
+
+async fn expired_records_go<R: SessionRegistry>(registry: &Checked<R>) {
+    let mut short = record("shop", "alice", Some("s1"), 0);
+    short.expires_at = at(50);
+    let long = record("shop", "alice", Some("s2"), 0);
+    for record in [&short, &long] {
+        registry.create(record, 0).await;
+    }
+    assert_eq!(registry.0.remove_expired(at(49)).await.expect("remove_expired works"), []);
+    registry.0.remove_expired(at(50)).await.expect("remove_expired works");
+    assert_eq!(registry.load(&short).await, Loaded::Unknown);
+    assert!(registry.is_live(&long).await);
+}

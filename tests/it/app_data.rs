@@ -1,0 +1,82 @@
+//! Application data in tower-sessions beside the login.
+
+use http::{Method, StatusCode};
+use tower_oidc_session::test_provider::SignIn;
+
+use crate::browser::Browser;
+use crate::world::World;
+
+const COOKIE: &str = "id";
+
+async fn cart(world: &World, browser: &Browser) -> String {
+    browser.get(&world.app.at("/cart")).await.body
+}
+
+fn cookie(world: &World, browser: &Browser) -> String {
+    browser.cookies(&world.app.url)[COOKIE].clone()
+}
+
+#[tokio::test]
+async fn a_login_gives_the_data_a_new_id() {
+    let world = World::new().await;
+    world.browser.post(&world.app.at("/put")).await;
+    let before = cookie(&world, &world.browser);
+    let attacker = world.browser.copy();
+    world.sign_in().await;
+    assert_ne!(cookie(&world, &world.browser), before);
+    assert_eq!(cart(&world, &world.browser).await, "milk", "what was in the cart stays");
+    assert_eq!(cart(&world, &attacker).await, "", "but not for who knew the old id");
+}
+
+#[tokio::test]
+async fn a_logout_takes_the_data_along() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    assert_eq!(cart(&world, &world.browser).await, "tea");
+    let thief = world.browser.copy();
+    world.browser.post(&world.app.at("/auth/logout")).await;
+    assert_eq!(cart(&world, &world.browser).await, "");
+    assert_eq!(cart(&world, &thief).await, "");
+}
+
+#[tokio::test]
+async fn an_end_by_back_channel_takes_the_data_along() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    let data = Browser::new();
+    data.set_cookie(&world.app.url, COOKIE, &cookie(&world, &world.browser));
+    assert_eq!(cart(&world, &data).await, "tea");
+    world.provider.end_sessions_of("alice").await;
+    // Without the login's cookie: it is the store that has forgotten.
+    assert_eq!(cart(&world, &data).await, "");
+}
+
+#[tokio::test]
+async fn p1_a_late_save_brings_nothing_back() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    let data = Browser::new();
+    data.set_cookie(&world.app.url, COOKIE, &cookie(&world, &world.browser));
+    let (browser, url) = (world.browser.clone(), world.app.at("/slow"));
+    let request = tokio::spawn(async move { browser.get(&url).await });
+    world.app.slow.arrived().await;
+    world.provider.end_sessions_of("alice").await;
+    world.app.slow.go_on();
+    assert_eq!(request.await.unwrap().status, StatusCode::OK, "and the response is no error");
+    for browser in [&world.browser, &data] {
+        assert_eq!(cart(&world, browser).await, "");
+    }
+}
+
+#[tokio::test]
+async fn another_user_in_the_same_browser_inherits_nothing() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    world.provider.set_sign_in(SignIn::Automatic("bob".to_owned()));
+    world.provider.forget_session(&world.sid());
+    let page = world.browser.go(&world.app.at("/auth/login?return_to=/me")).await;
+    assert_eq!(page.json()["sub"], "bob");
+    assert_eq!(cart(&world, &world.browser).await, "");
+    assert_eq!(world.browser.page(world.browser.request(Method::POST, &world.app.at("/remember"))).await.status, 200);
+    assert_eq!(cart(&world, &world.browser).await, "tea");
+}

@@ -1,0 +1,132 @@
+//! A client that keeps cookies and follows redirects, as a browser does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use http::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
+use http::{HeaderMap, Method, StatusCode};
+use url::Url;
+
+#[derive(Clone, Default)]
+pub struct Browser {
+    http: reqwest::Client,
+    /// By origin: unlike real browsers, so that applications on several ports keep apart whatever they do.
+    jar: Arc<Mutex<HashMap<String, BTreeMap<String, String>>>>,
+}
+
+#[derive(Debug)]
+pub struct Page {
+    pub url: Url,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Page {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    pub fn location(&self) -> Url {
+        let location = self.headers[LOCATION].to_str().unwrap();
+        self.url.join(location).unwrap()
+    }
+
+    pub fn is_removal(&self) -> bool {
+        self.headers.get_all(SET_COOKIE).iter().any(|value| {
+            let value = value.to_str().unwrap();
+            value.starts_with("__Host-session-") && value.contains("Max-Age=0") && value.contains("Secure")
+        })
+    }
+}
+
+impl Browser {
+    pub fn new() -> Self {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { http, jar: Arc::default() }
+    }
+
+    /// Another browser with a copy of the cookies, as a thief has.
+    pub fn copy(&self) -> Self {
+        let jar = self.jar.lock().unwrap().clone();
+        Self { http: self.http.clone(), jar: Arc::new(Mutex::new(jar)) }
+    }
+
+    pub fn cookies(&self, origin: &str) -> BTreeMap<String, String> {
+        let origin = Url::parse(origin).unwrap().origin().ascii_serialization();
+        self.jar.lock().unwrap().get(&origin).cloned().unwrap_or_default()
+    }
+
+    pub fn session_cookie(&self, origin: &str) -> Option<String> {
+        self.cookies(origin).into_iter().find(|(name, _)| name.starts_with("__Host-session-")).map(|(_, value)| value)
+    }
+
+    pub fn set_cookie(&self, origin: &str, name: &str, value: &str) {
+        let origin = Url::parse(origin).unwrap().origin().ascii_serialization();
+        self.jar.lock().unwrap().entry(origin).or_default().insert(name.to_owned(), value.to_owned());
+    }
+
+    pub fn cookie_header(&self, url: &str) -> String {
+        self.cookies(url).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Sends a request with the cookies of its origin; the answer's body is not read yet.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+        let (client, request) = request.build_split();
+        let mut request = request?;
+        let cookies = self.cookie_header(request.url().as_str());
+        if !cookies.is_empty() {
+            request.headers_mut().insert(COOKIE, cookies.parse().unwrap());
+        }
+        let origin = request.url().origin().ascii_serialization();
+        let response = client.execute(request).await?;
+        let mut jar = self.jar.lock().unwrap();
+        let jar = jar.entry(origin).or_default();
+        for value in response.headers().get_all(SET_COOKIE) {
+            let value = value.to_str().unwrap();
+            let (name, rest) = value.split_once('=').unwrap();
+            if value.contains("Max-Age=0") {
+                jar.remove(name);
+            } else {
+                jar.insert(name.to_owned(), rest.split(';').next().unwrap().to_owned());
+            }
+        }
+        Ok(response)
+    }
+
+    pub fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, url)
+    }
+
+    pub async fn page(&self, request: reqwest::RequestBuilder) -> Page {
+        let response = self.send(request).await.unwrap();
+        let (url, status, headers) = (response.url().clone(), response.status(), response.headers().clone());
+        Page { url, status, headers, body: response.text().await.unwrap() }
+    }
+
+    /// What a script's `fetch` gets.
+    pub async fn get(&self, url: &str) -> Page {
+        self.page(self.request(Method::GET, url).header(ACCEPT, "application/json")).await
+    }
+
+    pub async fn post(&self, url: &str) -> Page {
+        self.page(self.request(Method::POST, url).header("sec-fetch-site", "same-origin")).await
+    }
+
+    /// One step of a navigation.
+    pub async fn step(&self, url: &str) -> Page {
+        self.page(self.request(Method::GET, url).header(ACCEPT, "text/html,*/*;q=0.8")).await
+    }
+
+    /// A navigation to its end.
+    pub async fn go(&self, url: &str) -> Page {
+        let mut page = self.step(url).await;
+        for _ in 0..10 {
+            if !page.status.is_redirection() {
+                return page;
+            }
+            page = self.step(page.location().as_str()).await;
+        }
+        panic!("a redirect loop: {page:?}");
+    }
+}

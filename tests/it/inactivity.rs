@@ -1,0 +1,264 @@
+//! The inactivity timeout: what keeps a session alive, and what ends it.
+
+use http::{HeaderName, Method, StatusCode};
+use tower_oidc_session::EndReason;
+use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, RefreshTokens};
+
+use crate::world::{ABSOLUTE, G, Options, SECOND, T, World, policy};
+
+fn without_refresh_token() -> Options {
+    let mut options = Options::default();
+    options.provider = options.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(ABSOLUTE);
+    options
+}
+
+/// A provider that issues nothing a session could signal with.
+async fn without_signal() -> World {
+    let world = World::with(without_refresh_token()).await;
+    world.provider.tamper_metadata(|metadata| metadata["userinfo_endpoint"] = serde_json::Value::Null);
+    // The metadata are fetched in the background, so this has to come first.
+    let app = world.another_app("tokenless").await;
+    let world = World { app, ..world };
+    world.sign_in().await;
+    world
+}
+
+#[tokio::test]
+async fn activity_keeps_the_session_at_the_provider_alive() {
+    let world = World::signed_in().await;
+    for refreshes in 1..=9 {
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.provider.requests(Endpoint::Token), 1 + refreshes);
+    }
+    world.provider.sweep().await;
+    assert_eq!(world.provider.sessions().len(), 1);
+    assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn a_signal_is_sent_once_in_g() {
+    let world = World::signed_in().await;
+    for (after, refreshes) in [(G - SECOND, 0), (SECOND, 1), (G - SECOND, 1), (SECOND, 2)] {
+        world.clock.advance(after);
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.provider.requests(Endpoint::Token), 1 + refreshes, "{after:?}");
+    }
+}
+
+#[tokio::test]
+async fn public_pages_count_too() {
+    let world = World::signed_in().await;
+    for path in ["/", "/public"] {
+        world.clock.advance(G);
+        let before = world.provider.requests(Endpoint::Token);
+        assert_eq!(world.browser.get(&world.app.at(path)).await.status, StatusCode::OK);
+        assert_eq!(world.provider.requests(Endpoint::Token), before + 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn p5_passive_requests_signal_nothing_and_end_nothing() {
+    let world = World::signed_in().await;
+    for _ in 0..2 {
+        world.clock.advance(G);
+        assert_eq!(world.poll().await, StatusCode::OK);
+        world.browser.get(&world.app.at("/auth/session")).await;
+        world.browser.get(&world.app.at("/healthz")).await;
+        let prefetch = world.browser.request(Method::GET, &world.app.at("/me")).header("sec-purpose", "prefetch");
+        assert_eq!(world.browser.page(prefetch).await.status, StatusCode::OK);
+    }
+    world.clock.advance(G - SECOND);
+    assert_eq!(world.poll().await, StatusCode::OK);
+    // T after the last signal.
+    world.provider.set_expired_sessions(ExpiredSessions::StaySilent);
+    world.clock.advance(SECOND);
+    let page = world.browser.get(&world.app.at("/poll")).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert!(!page.is_removal(), "the session is not ended: the provider may know better");
+    assert_eq!(world.browser.get(&world.app.at("/auth/session")).await.json()["authenticated"], false);
+    assert_eq!(world.provider.requests(Endpoint::Token), 1);
+    assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p5_no_timer_signals() {
+    let world = World::signed_in().await;
+    let app2 = world.another_app("app2").await;
+    world.browser.go(&app2.at("/me")).await;
+    let before: u64 = [Endpoint::Token, Endpoint::UserInfo].map(|e| world.provider.requests(e)).iter().sum();
+    for _ in 0..20 {
+        world.clock.advance(T / 10);
+        tokio::task::yield_now().await;
+    }
+    world.provider.sweep().await;
+    let after: u64 = [Endpoint::Token, Endpoint::UserInfo].map(|e| world.provider.requests(e)).iter().sum();
+    assert_eq!(before, after);
+    world.app.assert_ended(EndReason::BackChannelLogout);
+    app2.assert_ended(EndReason::BackChannelLogout);
+}
+
+#[tokio::test]
+async fn one_active_application_keeps_the_other_alive() {
+    let world = World::signed_in().await;
+    let idle = world.another_app("idle").await;
+    assert_eq!(world.browser.go(&idle.at("/me")).await.status, StatusCode::OK);
+    for _ in 0..9 {
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK);
+    }
+    world.provider.sweep().await;
+    // Nothing was heard of the idle one for three times T: the provider is asked, and says yes.
+    assert_eq!(world.browser.get(&idle.at("/poll")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.browser.get(&idle.at("/me")).await.status, StatusCode::OK);
+    assert_eq!(world.browser.get(&idle.at("/poll")).await.status, StatusCode::OK);
+    assert!(idle.ends().is_empty());
+}
+
+#[tokio::test]
+async fn after_t_the_provider_decides_and_nothing_protected_is_served_before() {
+    let mut options = Options::default();
+    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::signed_in_with(options).await;
+    world.clock.advance(T);
+    let page = world.browser.get(&world.app.at("/me")).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(page.json(), serde_json::json!({"error": "session_ended", "reason": "refresh_token_rejected"}));
+    assert!(page.is_removal());
+    world.app.assert_ended(EndReason::RefreshTokenRejected);
+    assert_eq!(world.provider.revoked(), 0, "a dead token is not worth a request");
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_coordinate_refuses_nothing() {
+    let mut options = Options::default();
+    options.provider = options.provider.coordination(Coordination::Off).expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::signed_in_with(options).await;
+    world.clock.advance(T);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+}
+
+#[tokio::test]
+async fn only_user_gestures_count_where_the_policy_says_so() {
+    let activity = HeaderName::from_static("x-user-active");
+    let policy = policy().only_user_gestures(activity);
+    let world = World::signed_in_with(Options { policy, ..Options::default() }).await;
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token), 1);
+    let click = world.browser.request(Method::GET, &world.app.at("/me")).header("sec-fetch-user", "?1");
+    assert_eq!(world.browser.page(click).await.status, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    world.clock.advance(G);
+    let typing = world.browser.request(Method::GET, &world.app.at("/me")).header("x-user-active", "1");
+    assert_eq!(world.browser.page(typing).await.status, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token), 3);
+}
+
+#[tokio::test]
+async fn the_absolute_lifetime_ends_active_sessions() {
+    let world = World::signed_in().await;
+    let steps = ABSOLUTE.as_secs() / G.as_secs();
+    for _ in 1..steps {
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK);
+    }
+    world.clock.advance(G - SECOND);
+    assert_eq!(world.me().await, StatusCode::OK);
+    world.clock.advance(SECOND);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::AbsoluteLifetime);
+}
+
+#[tokio::test]
+async fn the_providers_session_expiry_ends_the_session() {
+    let world = World::with(Options::default()).await;
+    let expiry = seconds_of(&world) + 100;
+    world.provider.tamper_id_token(move |_, claims| claims["session_expiry"] = expiry.into());
+    world.sign_in().await;
+    world.clock.advance(SECOND * 99);
+    assert_eq!(world.poll().await, StatusCode::OK);
+    let status = world.browser.get(&world.app.at("/auth/session")).await.json();
+    assert_eq!(status["absolute_expires_in"], 1);
+    world.clock.advance(SECOND);
+    assert_eq!(world.poll().await, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::SessionExpiry);
+}
+
+fn seconds_of(world: &World) -> u64 {
+    use tower_oidc_session::Clock;
+    world.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn without_refresh_token_userinfo_is_the_signal() {
+    let world = World::signed_in_with(without_refresh_token()).await;
+    for requests in 1..=9 {
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.provider.requests(Endpoint::UserInfo), requests);
+    }
+    world.provider.sweep().await;
+    assert_eq!(world.provider.sessions().len(), 1);
+    world.provider.forget_session(&world.sid());
+    assert_eq!(world.me().await, StatusCode::OK);
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::AccessTokenRejected);
+}
+
+#[tokio::test]
+async fn without_any_signal_the_local_idle_deadline_ends_the_session() {
+    let world = without_signal().await;
+    for _ in 0..5 {
+        world.clock.advance(T - SECOND);
+        assert_eq!(world.me().await, StatusCode::OK);
+    }
+    // A request within G is not written down: the next deadline counts from the last that was.
+    world.clock.advance(G - SECOND);
+    assert_eq!(world.me().await, StatusCode::OK);
+    world.clock.advance(T - G);
+    assert_eq!(world.poll().await, StatusCode::OK);
+    world.clock.advance(SECOND);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::IdleTimeout);
+    let calls = [Endpoint::UserInfo, Endpoint::Introspection].map(|e| world.provider.requests(e));
+    assert_eq!((calls, world.provider.requests(Endpoint::Token)), ([0, 0], 1));
+}
+
+#[tokio::test]
+async fn the_status_counts_down() {
+    let world = World::signed_in().await;
+    world.clock.advance(SECOND * 100);
+    let page = world.browser.get(&world.app.at("/auth/session")).await;
+    assert_eq!(page.headers["cache-control"], "no-store");
+    assert_eq!(
+        page.json(),
+        serde_json::json!({
+            "authenticated": true, "sub": "alice",
+            "idle_expires_in": T.as_secs() - 100, "absolute_expires_in": ABSOLUTE.as_secs() - 100,
+        })
+    );
+    let stranger = crate::browser::Browser::new().get(&world.app.at("/auth/session")).await;
+    assert_eq!(stranger.json(), serde_json::json!({"authenticated": false}));
+}
+
+#[tokio::test]
+async fn stay_signed_in_signals_now() {
+    let world = World::signed_in().await;
+    let stay = world.app.at("/auth/session");
+    assert_eq!(world.browser.post(&stay).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    let foreign = world.browser.request(Method::POST, &stay).header("sec-fetch-site", "cross-site");
+    assert_eq!(world.browser.page(foreign).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    world.provider.forget_session(&world.sid());
+    let page = world.browser.post(&stay).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert!(page.is_removal());
+    world.app.assert_ended(EndReason::RefreshTokenRejected);
+    assert_eq!(world.browser.post(&stay).await.status, StatusCode::UNAUTHORIZED);
+}

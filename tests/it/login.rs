@@ -1,0 +1,264 @@
+//! Logging in, and what can be wrong with it.
+
+use http::StatusCode;
+use http::header::{ACCEPT, SET_COOKIE};
+use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, IssuerInResponse, SignIn};
+use tower_oidc_session::{EndReason, UserInfo};
+use url::Url;
+
+use crate::browser::{Browser, Page};
+use crate::world::{Options, SECOND, World};
+
+#[tokio::test]
+async fn a_navigation_ends_where_it_wanted_to_go() {
+    let world = World::new().await;
+    let page = world.browser.go(&world.app.at("/me?a=1&b=2")).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert_eq!(page.url.as_str(), world.app.at("/me?a=1&b=2"));
+    let me = page.json();
+    assert_eq!(me["sub"], "alice");
+    assert_eq!(me["iss"], world.provider.issuer());
+    assert_eq!(me["sid"], world.sid());
+    assert_eq!(world.app.events(), ["started"]);
+    assert_eq!(world.browser.get(&world.app.at("/")).await.body, "hello alice");
+}
+
+#[tokio::test]
+async fn only_navigations_are_sent_to_the_provider() {
+    let world = World::new().await;
+    let page = world.browser.get(&world.app.at("/me")).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(page.json()["error"], "not_authenticated");
+    let page = world.browser.step(&world.app.at("/me")).await;
+    assert_eq!(page.location().as_str(), world.app.at("/auth/login?return_to=/me"));
+    assert_eq!(world.browser.get(&world.app.at("/")).await.body, "hello stranger");
+    assert_eq!(world.provider.requests(Endpoint::Authorize), 0);
+}
+
+#[tokio::test]
+async fn the_authorization_request_has_all_it_needs() {
+    let world = World::new().await;
+    let page = world.browser.step(&world.app.at("/auth/login")).await;
+    let url = page.location();
+    let query: std::collections::HashMap<_, _> = url.query_pairs().into_owned().collect();
+    assert_eq!(query["response_type"], "code");
+    assert_eq!(query["client_id"], "shop");
+    assert_eq!(query["redirect_uri"], world.app.at("/auth/callback"));
+    assert_eq!(query["scope"], "openid profile");
+    assert_eq!(query["code_challenge_method"], "S256");
+    assert_eq!(query["code_challenge"].len(), 43);
+    assert_eq!(query["state"].len(), 43);
+    assert_eq!(query["nonce"].len(), 43);
+    let cookie = page.headers[SET_COOKIE].to_str().unwrap();
+    assert!(cookie.starts_with("__Host-login-"), "{cookie}");
+    for secret in [&query["state"], &query["nonce"]] {
+        assert!(!cookie.contains(&secret[12..]), "{cookie}");
+    }
+}
+
+/// Takes a login to the point where the browser is about to bring the provider's answer.
+async fn answer(world: &World, browser: &Browser) -> Url {
+    let page = browser.step(&world.app.at("/auth/login?return_to=/me")).await;
+    browser.step(page.location().as_str()).await.location()
+}
+
+#[track_caller]
+fn assert_refused(page: &Page, status: StatusCode) {
+    assert_eq!(page.status, status, "{page:?}");
+    assert!(page.headers["content-type"].to_str().unwrap().starts_with("text/html"));
+    assert_eq!(page.headers["cache-control"], "no-store");
+    assert!(!page.headers.get_all(SET_COOKIE).iter().any(|c| c.to_str().unwrap().starts_with("__Host-session")));
+}
+
+#[tokio::test]
+async fn a_callback_is_good_once() {
+    let world = World::new().await;
+    let url = answer(&world, &world.browser).await;
+    let stolen = world.browser.copy();
+    assert_eq!(world.browser.step(url.as_str()).await.location().as_str(), world.app.at("/me"));
+    let first = world.browser.session_cookie(&world.app.url);
+    // The back button, and a thief who has the cookies of the attempt too.
+    assert_refused(&world.browser.step(url.as_str()).await, StatusCode::BAD_REQUEST);
+    assert_refused(&stolen.step(url.as_str()).await, StatusCode::BAD_REQUEST);
+    assert_eq!(world.browser.session_cookie(&world.app.url), first);
+    assert_eq!(world.me().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_callback_of_another_browser_is_refused() {
+    let world = World::new().await;
+    let url = answer(&world, &world.browser).await;
+    assert_refused(&Browser::new().step(url.as_str()).await, StatusCode::BAD_REQUEST);
+    assert_eq!(world.provider.requests(Endpoint::Token), 0);
+}
+
+#[tokio::test]
+async fn a_login_that_takes_too_long_is_refused() {
+    let world = World::new().await;
+    let url = answer(&world, &world.browser).await;
+    world.clock.advance(SECOND * 600);
+    assert_refused(&world.browser.step(url.as_str()).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn damaged_answers_are_refused_and_nothing_is_echoed() {
+    for (name, value) in [
+        ("state", Some("x")),
+        ("state", None),
+        ("code", None),
+        ("iss", Some("https://evil.example")),
+        ("iss", None),
+        ("error", Some("<script>alert(1)</script>")),
+    ] {
+        let world = World::new().await;
+        let mut url = answer(&world, &world.browser).await;
+        let pairs: Vec<_> = url.query_pairs().into_owned().filter(|(n, _)| n != name).collect();
+        url.query_pairs_mut().clear().extend_pairs(pairs);
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        let page = world.browser.step(url.as_str()).await;
+        assert_refused(&page, StatusCode::BAD_REQUEST);
+        assert!(!page.body.contains("script>alert") && !page.body.contains("evil"), "{page:?}");
+        assert_eq!(world.provider.requests(Endpoint::Token), 0, "{name} {value:?}");
+    }
+}
+
+#[tokio::test]
+async fn duplicate_parameters_are_refused() {
+    let world = World::new().await;
+    for name in ["state", "code", "iss"] {
+        let mut url = answer(&world, &world.browser).await;
+        let (_, value) = url.query_pairs().into_owned().find(|(n, _)| n == name).unwrap();
+        url.query_pairs_mut().append_pair(name, &value);
+        assert_refused(&world.browser.step(url.as_str()).await, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(world.provider.requests(Endpoint::Token), 0);
+}
+
+#[tokio::test]
+async fn a_provider_without_iss_in_its_answers_is_fine() {
+    let mut options = Options::default();
+    options.provider = options.provider.issuer_in_response(IssuerInResponse::Absent);
+    World::signed_in_with(options).await;
+}
+
+#[tokio::test]
+async fn two_tabs_can_log_in_at_once() {
+    let world = World::new().await;
+    let first = answer(&world, &world.browser).await;
+    let second = answer(&world, &world.browser).await;
+    assert_eq!(world.browser.step(second.as_str()).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(world.browser.step(first.as_str()).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(world.me().await, StatusCode::OK);
+    // The later one replaced the earlier one's session.
+    assert_eq!(world.app.registry.len(), 1);
+    assert_eq!(world.app.ends(), [format!("ended: {}", EndReason::SupersededByLogin)]);
+}
+
+#[tokio::test]
+async fn attempts_do_not_pile_up() {
+    let world = World::new().await;
+    for _ in 0..8 {
+        world.browser.step(&world.app.at("/auth/login")).await;
+    }
+    let attempts = world.browser.cookies(&world.app.url).into_keys().filter(|n| n.starts_with("__Host-login-")).count();
+    assert_eq!(attempts, 5);
+}
+
+#[tokio::test]
+async fn each_login_has_a_session_id_of_its_own() {
+    let world = World::new().await;
+    world.sign_in().await;
+    let first = world.browser.session_cookie(&world.app.url).unwrap();
+    let old = world.browser.copy();
+    let page = world.browser.go(&world.app.at("/auth/login?return_to=/me")).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert_ne!(world.browser.session_cookie(&world.app.url).unwrap(), first);
+    assert_eq!(old.get(&world.app.at("/me")).await.status, StatusCode::UNAUTHORIZED);
+    // The provider's grant lives on: the new login may stand on it.
+    assert_eq!(world.provider.requests(Endpoint::Revocation), 0);
+}
+
+#[tokio::test]
+async fn return_to_never_leaves_the_application() {
+    let world = World::new().await;
+    for evil in
+        ["https://evil.example", "//evil.example", "/\\evil.example", "/%09/evil.example", "me", "/a&return_to=/b"]
+    {
+        let page = world.browser.step(&world.app.at(&format!("/auth/login?return_to={evil}"))).await;
+        assert_refused(&page, StatusCode::BAD_REQUEST);
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_provider_is_503_and_nonsense_is_502() {
+    let refused =
+        |status| Fault::Body { status, content_type: "application/json", body: r#"{"error":"invalid_grant"}"#.into() };
+    let html = || Fault::Body { status: 200, content_type: "text/html", body: "<html>".into() };
+    for (endpoint, fault, status) in [
+        (Endpoint::Token, Fault::Status { code: 503, retry_after: Some(SECOND * 7) }, StatusCode::SERVICE_UNAVAILABLE),
+        (Endpoint::Token, Fault::Refuse, StatusCode::SERVICE_UNAVAILABLE),
+        (Endpoint::Token, Fault::Truncate, StatusCode::SERVICE_UNAVAILABLE),
+        (Endpoint::Token, html(), StatusCode::BAD_GATEWAY),
+        (Endpoint::Token, refused(400), StatusCode::BAD_REQUEST),
+        (Endpoint::Jwks, Fault::Refuse, StatusCode::SERVICE_UNAVAILABLE),
+        (Endpoint::Jwks, html(), StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let world = World::new().await;
+        let url = answer(&world, &world.browser).await;
+        world.provider.set_fault(endpoint, fault.clone());
+        let page = world.browser.step(url.as_str()).await;
+        assert_refused(&page, status);
+        assert_eq!(page.headers.contains_key("retry-after"), status == StatusCode::SERVICE_UNAVAILABLE);
+        assert!(world.app.registry.is_empty());
+        // The attempt is spent; the next one works.
+        world.provider.clear_faults();
+        world.clock.advance(SECOND);
+        world.sign_in().await;
+    }
+}
+
+#[tokio::test]
+async fn userinfo_claims_are_added_and_those_of_another_user_fail_the_login() {
+    let options = || Options { configure: Box::new(|b| b.user_info(UserInfo::Claims)), ..Options::default() };
+    let world = World::with(options()).await;
+    assert_eq!(world.sign_in().await.json()["claims"]["email"], "alice@example.test");
+
+    let world = World::with(options()).await;
+    world.provider.tamper_user_info(|claims| claims["sub"] = "mallory".into());
+    let page = world.browser.go(&world.app.at("/me")).await;
+    assert_refused(&page, StatusCode::BAD_GATEWAY);
+    assert!(world.app.registry.is_empty());
+}
+
+#[tokio::test]
+async fn the_page_of_the_provider_signs_in() {
+    let mut options = Options::default();
+    options.provider = options.provider.sign_in(SignIn::Page);
+    let world = World::with(options).await;
+    let page = world.browser.go(&world.app.at("/me")).await;
+    assert!(page.body.contains("<b>shop</b>"), "{page:?}");
+    let form = world.browser.request(http::Method::POST, page.url.as_str()).header(ACCEPT, "text/html");
+    let wrong = form.try_clone().unwrap().body("user=bob&password=x");
+    assert!(world.browser.page(wrong).await.body.contains("do not fit"));
+    let page = world.browser.page(form.body("user=bob&password=bob")).await;
+    let page = world.browser.go(page.location().as_str()).await;
+    assert_eq!(page.json()["sub"], "bob");
+}
+
+#[tokio::test]
+async fn p3_a_login_is_finished_though_the_browser_went_away() {
+    let world = World::new().await;
+    let url = answer(&world, &world.browser).await;
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let browser = world.browser.clone();
+    let request = tokio::spawn(async move { browser.step(url.as_str()).await });
+    gate.arrived().await;
+    request.abort();
+    gate.open();
+    while world.app.events().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.app.events(), ["started"]);
+}

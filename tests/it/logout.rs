@@ -1,0 +1,121 @@
+//! Logout by the user: P7, local first.
+
+use http::{Method, StatusCode};
+use tower_oidc_session::EndReason;
+use tower_oidc_session::test_provider::{Endpoint, Fault};
+
+use crate::browser::Browser;
+use crate::world::{Options, World};
+
+#[tokio::test]
+async fn it_ends_the_session_here_and_at_the_provider() {
+    let world = World::signed_in().await;
+    let other = world.another_app("other").await;
+    world.browser.go(&other.at("/me")).await;
+    let thief = world.browser.copy();
+
+    let page = world.browser.post(&world.app.at("/auth/logout")).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
+    assert!(page.is_removal());
+    assert_eq!(thief.get(&world.app.at("/me")).await.status, StatusCode::UNAUTHORIZED, "before the browser leaves");
+    world.app.assert_ended(EndReason::RpInitiatedLogout);
+
+    let query: std::collections::HashMap<_, _> = page.location().query_pairs().into_owned().collect();
+    assert_eq!(query["client_id"], "shop");
+    assert_eq!(query["post_logout_redirect_uri"], world.app.at("/"));
+    assert!(query["id_token_hint"].starts_with("ey"));
+
+    let page = world.browser.go(page.location().as_str()).await;
+    assert_eq!(page.url.as_str(), world.app.at("/"));
+    assert_eq!(page.body, "hello stranger");
+    assert!(world.provider.sessions().is_empty());
+    other.assert_ended(EndReason::BackChannelLogout);
+    // The provider's own logout token found nothing, which is a success.
+    assert!(world.provider.logouts().iter().all(|logout| logout.status == Ok(200)));
+    assert_eq!(world.provider.requests(Endpoint::Revocation), 1, "the other application's, after its logout token");
+}
+
+#[tokio::test]
+async fn other_sites_cannot_log_a_user_out() {
+    let world = World::signed_in().await;
+    let url = world.app.at("/auth/logout");
+    for (name, value) in [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+    ] {
+        let page = world.browser.page(world.browser.request(Method::POST, &url).header(name, value)).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{name}: {value}");
+        assert!(!page.is_removal());
+    }
+    assert_eq!(world.browser.get(&url).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(world.me().await, StatusCode::OK);
+    let own = world.browser.request(Method::POST, &url).header("origin", &world.app.url);
+    assert_eq!(world.browser.page(own).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn without_a_session_it_leads_to_the_front_page() {
+    let world = World::new().await;
+    let page = Browser::new().post(&world.app.at("/auth/logout")).await;
+    assert_eq!(page.location().as_str(), world.app.at("/"));
+}
+
+#[tokio::test]
+async fn p7_the_session_ends_here_whatever_the_provider_does() {
+    for fault in [Fault::Hang, Fault::Refuse, Fault::Status { code: 500, retry_after: None }] {
+        let world = World::signed_in().await;
+        for endpoint in [Endpoint::Revocation, Endpoint::EndSession, Endpoint::Discovery, Endpoint::Token] {
+            world.provider.set_fault(endpoint, fault.clone());
+        }
+        assert_eq!(world.browser.post(&world.app.at("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+        world.app.assert_ended(EndReason::RpInitiatedLogout);
+        assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn p7_revocation_is_courtesy() {
+    let world = World::signed_in().await;
+    world.provider.set_fault(Endpoint::Revocation, Fault::Hang);
+    assert_eq!(world.browser.post(&world.app.at("/leave")).await.status, StatusCode::OK);
+    world.app.assert_ended(EndReason::EndedByApplication);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_provider_without_logout_gets_its_token_back() {
+    let world = World::new().await;
+    world.provider.tamper_metadata(|metadata| {
+        metadata.as_object_mut().unwrap().remove("end_session_endpoint");
+    });
+    let app = world.another_app("plain").await;
+    world.browser.go(&app.at("/me")).await;
+    let page = world.browser.post(&app.at("/auth/logout")).await;
+    assert_eq!(page.location().as_str(), app.at("/"));
+    app.assert_ended(EndReason::RpInitiatedLogout);
+    while world.provider.revoked() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn tokens_with_offline_access_outlive_a_logout_at_the_provider() {
+    for (scopes, revocations) in [("openid", 1), ("openid offline_access", 0)] {
+        let options =
+            Options { configure: Box::new(move |builder| builder.scopes(scopes.split(' '))), ..Options::default() };
+        let world = World::signed_in_with(options).await;
+        // A logout token alone, so that the provider's own clean-up does not hide what the application does.
+        let token = world.provider.logout_token("shop", None, Some(&world.sid()));
+        let answer = world.provider.post_logout_token(&world.app.at("/auth/backchannel-logout"), &token).await;
+        assert_eq!(answer, Ok(200));
+        world.app.assert_ended(EndReason::BackChannelLogout);
+        if revocations > 0 {
+            while world.provider.revoked() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(world.provider.requests(Endpoint::Revocation), revocations, "{scopes}");
+    }
+}

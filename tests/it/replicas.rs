@@ -1,0 +1,181 @@
+//! Several replicas on one store. Here they share the registry in memory; the promises are the same.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use http::{Method, StatusCode};
+use tower_oidc_session::test_provider::{Endpoint, GateAt};
+use tower_oidc_session::{
+    Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LogoutTarget, MemoryRegistry,
+    RegistryError, SessionKey, SessionRecord, SessionRegistry, Version,
+};
+
+use crate::world::{G, SECOND, World};
+
+/// A request to a replica with the cookies of the application.
+async fn at_replica(world: &World, replica: &crate::world::App, path: &str) -> StatusCode {
+    let request = world.browser.request(Method::GET, &replica.at(path));
+    let cookies = world.browser.cookie_header(&world.app.url);
+    reqwest::RequestBuilder::from_parts(reqwest::Client::new(), request.header("cookie", cookies).build().unwrap())
+        .send()
+        .await
+        .unwrap()
+        .status()
+}
+
+#[tokio::test]
+async fn p1_an_end_on_one_replica_is_one_on_all() {
+    let world = World::signed_in().await;
+    let replica = world.replica(world.app.registry.clone()).await;
+    assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::OK);
+    let request = world.browser.request(Method::GET, &replica.at("/events"));
+    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    world.provider.end_sessions_of("alice").await;
+    assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::UNAUTHORIZED);
+    let end = tokio::time::timeout(Duration::from_secs(1), events.chunk()).await.expect("within a second");
+    assert_eq!(end.unwrap(), None);
+}
+
+#[tokio::test]
+async fn p2_replicas_share_one_refresh() {
+    let world = World::signed_in().await;
+    let replica = world.replica(world.app.registry.clone()).await;
+    world.clock.advance(G);
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let (browser, url) = (world.browser.clone(), world.app.at("/me"));
+    let first = tokio::spawn(async move { browser.get(&url).await.status });
+    gate.arrived().await;
+    let second = at_replica(&world, &replica, "/me");
+    let mut second = std::pin::pin!(second);
+    // It waits for the first, which has the lease.
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut second).await.is_err());
+    gate.open();
+    assert_eq!((first.await.unwrap(), second.await), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    assert!(world.app.ends().is_empty() && replica.ends().is_empty());
+}
+
+/// A registry whose store fails when it is told to.
+#[derive(Clone, Debug)]
+struct Failing {
+    inner: MemoryRegistry,
+    fails: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Failing {
+    fn check(&self) -> Result<(), RegistryError> {
+        match self.fails.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err(RegistryError::new("the store is down")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl SessionRegistry for Failing {
+    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
+        self.check()?;
+        SessionRegistry::create(&self.inner, record, now).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
+        self.check()?;
+        SessionRegistry::load(&self.inner, key).await
+    }
+
+    async fn claim_refresh(
+        &self,
+        key: &SessionKey,
+        version: Version,
+        lease: Lease,
+        now: SystemTime,
+    ) -> Result<Claimed, RegistryError> {
+        self.check()?;
+        self.inner.claim_refresh(key, version, lease, now).await
+    }
+
+    async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
+        self.check()?;
+        self.inner.release_refresh(key, holder).await
+    }
+
+    async fn commit(&self, record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
+        self.check()?;
+        self.inner.commit(record, now).await
+    }
+
+    async fn end(
+        &self,
+        key: &SessionKey,
+        reason: EndReason,
+        now: SystemTime,
+    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+        self.check()?;
+        self.inner.end(key, reason, now).await
+    }
+
+    async fn end_matching(
+        &self,
+        target: &LogoutTarget,
+        reason: EndReason,
+        now: SystemTime,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.check()?;
+        self.inner.end_matching(target, reason, now).await
+    }
+
+    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.check()?;
+        self.inner.remove_expired(now).await
+    }
+
+    fn subscribe(&self, listener: EndListener) {
+        self.inner.subscribe(listener);
+    }
+}
+
+#[tokio::test]
+async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
+    let world = World::signed_in().await;
+    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default() };
+    let replica = world.replica(registry.clone()).await;
+    assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::OK);
+    registry.fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    for path in ["/me", "/poll", "/", "/auth/session"] {
+        assert_eq!(at_replica(&world, &replica, path).await, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+    }
+    assert_eq!(at_replica(&world, &replica, "/healthz").await, StatusCode::OK);
+    let token = world.provider.logout_token("shop", None, Some(&world.sid()));
+    let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
+    assert_eq!(answer, Ok(503), "a logout that was not written is no success");
+    registry.fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::OK);
+    let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
+    assert_eq!(answer, Ok(200), "the provider's second attempt, with the same jti");
+    assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
+    let world = World::signed_in().await;
+    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default() };
+    let replica = world.replica(registry.clone()).await;
+    world.clock.advance(G);
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let request = at_replica(&world, &replica, "/me");
+    let break_down = async {
+        gate.arrived().await;
+        registry.fails.store(true, std::sync::atomic::Ordering::Relaxed);
+        gate.open();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        registry.fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (status, ()) = futures_util::future::join(request, break_down).await;
+    assert_eq!(status, StatusCode::OK);
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK, "the rotated token is the one in the store");
+    world.clock.advance(SECOND);
+    assert!(world.app.ends().is_empty());
+}

@@ -1,0 +1,334 @@
+//! A provider and applications that share a clock.
+
+use std::convert::Infallible;
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::StatusCode;
+use serde_json::json;
+use tokio::sync::{Notify, mpsc};
+use tower_oidc_session::test_provider::{ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder};
+use tower_oidc_session::{
+    ApiError, ClientCredentials, CookieKey, EndReason, MemoryRegistry, OidcSession, RelyingParty, RelyingPartyBuilder,
+    SessionClient, SessionEvent, SessionPolicy, SessionRegistry,
+};
+use tower_sessions::{Session, SessionManagerLayer};
+
+use crate::browser::{Browser, Page};
+
+pub const T: Duration = Duration::from_secs(900);
+pub const G: Duration = Duration::from_secs(300);
+pub const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// Everything one test needs.
+pub struct World {
+    pub clock: ManualClock,
+    pub provider: TestProvider,
+    pub app: App,
+    pub browser: Browser,
+}
+
+/// An application with its relying party.
+#[derive(Clone)]
+pub struct App {
+    pub url: String,
+    pub rp: RelyingParty,
+    pub registry: MemoryRegistry,
+    pub events: Arc<Mutex<Vec<String>>>,
+    pub slow: Slow,
+    _server: Arc<Server>,
+}
+
+struct Server(tokio::task::JoinHandle<()>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Holds requests to `/slow` inside their handler.
+#[derive(Clone)]
+pub struct Slow {
+    arrived: Arc<Mutex<mpsc::UnboundedReceiver<()>>>,
+    arrive: mpsc::UnboundedSender<()>,
+    go_on: Arc<Notify>,
+}
+
+impl Slow {
+    fn new() -> Self {
+        let (arrive, arrived) = mpsc::unbounded_channel();
+        Self { arrived: Arc::new(Mutex::new(arrived)), arrive, go_on: Arc::new(Notify::new()) }
+    }
+
+    pub async fn arrived(&self) {
+        std::future::poll_fn(|cx| self.arrived.lock().unwrap().poll_recv(cx)).await;
+    }
+
+    pub fn go_on(&self) {
+        self.go_on.notify_one();
+    }
+}
+
+pub struct Options {
+    pub provider: TestProviderBuilder,
+    pub policy: SessionPolicy,
+    pub configure: Box<dyn Fn(RelyingPartyBuilder) -> RelyingPartyBuilder>,
+    pub client: Box<dyn Fn(TestClient) -> TestClient>,
+    /// The base URL of the API behind `/api`.
+    pub api: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            provider: TestProvider::builder()
+                .sign_in(SignIn::Automatic("alice".to_owned()))
+                .session_lifetime(T)
+                .access_token_lifetime(G),
+            policy: policy(),
+            configure: Box::new(|builder| builder),
+            client: Box::new(|client| client),
+            api: None,
+        }
+    }
+}
+
+pub fn policy() -> SessionPolicy {
+    SessionPolicy::new().op_session_lifetime(T).access_token_lifetime(G).absolute_lifetime(ABSOLUTE)
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let clock = ManualClock::new();
+        let provider = options.provider.clock(clock.clone()).start().await.unwrap();
+        let registry = MemoryRegistry::with_clock(clock.clone());
+        let configure = |builder: RelyingPartyBuilder| {
+            let builder = options.api.iter().fold(builder, |builder, api| builder.api(api));
+            (options.configure)(builder.policy(options.policy.clone()))
+        };
+        let app = App::start(&provider, &clock, "shop", registry, configure, &options.client, options.api.clone());
+        let app = app.await;
+        Self { clock, provider, app, browser: Browser::new() }
+    }
+
+    /// A world whose user is signed in.
+    pub async fn signed_in() -> Self {
+        Self::signed_in_with(Options::default()).await
+    }
+
+    pub async fn signed_in_with(options: Options) -> Self {
+        let world = Self::with(options).await;
+        world.sign_in().await;
+        world
+    }
+
+    pub async fn sign_in(&self) -> Page {
+        let page = self.browser.go(&self.app.at("/me")).await;
+        assert_eq!(page.status, StatusCode::OK, "{page:?}");
+        page
+    }
+
+    pub async fn me(&self) -> StatusCode {
+        self.browser.get(&self.app.at("/me")).await.status
+    }
+
+    pub async fn poll(&self) -> StatusCode {
+        self.browser.get(&self.app.at("/poll")).await.status
+    }
+
+    pub fn sid(&self) -> String {
+        self.provider.sessions()[0].sid().to_owned()
+    }
+
+    /// Another application of the same provider.
+    pub async fn another_app(&self, client_id: &str) -> App {
+        let registry = MemoryRegistry::with_clock(self.clock.clone());
+        App::start(&self.provider, &self.clock, client_id, registry, |b| b.policy(policy()), &|c| c, None).await
+    }
+
+    /// Another replica of the application: the same client, store, key and public URL.
+    pub async fn replica(&self, registry: impl SessionRegistry) -> App {
+        let builder = RelyingParty::builder(self.provider.issuer(), ClientCredentials::secret("shop", "secret"))
+            .public_url(&self.app.url)
+            .cookie_key(key())
+            .policy(policy())
+            .clock(self.clock.clone())
+            .registry(registry);
+        App::serve(listener().await, builder, self.app.registry.clone(), None).await
+    }
+}
+
+pub fn key() -> CookieKey {
+    CookieKey::from_base64(&"A".repeat(86).chars().chain("==".chars()).collect::<String>()).unwrap()
+}
+
+async fn listener() -> tokio::net::TcpListener {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+impl App {
+    pub async fn start(
+        provider: &TestProvider,
+        clock: &ManualClock,
+        client_id: &str,
+        registry: MemoryRegistry,
+        configure: impl Fn(RelyingPartyBuilder) -> RelyingPartyBuilder,
+        client: &dyn Fn(TestClient) -> TestClient,
+        api: Option<String>,
+    ) -> Self {
+        let listener = listener().await;
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        provider.register(client(TestClient::at(client_id, "secret", &url)));
+        let builder = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(client_id, "secret"))
+            .public_url(&url)
+            .cookie_key(key())
+            .clock(clock.clone())
+            .registry(registry.clone());
+        Self::serve(listener, configure(builder), registry, api).await
+    }
+
+    async fn serve(
+        listener: tokio::net::TcpListener,
+        builder: RelyingPartyBuilder,
+        registry: MemoryRegistry,
+        api: Option<String>,
+    ) -> Self {
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let rp = builder
+            .on_event({
+                let events = events.clone();
+                move |event| {
+                    let text = match event {
+                        SessionEvent::Started(_) => "started".to_owned(),
+                        SessionEvent::Refreshed(_) => "refreshed".to_owned(),
+                        SessionEvent::Ended(_, reason) => format!("ended: {reason}"),
+                        other => panic!("an event that no test knows: {other:?}"),
+                    };
+                    events.lock().unwrap().push(text);
+                }
+            })
+            .build()
+            .await
+            .unwrap();
+        let slow = Slow::new();
+        let router = router(&rp, &registry, slow.clone(), api);
+        let server = tokio::spawn(async move {
+            axum::serve(listener, router).into_future().await.unwrap();
+        });
+        Self { url, rp, registry, events, slow, _server: Arc::new(Server(server)) }
+    }
+
+    pub fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub fn events(&self) -> Vec<String> {
+        self.events.lock().unwrap().clone()
+    }
+
+    pub fn ends(&self) -> Vec<String> {
+        self.events().into_iter().filter(|event| event.starts_with("ended")).collect()
+    }
+
+    #[track_caller]
+    pub fn assert_ended(&self, reason: EndReason) {
+        assert_eq!(self.ends(), [format!("ended: {reason}")]);
+        assert!(self.registry.is_empty());
+    }
+}
+
+fn router(rp: &RelyingParty, registry: &MemoryRegistry, slow: Slow, api: Option<String>) -> Router {
+    let passive = Router::new()
+        .route("/poll", get(me))
+        .route("/events", get(stream_of_events))
+        .route_layer(rp.require_session())
+        .route_layer(rp.passive());
+    let protected = Router::new()
+        .route("/me", get(me).post(me))
+        .route(
+            "/slow",
+            get(async |State(slow): State<Slow>, session: Session| {
+                slow.arrive.send(()).unwrap();
+                slow.go_on.notified().await;
+                session.insert("late", true).await.unwrap();
+                "done"
+            }),
+        )
+        .route("/download", get(download))
+        .route("/socket", any(socket))
+        .route(
+            "/leave",
+            post(async |session: OidcSession| session.end().await.map(|()| "left").map_err(|e| e.to_string())),
+        )
+        .route("/remember", post(async |session: Session| session.insert("cart", "tea").await.unwrap()))
+        .nest("/api", Router::new().route("/{*path}", any(forward)).with_state(api.unwrap_or_default()))
+        .route_layer(rp.require_session())
+        .with_state(slow);
+    Router::new()
+        .merge(passive)
+        .merge(protected)
+        .route(
+            "/",
+            get(async |session: Option<OidcSession>| match session {
+                Some(session) => format!("hello {}", session.subject()),
+                None => "hello stranger".to_owned(),
+            }),
+        )
+        .route("/public", get(async || "public"))
+        .route("/cart", get(async |session: Session| session.get::<String>("cart").await.unwrap().unwrap_or_default()))
+        .route("/put", post(async |session: Session| session.insert("cart", "milk").await.unwrap()))
+        .merge(rp.routes())
+        .layer(rp.layer())
+        .layer(SessionManagerLayer::new(registry.clone()))
+        .route("/healthz", get(async || "ok"))
+}
+
+async fn me(session: OidcSession) -> axum::Json<serde_json::Value> {
+    axum::Json(json!({
+        "sub": session.subject().as_str(),
+        "iss": session.issuer().as_str(),
+        "sid": session.sid().map(|sid| sid.as_str().to_owned()),
+        "token": session.access_token().map(|token| token.secret().to_owned()),
+        "claims": session.claims(),
+    }))
+}
+
+async fn stream_of_events() -> Response {
+    let chunks = stream::iter([Ok::<_, Infallible>(Bytes::from("data: hello\n\n"))]).chain(stream::pending());
+    ([("content-type", "text/event-stream")], Body::from_stream(chunks)).into_response()
+}
+
+async fn download() -> Response {
+    let chunks = stream::iter([Ok::<_, Infallible>(Bytes::from("first half"))]).chain(stream::pending());
+    ([("content-type", "application/octet-stream")], Body::from_stream(chunks)).into_response()
+}
+
+async fn socket(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async |mut socket| {
+        while let Some(Ok(message)) = socket.recv().await {
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+async fn forward(State(api): State<String>, client: SessionClient, request: Request) -> Result<Response, ApiError> {
+    client.forward(request, &api).await
+}
