@@ -18,6 +18,8 @@
 //! | `API_URL` | none | the base URL of an API |
 //! | `RUST_LOG` | `info` | the log filter |
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
+
 use std::convert::Infallible;
 use std::env;
 use std::net::SocketAddr;
@@ -157,16 +159,16 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         }
     };
     if let Ok(key) = env::var("COOKIE_KEY") {
-        builder = builder.cookie_key(CookieKey::from_base64(&key).map_err(name_variable)?);
+        builder = builder.cookie_key(CookieKey::from_base64(&key).map_err(|error| name_variable(&error))?);
     }
     if let Ok(api) = env::var("API_URL") {
         builder = builder.api(api);
     }
-    builder.build().await.map_err(name_variable)
+    builder.build().await.map_err(|error| name_variable(&error))
 }
 
 /// Says which variable a setting comes from.
-fn name_variable(error: ConfigError) -> String {
+fn name_variable(error: &ConfigError) -> String {
     let setting = error.setting();
     let variable = match setting {
         "api" => "API_URL".to_owned(),

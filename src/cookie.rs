@@ -182,7 +182,8 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let login = transaction(now);
         let mut headers = HeaderMap::new();
-        store(&mut headers, &cookies(&key).set_login(&headers.clone(), &login));
+        let set = cookies(&key).set_login(&headers, &login);
+        store(&mut headers, &set);
         let open = |cookies: &Cookies, state: &str, at| cookies.login(&headers, state, at).map(|login| login.nonce);
         assert_eq!(open(&cookies(&key), &login.state, now), Some(login.nonce.clone()));
         assert_eq!(open(&cookies(&key), &random_text(), now), None);

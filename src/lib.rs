@@ -32,7 +32,7 @@ pub use layer::{SessionLayer, SessionService};
 pub use manager::start::UserInfo;
 pub use protocol::jwt::SigningAlg;
 pub use protocol::logout_token::{LogoutTokenPolicy, LogoutTokenTyp, MissingExpiry};
-pub use protocol::names::{AccessToken, ClientId, ClientSecret, Issuer, Sid, Subject};
+pub use protocol::names::{AccessToken, ClientId, Issuer, Sid, Subject};
 pub use registry::memory::MemoryRegistry;
 pub use registry::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,

@@ -91,13 +91,11 @@ impl RelyingParty {
 
     /// The routes `/auth/login`, `/auth/callback`, `/auth/logout`, `/auth/session` and `/auth/backchannel-logout`.
     /// Merge them inside of [`layer`](Self::layer).
-    #[must_use]
     pub fn routes(&self) -> Router {
         routes::all(self)
     }
 
     /// `/auth/backchannel-logout` alone, for an application that takes it on another address than its browsers.
-    #[must_use]
     pub fn backchannel_logout_route(&self) -> Router {
         routes::backchannel_logout::route(self)
     }

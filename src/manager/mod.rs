@@ -147,9 +147,8 @@ impl Manager {
     /// # Cancel safety
     /// As [`admit`](Self::admit).
     pub(crate) async fn confirm(self: &Arc<Self>, key: &SessionKey) -> Admission {
-        let record = match self.registry.load(key).await {
-            Ok(Loaded::Live(record)) => record,
-            _ => return self.admit(key, RequestKind::UserActivity).await,
+        let Ok(Loaded::Live(record)) = self.registry.load(key).await else {
+            return self.admit(key, RequestKind::UserActivity).await;
         };
         if let Decision::End(_) = decide(&record, &self.policy, self.clock.now(), RequestKind::UserActivity) {
             return self.admit(key, RequestKind::UserActivity).await;
@@ -174,7 +173,9 @@ impl Manager {
         let (manager, key) = (self.clone(), *key);
         detached(async move {
             let ended = manager.registry.end(&key, reason, manager.clock.now()).await?;
-            ended.iter().for_each(|record| manager.conclude(record, reason));
+            if let Some(record) = ended {
+                manager.conclude(&record, reason);
+            }
             Ok(())
         })
         .await
@@ -192,7 +193,9 @@ impl Manager {
         let manager = self.clone();
         detached(async move {
             let ended = manager.registry.end_matching(&target, reason, manager.clock.now()).await?;
-            ended.iter().for_each(|record| manager.conclude(record, reason));
+            for record in &ended {
+                manager.conclude(record, reason);
+            }
             Ok(ended.len())
         })
         .await

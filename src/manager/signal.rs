@@ -101,16 +101,15 @@ impl Manager {
     pub(crate) async fn signal(self: &Arc<Self>, record: &Arc<SessionRecord>) -> Signalled {
         let flight = {
             let mut under_way = self.flights.under_way();
-            match under_way.get(record.key()) {
-                Some(flight) => flight.clone(),
-                None => {
-                    if let Some(retry_after) = self.flights.pause(record.key(), self.clock.now()) {
-                        return Signalled::Unavailable(retry_after);
-                    }
-                    let flight = self.take_off(record.clone());
-                    under_way.insert(*record.key(), flight.clone());
-                    flight
+            if let Some(flight) = under_way.get(record.key()) {
+                flight.clone()
+            } else {
+                if let Some(retry_after) = self.flights.pause(record.key(), self.clock.now()) {
+                    return Signalled::Unavailable(retry_after);
                 }
+                let flight = self.take_off(record.clone());
+                under_way.insert(*record.key(), flight.clone());
+                flight
             }
         };
         // Longer than a lease and two calls takes only a registry that does not answer.

@@ -31,7 +31,7 @@ impl Challenge {
 }
 
 /// What an API's answer says about the access token that was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ApiVerdict {
     /// Nothing: the answer goes to the caller as it is.
     Accepted,

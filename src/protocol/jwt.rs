@@ -237,10 +237,10 @@ impl<'a> UnverifiedJwt<'a> {
     }
 
     /// Checks algorithm, key and signature, in this order; gives the token back if that fails.
-    pub(crate) fn verify(self, keys: &KeySet, alg: SigningAlg) -> Result<VerifiedJwt, (Self, TokenError)> {
+    pub(crate) fn verify(self, keys: &KeySet, alg: SigningAlg) -> Result<VerifiedJwt, Box<(Self, TokenError)>> {
         match self.check_signature(keys, alg) {
             Ok(()) => Ok(self.trust_channel()),
-            Err(error) => Err((self, error)),
+            Err(error) => Err(Box::new((self, error))),
         }
     }
 

@@ -34,22 +34,22 @@ macro_rules! text {
 }
 
 macro_rules! secret {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        $vis struct $name(String);
 
         impl $name {
             /// Wraps the secret.
             #[must_use]
-            pub fn new(value: impl Into<String>) -> Self {
+            $vis fn new(value: impl Into<String>) -> Self {
                 Self(value.into())
             }
 
             /// The secret itself: for the wire, never for a log.
             #[must_use]
-            pub fn secret(&self) -> &str {
+            $vis fn secret(&self) -> &str {
                 &self.0
             }
         }
@@ -62,7 +62,6 @@ macro_rules! secret {
     };
 }
 
-// `pub` throughout: the names that the public API shows are exported by the crate's root.
 text! {
     /// The provider's issuer identifier, the `iss` claim.
     Issuer
@@ -83,19 +82,19 @@ text! {
 }
 secret! {
     /// An access token.
-    AccessToken
+    pub AccessToken
 }
 secret! {
     /// A refresh token.
-    RefreshToken
+    pub(crate) RefreshToken
 }
 secret! {
     /// An ID token as it was received, kept as the `id_token_hint` of a later logout.
-    IdTokenHint
+    pub(crate) IdTokenHint
 }
 secret! {
     /// A client secret.
-    ClientSecret
+    pub(crate) ClientSecret
 }
 
 #[cfg(test)]

@@ -225,13 +225,15 @@ impl Provider {
         let keys: Copy<KeySet> = self.keys.get(now, || self.fetch_keys()).await.ok_or_else(no_keys)?;
         let (jwt, error) = match jwt.verify(&keys.value, self.client.signing_alg) {
             Ok(verified) => return Ok(verified),
-            Err((jwt, error)) => (jwt, error),
+            Err(unverified) => *unverified,
         };
         if !jwt.may_need_newer_keys(&error) {
             return Err(error.into());
         }
         match self.keys.newer(&keys, now, || self.fetch_keys()).await {
-            Newer::Found(keys) => Ok(jwt.verify(&keys.value, self.client.signing_alg).map_err(|(_, error)| error)?),
+            Newer::Found(keys) => {
+                Ok(jwt.verify(&keys.value, self.client.signing_alg).map_err(|unverified| unverified.1)?)
+            }
             Newer::TooSoon => Err(error.into()),
             Newer::Unavailable => Err(no_keys().into()),
         }

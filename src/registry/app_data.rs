@@ -5,7 +5,6 @@
 //! deleted when the login ends, and a late write of it is dropped without an error.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -14,6 +13,7 @@ use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionStore, session_store};
 
 use super::memory::{MemoryRegistry, State};
+use crate::clock::{Clock, SystemClock};
 use crate::session::id::SessionKey;
 
 /// The entry of a tower-sessions record that names the login it is bound to.
@@ -59,8 +59,8 @@ impl AppData {
         }
     }
 
-    pub(super) fn remove_expired(&mut self, now: SystemTime) {
-        let now = OffsetDateTime::from(now);
+    pub(super) fn remove_expired(&mut self) {
+        let now = wall_clock();
         while let Some((expires_at, id)) = self.by_expiry.first().copied() {
             if expires_at > now {
                 break;
@@ -75,6 +75,11 @@ impl State {
     fn takes(&self, record: &Record) -> bool {
         login_of(record).is_none_or(|login| parse_key(login).is_some_and(|key| self.is_live(&key)))
     }
+}
+
+/// tower-sessions dates its records by the wall clock, whatever clock the sessions go by.
+fn wall_clock() -> OffsetDateTime {
+    SystemClock.now().into()
 }
 
 fn parse_key(hex: &str) -> Option<SessionKey> {
@@ -111,7 +116,7 @@ impl SessionStore for MemoryRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let now = OffsetDateTime::from(self.now());
+        let now = wall_clock();
         Ok(self.read().app_data.records.get(id).filter(|record| record.expiry_date > now).cloned())
     }
 

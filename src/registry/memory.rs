@@ -12,7 +12,6 @@ use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
 };
-use crate::clock::{Clock, SystemClock};
 use crate::protocol::names::{Sid, Subject};
 use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
@@ -30,10 +29,10 @@ pub struct MemoryRegistry {
     shared: Arc<Shared>,
 }
 
+#[derive(Default)]
 struct Shared {
     state: RwLock<State>,
     listeners: RwLock<Vec<EndListener>>,
-    clock: Arc<dyn Clock>,
 }
 
 #[derive(Default)]
@@ -70,15 +69,7 @@ impl MemoryRegistry {
     /// An empty registry.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_clock(SystemClock)
-    }
-
-    /// An empty registry whose application data expires by `clock`.
-    #[must_use]
-    pub fn with_clock(clock: impl Clock) -> Self {
-        Self {
-            shared: Arc::new(Shared { state: RwLock::default(), listeners: RwLock::default(), clock: Arc::new(clock) }),
-        }
+        Self { shared: Arc::default() }
     }
 
     /// The number of live sessions.
@@ -91,10 +82,6 @@ impl MemoryRegistry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    pub(super) fn now(&self) -> SystemTime {
-        self.shared.clock.now()
     }
 
     // No operation leaves the state half changed, so a panic elsewhere does not make it unusable.
@@ -184,19 +171,19 @@ impl State {
     fn forget(&mut self, now: SystemTime) {
         while self.tombstones.front().is_some_and(|(until, _)| *until <= now) {
             match self.tombstones.pop_front() {
-                Some((_, Tombstone::Session(key))) => drop(self.ended.remove(&key)),
+                Some((_, Tombstone::Session(key))) => {
+                    self.ended.remove(&key);
+                }
                 // The entry may have been renewed by a later logout token, which has a tombstone of its own.
-                Some((_, Tombstone::Sid(key))) => {
-                    if self.logged_out_sids.get(&key).is_some_and(|until| *until <= now) {
-                        self.logged_out_sids.remove(&key);
-                    }
+                Some((_, Tombstone::Sid(key))) if self.logged_out_sids.get(&key).is_some_and(|t| *t <= now) => {
+                    self.logged_out_sids.remove(&key);
                 }
-                Some((_, Tombstone::Subject(key))) => {
-                    if self.logged_out_subjects.get(&key).is_some_and(|tomb| tomb.until <= now) {
-                        self.logged_out_subjects.remove(&key);
-                    }
+                Some((_, Tombstone::Subject(key)))
+                    if self.logged_out_subjects.get(&key).is_some_and(|tomb| tomb.until <= now) =>
+                {
+                    self.logged_out_subjects.remove(&key);
                 }
-                None => {}
+                _ => {}
             }
         }
     }
@@ -362,7 +349,7 @@ impl SessionRegistry for MemoryRegistry {
     async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let mut state = self.write();
         state.forget(now);
-        state.app_data.remove_expired(now);
+        state.app_data.remove_expired();
         let mut removed = Vec::new();
         while let Some((expires_at, key)) = state.by_expiry.first().copied() {
             if expires_at > now {

@@ -79,8 +79,8 @@ impl fmt::Display for SessionKey {
 /// The first bytes only: enough to follow a session through a log.
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "SessionKey({a:02x}{b:02x}{c:02x}{d:02x}…)")
+        let hex: String = self.to_string().chars().take(8).collect();
+        write!(f, "SessionKey({hex}…)")
     }
 }
 

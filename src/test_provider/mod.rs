@@ -34,10 +34,13 @@ mod clock;
 #[expect(clippy::expect_used, clippy::panic, reason = "checks fail by panicking")]
 mod contract;
 mod fault;
+#[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod keys;
+#[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod logout;
 mod metadata;
 mod state;
+#[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod token;
 
 use std::fmt;

@@ -14,7 +14,7 @@ use crate::world::{G, Options, SECOND, World};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-pub async fn post(world: &World, content_type: &str, body: String) -> Page {
+pub(crate) async fn post(world: &World, content_type: &str, body: String) -> Page {
     let url = world.app.at("/auth/backchannel-logout");
     let request = world.browser.request(Method::POST, &url).header("content-type", content_type).body(body);
     let page = crate::browser::Browser::new().page(request).await;
@@ -25,18 +25,18 @@ pub async fn post(world: &World, content_type: &str, body: String) -> Page {
     page
 }
 
-pub async fn post_token(world: &World, token: &str) -> StatusCode {
+pub(crate) async fn post_token(world: &World, token: &str) -> StatusCode {
     let page = post(world, FORM, format!("logout_token={token}")).await;
     if page.status == StatusCode::BAD_REQUEST {
         assert_eq!(page.headers["content-type"], "application/json");
         assert_eq!(page.json()["error"], "invalid_request");
-        assert!(!page.body.contains(token));
+        assert!(token.len() < 20 || !page.body.contains(token));
     }
     page.status
 }
 
 /// A logout token for the user's session with one change.
-pub fn changed(world: &World, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+pub(crate) fn changed(world: &World, change: impl FnOnce(&mut Value, &mut Value)) -> String {
     let mut header = json!({"typ": "logout+jwt"});
     let mut claims = world.provider.logout_claims("shop", Some("alice"), Some(&world.sid()));
     change(&mut header, &mut claims);
@@ -123,7 +123,7 @@ async fn right_tokens_of_all_kinds_are_accepted() {
         ("unknown claims", |_, c| c["logout_reason"] = "session_expiration".into()),
         ("more events", |_, c| c["events"]["urn:other"] = json!(1)),
         ("the event with members", |_, c| {
-            c["events"]["http://schemas.openid.net/event/backchannel-logout"] = json!({"a": 1})
+            c["events"]["http://schemas.openid.net/event/backchannel-logout"] = json!({"a": 1});
         }),
         ("exp far away", |_, c| c["exp"] = (seconds(c, "iat") + 86_400).into()),
         ("exp just past", |_, c| c["exp"] = (seconds(c, "iat") - 29).into()),

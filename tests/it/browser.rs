@@ -8,14 +8,14 @@ use http::{HeaderMap, Method, StatusCode};
 use url::Url;
 
 #[derive(Clone, Default)]
-pub struct Browser {
+pub(crate) struct Browser {
     http: reqwest::Client,
     /// By origin: unlike real browsers, so that applications on several ports keep apart whatever they do.
     jar: Arc<Mutex<HashMap<String, BTreeMap<String, String>>>>,
 }
 
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     pub url: Url,
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -23,16 +23,16 @@ pub struct Page {
 }
 
 impl Page {
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    pub fn location(&self) -> Url {
+    pub(crate) fn location(&self) -> Url {
         let location = self.headers[LOCATION].to_str().unwrap();
         self.url.join(location).unwrap()
     }
 
-    pub fn is_removal(&self) -> bool {
+    pub(crate) fn is_removal(&self) -> bool {
         self.headers.get_all(SET_COOKIE).iter().any(|value| {
             let value = value.to_str().unwrap();
             value.starts_with("__Host-session-") && value.contains("Max-Age=0") && value.contains("Secure")
@@ -41,37 +41,37 @@ impl Page {
 }
 
 impl Browser {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { http, jar: Arc::default() }
     }
 
     /// Another browser with a copy of the cookies, as a thief has.
-    pub fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         let jar = self.jar.lock().unwrap().clone();
         Self { http: self.http.clone(), jar: Arc::new(Mutex::new(jar)) }
     }
 
-    pub fn cookies(&self, origin: &str) -> BTreeMap<String, String> {
+    pub(crate) fn cookies(&self, origin: &str) -> BTreeMap<String, String> {
         let origin = Url::parse(origin).unwrap().origin().ascii_serialization();
         self.jar.lock().unwrap().get(&origin).cloned().unwrap_or_default()
     }
 
-    pub fn session_cookie(&self, origin: &str) -> Option<String> {
+    pub(crate) fn session_cookie(&self, origin: &str) -> Option<String> {
         self.cookies(origin).into_iter().find(|(name, _)| name.starts_with("__Host-session-")).map(|(_, value)| value)
     }
 
-    pub fn set_cookie(&self, origin: &str, name: &str, value: &str) {
+    pub(crate) fn set_cookie(&self, origin: &str, name: &str, value: &str) {
         let origin = Url::parse(origin).unwrap().origin().ascii_serialization();
         self.jar.lock().unwrap().entry(origin).or_default().insert(name.to_owned(), value.to_owned());
     }
 
-    pub fn cookie_header(&self, url: &str) -> String {
+    pub(crate) fn cookie_header(&self, url: &str) -> String {
         self.cookies(url).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
     /// Sends a request with the cookies of its origin; the answer's body is not read yet.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
         let (client, request) = request.build_split();
         let mut request = request?;
         let cookies = self.cookie_header(request.url().as_str());
@@ -94,32 +94,32 @@ impl Browser {
         Ok(response)
     }
 
-    pub fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
         self.http.request(method, url)
     }
 
-    pub async fn page(&self, request: reqwest::RequestBuilder) -> Page {
+    pub(crate) async fn page(&self, request: reqwest::RequestBuilder) -> Page {
         let response = self.send(request).await.unwrap();
         let (url, status, headers) = (response.url().clone(), response.status(), response.headers().clone());
         Page { url, status, headers, body: response.text().await.unwrap() }
     }
 
     /// What a script's `fetch` gets.
-    pub async fn get(&self, url: &str) -> Page {
+    pub(crate) async fn get(&self, url: &str) -> Page {
         self.page(self.request(Method::GET, url).header(ACCEPT, "application/json")).await
     }
 
-    pub async fn post(&self, url: &str) -> Page {
+    pub(crate) async fn post(&self, url: &str) -> Page {
         self.page(self.request(Method::POST, url).header("sec-fetch-site", "same-origin")).await
     }
 
     /// One step of a navigation.
-    pub async fn step(&self, url: &str) -> Page {
+    pub(crate) async fn step(&self, url: &str) -> Page {
         self.page(self.request(Method::GET, url).header(ACCEPT, "text/html,*/*;q=0.8")).await
     }
 
     /// A navigation to its end.
-    pub async fn go(&self, url: &str) -> Page {
+    pub(crate) async fn go(&self, url: &str) -> Page {
         let mut page = self.step(url).await;
         for _ in 0..10 {
             if !page.status.is_redirection() {

@@ -1,5 +1,16 @@
 //! The crate over real HTTP, with real tokens, against the embedded provider. Time is virtual but where a test says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    clippy::cast_precision_loss,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests fail by panicking, and nobody reads their documentation"
+)]
+
 mod api;
 mod app_data;
 mod backchannel_logout;

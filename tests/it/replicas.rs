@@ -66,9 +66,10 @@ struct Failing {
 
 impl Failing {
     fn check(&self) -> Result<(), RegistryError> {
-        match self.fails.load(std::sync::atomic::Ordering::Relaxed) {
-            true => Err(RegistryError::new("the store is down")),
-            false => Ok(()),
+        if self.fails.load(std::sync::atomic::Ordering::Relaxed) {
+            Err(RegistryError::new("the store is down"))
+        } else {
+            Ok(())
         }
     }
 }

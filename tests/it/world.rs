@@ -25,13 +25,13 @@ use tower_sessions::{Session, SessionManagerLayer};
 
 use crate::browser::{Browser, Page};
 
-pub const T: Duration = Duration::from_secs(900);
-pub const G: Duration = Duration::from_secs(300);
-pub const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
-pub const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const T: Duration = Duration::from_secs(900);
+pub(crate) const G: Duration = Duration::from_secs(300);
+pub(crate) const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Everything one test needs.
-pub struct World {
+pub(crate) struct World {
     pub clock: ManualClock,
     pub provider: TestProvider,
     pub app: App,
@@ -40,7 +40,7 @@ pub struct World {
 
 /// An application with its relying party.
 #[derive(Clone)]
-pub struct App {
+pub(crate) struct App {
     pub url: String,
     pub rp: RelyingParty,
     pub registry: MemoryRegistry,
@@ -59,7 +59,7 @@ impl Drop for Server {
 
 /// Holds requests to `/slow` inside their handler.
 #[derive(Clone)]
-pub struct Slow {
+pub(crate) struct Slow {
     arrived: Arc<Mutex<mpsc::UnboundedReceiver<()>>>,
     arrive: mpsc::UnboundedSender<()>,
     go_on: Arc<Notify>,
@@ -71,16 +71,16 @@ impl Slow {
         Self { arrived: Arc::new(Mutex::new(arrived)), arrive, go_on: Arc::new(Notify::new()) }
     }
 
-    pub async fn arrived(&self) {
+    pub(crate) async fn arrived(&self) {
         std::future::poll_fn(|cx| self.arrived.lock().unwrap().poll_recv(cx)).await;
     }
 
-    pub fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         self.go_on.notify_one();
     }
 }
 
-pub struct Options {
+pub(crate) struct Options {
     pub provider: TestProviderBuilder,
     pub policy: SessionPolicy,
     pub configure: Box<dyn Fn(RelyingPartyBuilder) -> RelyingPartyBuilder>,
@@ -95,7 +95,8 @@ impl Default for Options {
             provider: TestProvider::builder()
                 .sign_in(SignIn::Automatic("alice".to_owned()))
                 .session_lifetime(T)
-                .access_token_lifetime(G),
+                // Longer than G, which cuts it.
+                .access_token_lifetime(G * 2),
             policy: policy(),
             configure: Box::new(|builder| builder),
             client: Box::new(|client| client),
@@ -104,21 +105,21 @@ impl Default for Options {
     }
 }
 
-pub fn policy() -> SessionPolicy {
+pub(crate) fn policy() -> SessionPolicy {
     SessionPolicy::new().op_session_lifetime(T).access_token_lifetime(G).absolute_lifetime(ABSOLUTE)
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Options::default()).await
     }
 
-    pub async fn with(options: Options) -> Self {
+    pub(crate) async fn with(options: Options) -> Self {
         let clock = ManualClock::new();
         let provider = options.provider.clock(clock.clone()).start().await.unwrap();
-        let registry = MemoryRegistry::with_clock(clock.clone());
+        let registry = MemoryRegistry::new();
         let configure = |builder: RelyingPartyBuilder| {
-            let builder = options.api.iter().fold(builder, |builder, api| builder.api(api));
+            let builder = options.api.iter().fold(builder, RelyingPartyBuilder::api);
             (options.configure)(builder.policy(options.policy.clone()))
         };
         let app = App::start(&provider, &clock, "shop", registry, configure, &options.client, options.api.clone());
@@ -127,42 +128,42 @@ impl World {
     }
 
     /// A world whose user is signed in.
-    pub async fn signed_in() -> Self {
+    pub(crate) async fn signed_in() -> Self {
         Self::signed_in_with(Options::default()).await
     }
 
-    pub async fn signed_in_with(options: Options) -> Self {
+    pub(crate) async fn signed_in_with(options: Options) -> Self {
         let world = Self::with(options).await;
         world.sign_in().await;
         world
     }
 
-    pub async fn sign_in(&self) -> Page {
+    pub(crate) async fn sign_in(&self) -> Page {
         let page = self.browser.go(&self.app.at("/me")).await;
         assert_eq!(page.status, StatusCode::OK, "{page:?}");
         page
     }
 
-    pub async fn me(&self) -> StatusCode {
+    pub(crate) async fn me(&self) -> StatusCode {
         self.browser.get(&self.app.at("/me")).await.status
     }
 
-    pub async fn poll(&self) -> StatusCode {
+    pub(crate) async fn poll(&self) -> StatusCode {
         self.browser.get(&self.app.at("/poll")).await.status
     }
 
-    pub fn sid(&self) -> String {
+    pub(crate) fn sid(&self) -> String {
         self.provider.sessions()[0].sid().to_owned()
     }
 
     /// Another application of the same provider.
-    pub async fn another_app(&self, client_id: &str) -> App {
-        let registry = MemoryRegistry::with_clock(self.clock.clone());
+    pub(crate) async fn another_app(&self, client_id: &str) -> App {
+        let registry = MemoryRegistry::new();
         App::start(&self.provider, &self.clock, client_id, registry, |b| b.policy(policy()), &|c| c, None).await
     }
 
     /// Another replica of the application: the same client, store, key and public URL.
-    pub async fn replica(&self, registry: impl SessionRegistry) -> App {
+    pub(crate) async fn replica(&self, registry: impl SessionRegistry) -> App {
         let builder = RelyingParty::builder(self.provider.issuer(), ClientCredentials::secret("shop", "secret"))
             .public_url(&self.app.url)
             .cookie_key(key())
@@ -173,7 +174,7 @@ impl World {
     }
 }
 
-pub fn key() -> CookieKey {
+pub(crate) fn key() -> CookieKey {
     CookieKey::from_base64(&"A".repeat(86).chars().chain("==".chars()).collect::<String>()).unwrap()
 }
 
@@ -182,7 +183,7 @@ async fn listener() -> tokio::net::TcpListener {
 }
 
 impl App {
-    pub async fn start(
+    pub(crate) async fn start(
         provider: &TestProvider,
         clock: &ManualClock,
         client_id: &str,
@@ -234,20 +235,20 @@ impl App {
         Self { url, rp, registry, events, slow, _server: Arc::new(Server(server)) }
     }
 
-    pub fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
-    pub fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         self.events.lock().unwrap().clone()
     }
 
-    pub fn ends(&self) -> Vec<String> {
+    pub(crate) fn ends(&self) -> Vec<String> {
         self.events().into_iter().filter(|event| event.starts_with("ended")).collect()
     }
 
     #[track_caller]
-    pub fn assert_ended(&self, reason: EndReason) {
+    pub(crate) fn assert_ended(&self, reason: EndReason) {
         assert_eq!(self.ends(), [format!("ended: {reason}")]);
         assert!(self.registry.is_empty());
     }

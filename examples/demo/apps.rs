@@ -1,0 +1,207 @@
+//! The cast: a provider, two applications, an API.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Request, State};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tower_oidc_session::test_provider::{Coordination, ExpiredSessions, TestClient, TestProvider};
+use tower_oidc_session::{
+    ApiError, ClientCredentials, EndReason, OidcSession, RelyingParty, SessionClient, SessionEvent, SessionPolicy,
+};
+
+const SECRET: &str = "a secret of the demonstration";
+
+/// Everything that runs.
+pub(crate) struct Demo {
+    pub(crate) provider: TestProvider,
+    pub(crate) apps: Vec<App>,
+}
+
+/// One application.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) name: &'static str,
+    pub(crate) url: String,
+    log: Arc<Mutex<Vec<(SystemTime, Happening)>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happening {
+    SignedIn,
+    Signalled,
+    Ended(EndReason),
+}
+
+impl App {
+    fn note(&self, event: &SessionEvent) {
+        let happening = match event {
+            SessionEvent::Started(_) => Happening::SignedIn,
+            SessionEvent::Refreshed(_) => Happening::Signalled,
+            SessionEvent::Ended(_, reason) => Happening::Ended(*reason),
+            _ => return,
+        };
+        #[expect(clippy::disallowed_methods, reason = "for people, to the second")]
+        let now = SystemTime::now();
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).push((now, happening));
+    }
+
+    /// What has happened to its sessions so far.
+    pub(crate) fn happenings(&self) -> Vec<(SystemTime, Happening)> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Demo {
+    pub(crate) async fn start(session_lifetime: Duration, signal_interval: Duration) -> Result<Self, String> {
+        let provider = TestProvider::builder()
+            .session_lifetime(session_lifetime)
+            .access_token_lifetime(session_lifetime)
+            .coordination(Coordination::AllClients)
+            .expired_sessions(ExpiredSessions::TriggerBackchannelLogout)
+            .client(TestClient::new("api", SECRET))
+            .start()
+            .await
+            .map_err(|error| error.to_string())?;
+        let api = start_api(&provider).await?;
+        let mut apps = Vec::new();
+        for name in ["shop", "bank"] {
+            apps.push(start_app(name, &provider, &api, session_lifetime, signal_interval).await?);
+        }
+        Ok(Self { provider, apps })
+    }
+}
+
+async fn listen() -> Result<(TcpListener, String), String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    Ok((listener, format!("http://{address}")))
+}
+
+fn serve(listener: TcpListener, router: Router) {
+    tokio::spawn(async move { axum::serve(listener, router).await });
+}
+
+/// An API that asks the provider about each token.
+async fn start_api(provider: &TestProvider) -> Result<String, String> {
+    let (listener, url) = listen().await?;
+    let introspection = format!("{}/introspect", provider.issuer());
+    serve(listener, Router::new().fallback(answer).with_state(introspection));
+    Ok(url)
+}
+
+async fn answer(State(introspection): State<String>, request: Request) -> Response {
+    let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let body = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("client_id", "api"), ("client_secret", SECRET), ("token", token.unwrap_or_default())])
+        .finish();
+    let ask =
+        reqwest::Client::new().post(introspection).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+    let claims = async { ask.send().await.ok()?.bytes().await.ok() }.await;
+    match claims.and_then(|claims| serde_json::from_slice::<Value>(&claims).ok()) {
+        Some(claims) if claims.get("active") == Some(&json!(true)) => {
+            Json(json!({"message": "the API knows you", "sub": claims.get("sub")})).into_response()
+        }
+        Some(_) => (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)]).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+#[derive(Clone)]
+struct Context {
+    app: App,
+    provider: TestProvider,
+    api: String,
+    session_lifetime: Duration,
+}
+
+async fn start_app(
+    name: &'static str,
+    provider: &TestProvider,
+    api: &str,
+    session_lifetime: Duration,
+    signal_interval: Duration,
+) -> Result<App, String> {
+    let (listener, url) = listen().await?;
+    provider.register(TestClient::at(name, SECRET, &url));
+    let app = App { name, url: url.clone(), log: Arc::default() };
+    let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(name, SECRET))
+        .public_url(&url)
+        .policy(SessionPolicy::new().op_session_lifetime(session_lifetime).access_token_lifetime(signal_interval))
+        .api(api)
+        .on_event({
+            let app = app.clone();
+            move |event| app.note(event)
+        })
+        .build()
+        .await
+        .map_err(|error| error.to_string())?;
+    let context = Context { app: app.clone(), provider: provider.clone(), api: api.to_owned(), session_lifetime };
+    let router = Router::new()
+        .route("/poll", get(async || "nothing new"))
+        .route_layer(rp.require_session())
+        .route_layer(rp.passive())
+        .merge(
+            Router::new()
+                .route("/me", get(me))
+                .route("/click", post(me))
+                .nest("/api", Router::new().route("/{*path}", any(call)).with_state(context.clone()))
+                .route_layer(rp.require_session()),
+        )
+        .merge(Router::new().route("/state", get(state)).layer(rp.passive()))
+        .route("/", get(async || Html(include_str!("page.html"))).layer(rp.passive()))
+        .with_state(context)
+        .merge(rp.routes())
+        .layer(rp.layer());
+    serve(listener, router);
+    Ok(app)
+}
+
+async fn me(session: OidcSession) -> Json<Value> {
+    Json(json!({"sub": session.subject().as_str()}))
+}
+
+async fn call(State(context): State<Context>, client: SessionClient, request: Request) -> Result<Response, ApiError> {
+    client.forward(request, &context.api).await
+}
+
+/// What the page shows. It is asked for every second and is no activity.
+async fn state(State(context): State<Context>, session: Option<OidcSession>) -> Json<Value> {
+    #[expect(clippy::disallowed_methods, reason = "for people, to the second")]
+    let now = SystemTime::now();
+    let left = |until: SystemTime| until.duration_since(now).unwrap_or_default().as_secs_f64();
+    let at_provider: Vec<Value> = context
+        .provider
+        .sessions()
+        .iter()
+        .map(|session| {
+            let (_, by) = session.last_signal();
+            json!({"sub": session.sub(), "left": left(session.expires_at()), "clients": session.clients(), "by": by})
+        })
+        .collect();
+    let log: Vec<Value> = context
+        .app
+        .happenings()
+        .iter()
+        .rev()
+        .take(12)
+        .map(|(at, happening)| {
+            let ago = now.duration_since(*at).unwrap_or_default().as_secs();
+            json!({"ago": ago, "what": format!("{happening:?}")})
+        })
+        .collect();
+    Json(json!({
+        "app": context.app.name,
+        "sub": session.as_ref().map(|session| session.subject().as_str().to_owned()),
+        "idle": session.as_ref().map(|session| left(session.idle_expires_at())),
+        "lifetime": context.session_lifetime.as_secs_f64(),
+        "provider": at_provider,
+        "log": log,
+    }))
+}
