@@ -39,7 +39,7 @@ async fn activity_keeps_the_session_at_the_provider_alive() {
 #[tokio::test]
 async fn a_signal_is_sent_once_in_g() {
     let world = World::signed_in().await;
-    for (after, refreshes) in [(Duration::from_secs(299), 0), (SECOND, 1), (Duration::from_secs(299), 1), (SECOND, 2)] {
+    for (after, refreshes) in [(G - SECOND, 0), (SECOND, 1), (G - SECOND, 1), (SECOND, 2)] {
         world.clock.advance(after);
         assert_eq!(world.me().await, StatusCode::OK);
         assert_eq!(world.me().await, StatusCode::OK);
@@ -69,7 +69,7 @@ async fn p5_passive_requests_signal_nothing_and_end_nothing() {
         let prefetch = world.browser.request(Method::GET, &world.app.at("/me")).header("sec-purpose", "prefetch");
         assert_eq!(world.browser.page(prefetch).await.status, StatusCode::OK);
     }
-    world.clock.advance(Duration::from_secs(299));
+    world.clock.advance(G - SECOND);
     assert_eq!(world.poll().await, StatusCode::OK);
     // T after the last signal.
     world.provider.set_expired_sessions(ExpiredSessions::StaySilent);
@@ -165,7 +165,7 @@ async fn the_absolute_lifetime_ends_active_sessions() {
         world.clock.advance(G);
         assert_eq!(world.me().await, StatusCode::OK);
     }
-    world.clock.advance(Duration::from_secs(299));
+    world.clock.advance(G - SECOND);
     assert_eq!(world.me().await, StatusCode::OK);
     world.clock.advance(SECOND);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
@@ -214,13 +214,13 @@ async fn without_refresh_token_userinfo_is_the_signal() {
 async fn without_any_signal_the_local_idle_deadline_ends_the_session() {
     let world = without_signal().await;
     for _ in 0..5 {
-        world.clock.advance(Duration::from_secs(899));
+        world.clock.advance(T - SECOND);
         assert_eq!(world.me().await, StatusCode::OK);
     }
     // A request within G is not written down: the next deadline counts from the last that was.
-    world.clock.advance(Duration::from_secs(299));
+    world.clock.advance(G - SECOND);
     assert_eq!(world.me().await, StatusCode::OK);
-    world.clock.advance(Duration::from_secs(600));
+    world.clock.advance(T - G);
     assert_eq!(world.poll().await, StatusCode::OK);
     world.clock.advance(SECOND);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);

@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::type_complexity,
     clippy::cast_precision_loss,
+    clippy::unchecked_time_subtraction,
     missing_docs,
     unreachable_pub,
     reason = "tests fail by panicking, and nobody reads their documentation"

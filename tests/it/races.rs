@@ -187,7 +187,7 @@ async fn p6_a_logout_token_from_inside_the_token_request_does_not_wait() {
     // The sweeper would be first: a session that is over and not swept yet is what a refresh finds.
     let world = World::signed_in_with(options).await;
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Request);
-    world.clock.advance(Duration::from_secs(600));
+    world.clock.advance(T - G);
     let request = begin(&world, "/me");
     gate.arrived().await;
     let sid = world.sid();

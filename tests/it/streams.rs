@@ -51,7 +51,7 @@ async fn p11_streams_end_at_the_idle_deadline_and_nobody_is_called() {
     // Other activity moves the deadline on.
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK);
-    world.clock.advance(Duration::from_secs(899));
+    world.clock.advance(T - SECOND);
     assert!(tokio::time::timeout(Duration::from_millis(50), events.chunk()).await.is_err());
     let requests = world.provider.requests(Endpoint::Token);
     world.clock.advance(SECOND);
