@@ -1,0 +1,54 @@
+//! Wrong settings end the program with exit code 2 and one line that names the variable.
+
+use super::web_app;
+
+#[track_caller]
+fn refused(variables: &[(&str, &str)]) -> String {
+    let mut command = web_app();
+    for (name, value) in
+        [("OIDC_ISSUER", "http://127.0.0.1:9"), ("OIDC_CLIENT_ID", "shop"), ("OIDC_CLIENT_SECRET", "hidden")]
+    {
+        command.env(name, value);
+    }
+    for (name, value) in variables {
+        if value.is_empty() {
+            command.env_remove(name);
+        } else {
+            command.env(name, value);
+        }
+    }
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2), "{variables:?}");
+    let message = String::from_utf8(output.stderr).expect("it speaks UTF-8");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(!message.contains("hidden"), "{message}");
+    message
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    for (name, value) in [
+        ("OIDC_ISSUER", ""),
+        ("OIDC_ISSUER", "http://op.example"),
+        ("OIDC_CLIENT_ID", ""),
+        ("OIDC_CLIENT_SECRET", ""),
+        ("OIDC_SCOPES", "profile"),
+        ("OIDC_SIGNING_ALG", "none"),
+        ("OIDC_USERINFO", "maybe"),
+        ("LISTEN", "somewhere"),
+        ("PUBLIC_URL", "http://shop.example"),
+        ("STORE_URL", "mysql://x"),
+        ("OP_SESSION_LIFETIME", "15"),
+        ("OP_SESSION_LIFETIME", "0s"),
+        ("ACCESS_TOKEN_LIFETIME", "15m"),
+        ("ABSOLUTE_LIFETIME", "soon"),
+        ("PROVIDER_TIMEOUT", "-1s"),
+        ("COOKIE_KEY", "short"),
+        ("API_URL", "http://api.example"),
+    ] {
+        let message = refused(&[(name, value)]);
+        assert!(message.starts_with(name) && message.contains("it takes "), "{message}");
+    }
+    let message = refused(&[("ACCESS_TOKEN_LIFETIME", "20s"), ("OP_SESSION_LIFETIME", "20s")]);
+    assert!(message.contains("less than op_session_lifetime"), "{message}");
+}
