@@ -1,4 +1,48 @@
-//! Sessions of web applications that live exactly as long as the user's session at the OpenID provider.
+//! Tower layers and axum routes for applications that sign users in with OpenID Connect. The local session lives
+//! exactly as long as the user's session at the OpenID provider, on every replica, whatever fails.
+//!
+//! While a user is active, the application refreshes its tokens, which the provider takes as a sign of life. A refused
+//! refresh, a 401 from an API or a back-channel logout token ends the local session. So a whole system has one
+//! inactivity timeout, the provider's.
+//!
+//! Begin with [`RelyingParty`], which has an example. Handlers take [`OidcSession`] and [`SessionClient`]; durations and
+//! what counts as activity are a [`SessionPolicy`]; why a session ended is an [`EndReason`].
+//!
+//! ```text
+//! request ─ layer ─ admit ─ load record ─ decide(record, policy, now, kind) ─┬ Proceed ──────────────┬─ handler ─ response
+//!                                                                           ├ Signal ─ refresh ─────┤
+//!                                                                           └ End ─ 401 or login, cookie gone
+//! API answers 401 ─ SessionClient ─ refresh once, send once more ─ End(AccessTokenRejected)
+//! logout token ─ receiver ─ validate ─ registry.end_matching ─ 200 | 400 | 503
+//! ```
+//!
+//! # Routes
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `GET /auth/login?return_to=/path` | sends the browser to the provider |
+//! | `GET /auth/callback` | takes its answer and starts the session |
+//! | `POST /auth/logout` | ends the session, then goes on to the provider's logout |
+//! | `POST /auth/backchannel-logout` | takes the provider's logout tokens |
+//! | `GET /auth/session` | `{"authenticated": true, "sub": …, "idle_expires_in": seconds, "absolute_expires_in": seconds}`; no activity |
+//! | `POST /auth/session` | "stay signed in": signals the provider now |
+//!
+//! # What is checked, and what is not
+//!
+//! ID tokens and logout tokens are checked by signature and claim. Access tokens are not looked into: they are the
+//! API's to judge. A session that the provider ended without a word is noticed at the next signal, at most
+//! [`access_token_lifetime`](SessionPolicy::access_token_lifetime) of activity later. Responses that are under way when
+//! their session ends are cut if they stream; a short one is finished.
+//!
+//! # Features
+//!
+//! `test-provider`: a provider for tests and demonstrations, a clock set by hand, and the contract of
+//! [`SessionRegistry`] as checks. Features only add.
+//!
+//! # Metrics
+//!
+//! Through the `metrics` facade: `oidc_sessions_started_total`, `oidc_sessions_ended_total{reason}`,
+//! `oidc_refreshes_total{outcome}`, `oidc_logout_tokens_total{outcome}`, `oidc_provider_fetches_total{what}`.
 
 mod api;
 mod app_data;

@@ -31,7 +31,8 @@ async fn p9_no_secrets_in_logs_and_answers() {
         .with_env_filter("trace,hyper=off,hyper_util=off,h2=off,reqwest=off,tower_sessions=off,tower_sessions_core=off")
         .with_writer(move || writer.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // For the whole process: what other tests log meanwhile must hold no secret of this one either.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let mut options = Options::default();
     options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
     let world = World::signed_in_with(options).await;

@@ -1,7 +1,13 @@
 //! `examples/web_app.rs` as a process of its own, in real time: against a provider that nobody here wrote, and with
 //! settings that cannot work.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 mod oidc_provider;
 mod settings;

@@ -201,7 +201,7 @@ async fn sessions_live_as_long_as_those_of_the_provider() {
         assert!(quiet.elapsed() < T * 2, "polling keeps nobody signed in");
         sleep(G / 4).await;
     }
-    assert!(quiet.elapsed() > T - G - Duration::from_secs(1), "after {:?}", quiet.elapsed());
+    assert!(quiet.elapsed() + G + Duration::from_secs(1) > T, "after {:?}", quiet.elapsed());
     assert_eq!(world.events("session.ended").await.last().unwrap()["reason"], "idle");
 }
 
