@@ -1,2 +1,269 @@
-//! The modules of the OpenID conformance suite's plans for relying parties, by their names, as far as they can go
-//! wrong here. What a module shares with a test elsewhere is not repeated.
+//! The modules of the OpenID conformance suite's plans for relying parties (code flow): each test has the name of a
+//! module, and for the modules of a family the same course: what the provider does wrong, and that nothing comes of it.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tower_oidc_session::test_provider::{Endpoint, OldKeys, SigningAlg};
+use tower_oidc_session::{EndReason, UserInfo};
+
+use crate::backchannel_logout::{changed, post_token};
+use crate::world::{G, Options, SECOND, World};
+
+type Change = fn(&mut Value, &mut Value);
+
+fn remove(claims: &mut Value, name: &str) {
+    claims.as_object_mut().unwrap().remove(name);
+}
+
+/// A login whose ID token is damaged comes to nothing.
+async fn login_is_refused(change: Change) {
+    let options = Options { configure: Box::new(|b| b.user_info(UserInfo::Claims)), ..Options::default() };
+    let world = World::with(options).await;
+    world.provider.tamper_id_token(change);
+    let page = world.browser.go(&world.app.at("/me")).await;
+    assert_eq!(page.status, StatusCode::BAD_GATEWAY);
+    assert!(world.app.registry.is_empty());
+    assert_eq!(world.browser.session_cookie(&world.app.url), None);
+    assert_eq!(world.provider.requests(Endpoint::UserInfo), 0, "the access token is not used");
+}
+
+async fn login_is_accepted(change: Change) {
+    let world = World::new().await;
+    world.provider.tamper_id_token(change);
+    world.sign_in().await;
+}
+
+/// A refresh whose ID token is damaged ends the session, and its tokens are never used.
+async fn refresh_is_refused(change: Change) {
+    let world = World::signed_in().await;
+    world.provider.tamper_id_token(change);
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::ProviderMisbehaved);
+    assert_eq!(world.provider.requests(Endpoint::UserInfo), 0);
+}
+
+async fn refresh_is_accepted(change: Change) {
+    let world = World::signed_in().await;
+    world.provider.tamper_id_token(change);
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(world.app.events(), ["started", "refreshed"]);
+}
+
+/// A logout token that is damaged is answered with 400 and ends nothing.
+async fn logout_token_is_refused(change: Change) {
+    let world = World::signed_in().await;
+    assert_eq!(post_token(&world, &changed(&world, change)).await, StatusCode::BAD_REQUEST);
+    assert_eq!(world.me().await, StatusCode::OK);
+}
+
+macro_rules! modules {
+    ($course:ident: $($(#[$doc:meta])* $name:ident $change:expr;)+) => {
+        $($(#[$doc])* #[tokio::test]
+        async fn $name() {
+            $course($change).await;
+        })+
+    };
+}
+
+modules! { login_is_accepted:
+    oidcc_client_test |_, _| {};
+    oidcc_client_test_kid_absent_single_jwks |h, _| h["kid"] = Value::Null;
+    oidcc_client_test_missing_athash |_, c| remove(c, "at_hash");
+    oidcc_client_test_idtoken_sig_rs256 |_, _| {};
+    aud_as_an_array |_, c| c["aud"] = json!([c["aud"]]);
+    no_auth_time |_, c| remove(c, "auth_time");
+    no_sid |_, c| remove(c, "sid");
+    azp_of_this_client |_, c| c["azp"] = "shop".into();
+    times_with_fractions |_, c| c["exp"] = json!(c["exp"].as_f64().unwrap() + 0.5);
+}
+
+modules! { login_is_refused:
+    oidcc_client_test_invalid_iss |_, c| c["iss"] = "https://op.example".into();
+    oidcc_client_test_missing_sub |_, c| remove(c, "sub");
+    oidcc_client_test_invalid_aud |_, c| c["aud"] = "bank".into();
+    oidcc_client_test_missing_aud |_, c| remove(c, "aud");
+    oidcc_client_test_missing_iat |_, c| remove(c, "iat");
+    oidcc_client_test_nonce_invalid |_, c| c["nonce"] = "another".into();
+    oidcc_client_test_invalid_athash |_, c| c["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA".into();
+    oidcc_client_test_idtoken_sig_none |h, _| h["alg"] = "none".into();
+    oidcc_client_test_invalid_sig_hs256 |h, _| h["alg"] = "HS256".into();
+    oidcc_client_test_invalid_sig_es256 |h, _| h["alg"] = "ES256".into();
+    nonce_missing |_, c| remove(c, "nonce");
+    exp_missing |_, c| remove(c, "exp");
+    exp_past |_, c| c["exp"] = (c["iat"].as_u64().unwrap() - 30).into();
+    iat_in_the_future |_, c| c["iat"] = (c["iat"].as_u64().unwrap() + 31).into();
+    aud_with_others |_, c| c["aud"] = json!(["shop", "bank"]);
+    azp_of_another_client |_, c| c["azp"] = "bank".into();
+    a_logout_token |_, c| c["events"] = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    typ_of_a_logout_token |h, _| h["typ"] = "logout+jwt".into();
+    typ_of_an_access_token |h, _| h["typ"] = "at+jwt".into();
+    critical_extensions |h, _| h["crit"] = json!(["x"]);
+    kid_unknown |h, _| h["kid"] = "unknown".into();
+}
+
+modules! { refresh_is_accepted:
+    oidcc_client_test_refresh_token |_, _| {};
+    the_nonce_is_not_needed |_, c| remove(c, "nonce");
+    auth_time_is_not_needed |_, c| remove(c, "auth_time");
+}
+
+modules! { refresh_is_refused:
+    oidcc_client_test_refresh_token_invalid_issuer |_, c| c["iss"] = "https://op.example".into();
+    oidcc_client_test_refresh_token_invalid_sub |_, c| c["sub"] = "bob".into();
+    oidcc_client_test_refresh_token_invalid_aud |_, c| c["aud"] = "bank".into();
+    oidcc_client_test_refresh_token_invalid_azp |_, c| c["azp"] = "bank".into();
+    another_nonce |_, c| c["nonce"] = "another".into();
+    another_auth_time |_, c| c["auth_time"] = (c["auth_time"].as_u64().unwrap() + 1).into();
+    an_unsigned_id_token |h, _| h["alg"] = "none".into();
+}
+
+modules! { logout_token_is_refused:
+    oidcc_client_test_rp_backchannel_rpinitlogout_alg_none |h, _| h["alg"] = "none".into();
+    oidcc_client_test_rp_backchannel_rpinitlogout_wrong_alg |h, _| h["alg"] = "PS256".into();
+    oidcc_client_test_rp_backchannel_rpinitlogout_wrong_issuer |_, c| c["iss"] = "https://op.example".into();
+    oidcc_client_test_rp_backchannel_rpinitlogout_wrong_aud |_, c| c["aud"] = "bank".into();
+    oidcc_client_test_rp_backchannel_rpinitlogout_no_event |_, c| remove(c, "events");
+    oidcc_client_test_rp_backchannel_rpinitlogout_wrong_event |_, c| c["events"] = json!({"urn:wrong": {}});
+    oidcc_client_test_rp_backchannel_rpinitlogout_with_nonce |_, c| c["nonce"] = "n".into();
+}
+
+#[tokio::test]
+async fn oidcc_client_test_rp_backchannel_rpinitlogout() {
+    let world = World::signed_in().await;
+    let page = world.browser.post(&world.app.at("/auth/logout")).await;
+    let page = world.browser.go(page.location().as_str()).await;
+    assert_eq!(page.url.as_str(), world.app.at("/"));
+    assert_eq!(world.provider.logouts().len(), 1);
+    assert_eq!(world.provider.logouts()[0].status, Ok(200), "the session is gone already, which is a success");
+}
+
+#[tokio::test]
+async fn oidcc_client_test_rp_init_logout() {
+    let world = World::signed_in().await;
+    let page = world.browser.post(&world.app.at("/auth/logout")).await;
+    assert_eq!(page.location().origin().ascii_serialization(), world.provider.issuer());
+    assert_eq!(world.browser.go(page.location().as_str()).await.body, "hello stranger");
+}
+
+#[tokio::test]
+async fn oidcc_client_test_rp_init_logout_invalid_state_and_no_state() {
+    // The way back does not depend on a state: the logout has happened before.
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/auth/logout")).await;
+    for path in ["/", "/?state=", "/?state=foreign"] {
+        assert_eq!(world.browser.get(&world.app.at(path)).await.body, "hello stranger");
+    }
+}
+
+#[tokio::test]
+async fn oidcc_client_test_discovery_openid_config_and_jwks_uri_keys() {
+    let world = World::signed_in().await;
+    assert_eq!(world.provider.requests(Endpoint::Discovery), 1);
+    assert_eq!(world.provider.requests(Endpoint::Jwks), 1);
+}
+
+#[tokio::test]
+async fn oidcc_client_test_discovery_issuer_mismatch() {
+    let world = World::new().await;
+    world.provider.tamper_metadata(|metadata| metadata["issuer"] = "https://op.example".into());
+    let app = world.another_app("mismatch").await;
+    let page = world.browser.go(&app.at("/me")).await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.provider.requests(Endpoint::Authorize), 0);
+    assert!(!app.rp.is_ready());
+}
+
+#[tokio::test]
+async fn oidcc_client_test_signing_key_rotation() {
+    let world = World::signed_in().await;
+    world.provider.rotate_keys(OldKeys::Keep);
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Jwks), 2);
+    world.browser.go(&world.app.at("/auth/login?return_to=/me")).await;
+    assert_eq!(world.provider.requests(Endpoint::Jwks), 2);
+}
+
+#[tokio::test]
+async fn oidcc_client_test_signing_key_rotation_just_before_signing() {
+    let world = World::signed_in().await;
+    world.provider.rotate_keys(OldKeys::Drop);
+    let page = world.browser.go(&world.app.at("/auth/login?return_to=/me")).await;
+    assert_eq!(page.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn oidcc_client_test_kid_absent_multiple_jwks() {
+    // One of the two behaviours that the module permits: the token is refused.
+    let world = World::new().await;
+    world.provider.rotate_keys(OldKeys::Keep);
+    world.provider.tamper_id_token(|header, _| header["kid"] = Value::Null);
+    let page = world.browser.go(&world.app.at("/me")).await;
+    assert_eq!(page.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn oidcc_client_test_ignores_unparseable_key_in_jwks() {
+    let world = World::new().await;
+    world.provider.tamper_jwks(|jwks| {
+        let keys = jwks["keys"].as_array_mut().unwrap();
+        keys.insert(0, json!({"kty": "new", "kid": "odd"}));
+        keys.insert(0, json!({"kty": "RSA", "use": "enc", "kid": "enc", "n": "AQAB", "e": "AQAB"}));
+        keys.insert(0, json!("not even an object"));
+    });
+    world.sign_in().await;
+}
+
+#[tokio::test]
+async fn oidcc_client_test_invalid_sig_rs256() {
+    let world = World::new().await;
+    world.provider.tamper_token_response(|response| {
+        let token = response["id_token"].as_str().unwrap().to_owned();
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        // Of the right length, and not the right one.
+        let forged: String = signature.chars().rev().collect();
+        response["id_token"] = format!("{message}.{}A", &forged[1..]).into();
+    });
+    let page = world.browser.go(&world.app.at("/me")).await;
+    assert_eq!(page.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn oidcc_client_test_userinfo_invalid_sub_and_bearer_header() {
+    let options = Options { configure: Box::new(|b| b.user_info(UserInfo::Claims)), ..Options::default() };
+    let world = World::with(options).await;
+    world.provider.tamper_user_info(|claims| claims["sub"] = "mallory".into());
+    assert_eq!(world.browser.go(&world.app.at("/me")).await.status, StatusCode::BAD_GATEWAY);
+    world.provider.clear_tampering();
+    world.sign_in().await;
+}
+
+#[tokio::test]
+async fn other_signing_algorithms() {
+    for (alg, ours) in [
+        (SigningAlg::ES256, tower_oidc_session::SigningAlg::ES256),
+        (SigningAlg::EdDSA, tower_oidc_session::SigningAlg::EdDSA),
+    ] {
+        let mut options = Options { configure: Box::new(move |b| b.signing_alg(ours)), ..Options::default() };
+        options.provider = options.provider.signing_alg(alg);
+        let world = World::signed_in_with(options).await;
+        world.provider.rotate_keys(OldKeys::Keep);
+        world.clock.advance(G + SECOND);
+        assert_eq!(world.me().await, StatusCode::OK);
+        world.provider.end_sessions_of("alice").await;
+        world.app.assert_ended(EndReason::BackChannelLogout);
+    }
+}
+
+#[tokio::test]
+async fn a_new_sid_at_a_refresh_is_followed() {
+    let world = World::signed_in().await;
+    world.provider.tamper_id_token(|_, claims| claims["sid"] = "renewed".into());
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    let token = world.provider.logout_token("shop", Some("alice"), Some("renewed"));
+    assert_eq!(post_token(&world, &token).await, StatusCode::OK);
+    world.app.assert_ended(EndReason::BackChannelLogout);
+}
