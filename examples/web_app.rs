@@ -89,7 +89,8 @@ async fn not_ready(State(rp): State<RelyingParty>, request: Request, next: Next)
         return next.run(request).await;
     }
     let text = "the sign-in service cannot be reached yet";
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response()
+    let headers = [(header::RETRY_AFTER, "1"), (header::CACHE_CONTROL, "no-store")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
 }
 
 async fn index(session: Result<Option<OidcSession>, SessionRejection>) -> Html<String> {
