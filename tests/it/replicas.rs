@@ -1,6 +1,7 @@
 //! Several replicas on one store. Here they share the registry in memory; the promises are the same.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -61,16 +62,14 @@ async fn p2_replicas_share_one_refresh() {
 #[derive(Clone, Debug)]
 struct Failing {
     inner: MemoryRegistry,
-    fails: Arc<std::sync::atomic::AtomicBool>,
+    fails: Arc<AtomicBool>,
+    /// Whether its notices of ends get lost.
+    is_mute: bool,
 }
 
 impl Failing {
     fn check(&self) -> Result<(), RegistryError> {
-        if self.fails.load(std::sync::atomic::Ordering::Relaxed) {
-            Err(RegistryError::new("the store is down"))
-        } else {
-            Ok(())
-        }
+        if self.fails.load(Ordering::Relaxed) { Err(RegistryError::new("the store is down")) } else { Ok(()) }
     }
 }
 
@@ -133,17 +132,19 @@ impl SessionRegistry for Failing {
     }
 
     fn subscribe(&self, listener: EndListener) {
-        self.inner.subscribe(listener);
+        if !self.is_mute {
+            self.inner.subscribe(listener);
+        }
     }
 }
 
 #[tokio::test]
 async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
     let world = World::signed_in().await;
-    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default() };
+    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: false };
     let replica = world.replica(registry.clone()).await;
     assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::OK);
-    registry.fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    registry.fails.store(true, Ordering::Relaxed);
     for path in ["/me", "/poll", "/", "/auth/session"] {
         assert_eq!(at_replica(&world, &replica, path).await, StatusCode::SERVICE_UNAVAILABLE, "{path}");
     }
@@ -151,7 +152,7 @@ async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
     let token = world.provider.logout_token("shop", None, Some(&world.sid()));
     let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
     assert_eq!(answer, Ok(503), "a logout that was not written is no success");
-    registry.fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    registry.fails.store(false, Ordering::Relaxed);
     assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::OK);
     let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
     assert_eq!(answer, Ok(200), "the provider's second attempt, with the same jti");
@@ -161,17 +162,17 @@ async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
 #[tokio::test]
 async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
     let world = World::signed_in().await;
-    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default() };
+    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: false };
     let replica = world.replica(registry.clone()).await;
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
     let request = at_replica(&world, &replica, "/me");
     let break_down = async {
         gate.arrived().await;
-        registry.fails.store(true, std::sync::atomic::Ordering::Relaxed);
+        registry.fails.store(true, Ordering::Relaxed);
         gate.open();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        registry.fails.store(false, std::sync::atomic::Ordering::Relaxed);
+        registry.fails.store(false, Ordering::Relaxed);
     };
     let (status, ()) = futures_util::future::join(request, break_down).await;
     assert_eq!(status, StatusCode::OK);
@@ -179,4 +180,34 @@ async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
     assert_eq!(world.me().await, StatusCode::OK, "the rotated token is the one in the store");
     world.clock.advance(SECOND);
     assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p11_streams_of_the_replica_that_ends_a_session_are_cut_without_any_notice() {
+    let world = World::signed_in().await;
+    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: true };
+    let replica = world.replica(registry).await;
+    let request = world.browser.request(Method::GET, &replica.at("/events"));
+    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    let token = world.provider.logout_token("shop", None, Some(&world.sid()));
+    let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
+    assert_eq!(answer, Ok(200));
+    let end = tokio::time::timeout(Duration::from_secs(1), events.chunk()).await.expect("within a second");
+    assert_eq!(end.unwrap(), None);
+}
+
+#[tokio::test]
+async fn p11_a_lost_notice_is_made_up_for() {
+    let world = World::signed_in().await;
+    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: true };
+    let replica = world.replica(registry).await;
+    let request = world.browser.request(Method::GET, &replica.at("/events"));
+    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    world.provider.end_sessions_of("alice").await;
+    // The other replica heard nothing; it looks every 30 s.
+    world.clock.advance(SECOND * 30);
+    let end = tokio::time::timeout(Duration::from_secs(1), events.chunk()).await.expect("within a second");
+    assert_eq!(end.unwrap(), None);
 }

@@ -264,10 +264,15 @@ fn router(rp: &RelyingParty, registry: &MemoryRegistry, slow: Slow, api: Option<
         .route("/me", get(me).post(me))
         .route(
             "/slow",
-            get(async |State(slow): State<Slow>, session: Session| {
+            get(async |State(slow): State<Slow>, uri: http::Uri, session: Session| {
+                // Loaded before the wait, so that a late save has something to bring back.
+                session.get::<String>("cart").await.unwrap();
                 slow.arrive.send(()).unwrap();
                 slow.go_on.notified().await;
                 session.insert("late", true).await.unwrap();
+                if uri.query() == Some("cycle") {
+                    session.cycle_id().await.unwrap();
+                }
                 "done"
             }),
         )
