@@ -1,6 +1,6 @@
 //! Wrong settings end the program with exit code 2 and one line that names the variable.
 
-use super::web_app;
+use super::process::web_app;
 
 #[track_caller]
 fn refused(variables: &[(&str, &str)]) -> String {
@@ -38,6 +38,9 @@ fn wrong_variables_are_named() {
         ("LISTEN", "somewhere"),
         ("PUBLIC_URL", "http://shop.example"),
         ("STORE_URL", "mysql://x"),
+        ("STORE_URL", "redis://:hidden@"),
+        ("STORE_URL", "postgres://u:hidden@h:notaport/d"),
+        ("STORE_KEYS", "c2hvcnQ="),
         ("OP_SESSION_LIFETIME", "15"),
         ("OP_SESSION_LIFETIME", "0s"),
         ("ACCESS_TOKEN_LIFETIME", "15m"),

@@ -1,0 +1,78 @@
+//! Programs that run beside the tests and are killed with them.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// No program here takes longer to say that it runs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that is killed with the test.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) first_line: String,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Process {
+    /// Starts a program and waits for its first line.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_until(command, |_| true)
+    }
+
+    /// Starts a program and waits for a line that says that it runs.
+    pub(crate) fn start_until(command: &mut Command, says_so: impl Fn(&str) -> bool + Send + 'static) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (sender, receiver) = mpsc::channel();
+        // Somebody has to read the rest too, or the program stops when the pipe is full.
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if says_so(&line) {
+                    let _ = sender.send(line);
+                }
+            }
+        });
+        let mut process = Self { child, first_line: String::new() };
+        match receiver.recv_timeout(PATIENCE) {
+            Ok(line) => process.first_line = line,
+            Err(error) => panic!("{command:?} does not say that it runs: {error}"),
+        }
+        process
+    }
+
+    /// Ends it as a power failure would.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The reference application, which finds a free port by itself.
+pub(crate) fn web_app() -> Command {
+    // Beside `deps`, where this test is: cargo builds the examples before the tests.
+    let test = std::env::current_exe().expect("a test has a path");
+    let target: PathBuf = test.ancestors().nth(2).expect("target/debug/deps/test").into();
+    let mut command = Command::new(target.join("examples/web_app"));
+    command.env_clear().env("RUST_LOG", "off").env("LISTEN", "127.0.0.1:0");
+    command
+}
+
+/// Where a [`web_app`] listens.
+pub(crate) fn address(web_app: &Process) -> String {
+    web_app.first_line.trim().strip_prefix("listening on ").expect("it says where").to_owned()
+}
+
+/// Ports that are free now, all different.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("there are free ports"));
+    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
+}

@@ -1,0 +1,105 @@
+//! A browser that keeps cookies by origin, in real time.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
+use http::{Method, StatusCode};
+use serde_json::Value;
+use url::Url;
+
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+pub(crate) struct Visitor {
+    pub(crate) http: reqwest::Client,
+    jar: Arc<Mutex<Vec<Cookie>>>,
+}
+
+#[derive(Clone)]
+struct Cookie {
+    origin: String,
+    name: String,
+    value: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) status: StatusCode,
+    pub(crate) url: Url,
+    pub(crate) location: Option<Url>,
+    pub(crate) body: String,
+}
+
+impl Page {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{self:?}: {error}"))
+    }
+}
+
+impl Visitor {
+    pub(crate) fn new() -> Self {
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .connect_timeout(PATIENCE)
+            .build()
+            .expect("a client can be made");
+        Self { http, jar: Arc::default() }
+    }
+
+    fn cookies(&self, origin: &str) -> String {
+        let jar = self.jar.lock().unwrap();
+        let cookies = jar.iter().filter(|cookie| cookie.origin == origin);
+        cookies.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect::<Vec<_>>().join("; ")
+    }
+
+    fn keep(&self, origin: &str, set_cookie: &str) {
+        let (name, rest) = set_cookie.split_once('=').unwrap();
+        let mut jar = self.jar.lock().unwrap();
+        jar.retain(|cookie| cookie.origin != origin || cookie.name != name);
+        if !set_cookie.contains("Max-Age=0") && !set_cookie.contains("1970") {
+            let value = rest.split(';').next().unwrap_or_default().to_owned();
+            jar.push(Cookie { origin: origin.to_owned(), name: name.to_owned(), value });
+        }
+    }
+
+    /// One request.
+    pub(crate) async fn send(&self, method: Method, url: &Url, accept: &str) -> Page {
+        let origin = url.origin().ascii_serialization();
+        let mut request = self.http.request(method, url.clone()).header(ACCEPT, accept);
+        let cookies = self.cookies(&origin);
+        if !cookies.is_empty() {
+            request = request.header(COOKIE, cookies);
+        }
+        let response = request.send().await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        for value in response.headers().get_all(SET_COOKIE) {
+            self.keep(&origin, value.to_str().unwrap());
+        }
+        let location = response.headers().get(LOCATION).map(|value| url.join(value.to_str().unwrap()).unwrap());
+        let status = response.status();
+        let body = response.text().await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        Page { status, url: url.clone(), location, body }
+    }
+
+    /// A request of a script.
+    pub(crate) async fn get(&self, url: &str) -> Page {
+        self.send(Method::GET, &Url::parse(url).unwrap(), "application/json").await
+    }
+
+    /// A click, and the redirects that follow.
+    pub(crate) async fn go(&self, method: Method, url: &str) -> Page {
+        let (mut method, mut url) = (method, Url::parse(url).unwrap());
+        for _ in 0..16 {
+            let page = self.send(method, &url, "text/html").await;
+            match page.location {
+                Some(location) => url = location,
+                None => return page,
+            }
+            method = Method::GET;
+        }
+        panic!("a redirect loop at {url}");
+    }
+}
