@@ -9,7 +9,8 @@
 //! | `OIDC_SCOPES` | `openid profile` | separated by spaces |
 //! | `OIDC_SIGNING_ALG` | `RS256` | the algorithm of ID tokens and logout tokens |
 //! | `OIDC_USERINFO` | `signal` | `claims`: ask userinfo at login too |
-//! | `STORE_URL` | `memory:` | where sessions live |
+//! | `STORE_URL` | `memory:` | where sessions live: `memory:`, `redis://…`, `postgres://…` |
+//! | `STORE_KEYS` | none | keys that encrypt stored sessions, 32 bytes in base64 each, separated by spaces; the first writes |
 //! | `OP_SESSION_LIFETIME` | `15m` | the provider's inactivity timeout |
 //! | `ACCESS_TOKEN_LIFETIME` | `5m` | how long one access token is used before a refresh |
 //! | `ABSOLUTE_LIFETIME` | `12h` | sessions end this long after the login |
@@ -36,8 +37,9 @@ use futures_util::stream::{self, Stream, StreamExt};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tower_oidc_session::{
-    ApiError, ClientCredentials, ConfigError, CookieKey, MemoryRegistry, OidcSession, RelyingParty, SessionClient,
-    SessionPolicy, SessionRejection, SigningAlg, UserInfo,
+    ApiError, ClientCredentials, ConfigError, CookieKey, MemoryRegistry, OidcSession, PostgresRegistry, RedisRegistry,
+    RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRejection, SigningAlg, StorageKey,
+    UserInfo,
 };
 
 #[tokio::main]
@@ -152,13 +154,7 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         .signing_alg(alg)
         .user_info(user_info)
         .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
-    builder = match variable("STORE_URL", "memory:").as_str() {
-        "memory:" => builder.registry(MemoryRegistry::new()),
-        other => {
-            let scheme = other.split(':').next().unwrap_or_default();
-            return Err(format!("STORE_URL is of the kind {scheme:?}: it takes memory:"));
-        }
-    };
+    builder = with_store(builder).await?;
     if let Ok(key) = env::var("COOKIE_KEY") {
         builder = builder.cookie_key(CookieKey::from_base64(&key).map_err(|error| name_variable(&error))?);
     }
@@ -168,11 +164,44 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
     builder.build().await.map_err(|error| name_variable(&error))
 }
 
+async fn with_store(builder: RelyingPartyBuilder) -> Result<RelyingPartyBuilder, String> {
+    let url = variable("STORE_URL", "memory:");
+    let keys = variable("STORE_KEYS", "");
+    let keys = keys.split_whitespace().map(StorageKey::from_base64).collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(|error| name_variable(&error))?;
+    // What comes after the scheme may hold a password.
+    match url.split(':').next().unwrap_or_default() {
+        "memory" => Ok(builder.registry(MemoryRegistry::new())),
+        "postgres" | "postgresql" => {
+            let registry = PostgresRegistry::connect_with(&url, "oidc_session", keys).await;
+            let registry = registry.map_err(|error| name_variable(&error))?;
+            tokio::spawn(migrate(registry.clone()));
+            Ok(builder.registry(registry))
+        }
+        "redis" | "rediss" => {
+            let registry = RedisRegistry::connect_with(&url, "oidc-session", keys).await;
+            Ok(builder.registry(registry.map_err(|error| name_variable(&error))?))
+        }
+        scheme => {
+            Err(format!("STORE_URL is of the kind {scheme:?}: it takes memory:, redis://host:port or postgres://…"))
+        }
+    }
+}
+
+/// The database may come up after the application; until then requests that need it get 503.
+async fn migrate(registry: PostgresRegistry) {
+    while let Err(error) = registry.migrate().await {
+        tracing::warn!(%error, "the store is not ready");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// Says which variable a setting comes from.
 fn name_variable(error: &ConfigError) -> String {
     let setting = error.setting();
     let variable = match setting {
         "api" => "API_URL".to_owned(),
+        "storage_key" => "STORE_KEYS".to_owned(),
         "client_id" | "client_secret" | "issuer" | "scopes" => format!("OIDC_{}", setting.to_uppercase()),
         other => other.to_uppercase(),
     };

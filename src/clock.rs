@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// The future of [`Clock::sleep_until`].
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
@@ -44,4 +44,10 @@ impl Clock for SystemClock {
             }
         })
     }
+}
+
+/// The store's own clock of the registry in memory: leases measure real time, as those in other stores do.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
+pub(crate) fn of_the_store_in_memory() -> Instant {
+    Instant::now()
 }

@@ -77,7 +77,13 @@ pub use manager::start::UserInfo;
 pub use protocol::jwt::SigningAlg;
 pub use protocol::logout_token::{LogoutTokenPolicy, LogoutTokenTyp, MissingExpiry};
 pub use protocol::names::{AccessToken, ClientId, Issuer, Sid, Subject};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub use registry::codec::StorageKey;
 pub use registry::memory::MemoryRegistry;
+#[cfg(feature = "postgres")]
+pub use registry::postgres::PostgresRegistry;
+#[cfg(feature = "redis")]
+pub use registry::redis::RedisRegistry;
 pub use registry::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,

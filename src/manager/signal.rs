@@ -172,7 +172,7 @@ impl Manager {
     /// Gets the lease, or what came of somebody else's signal.
     async fn claim(&self, record: &SessionRecord, lease: Lease) -> Result<Option<Signalled>, RegistryError> {
         loop {
-            match self.registry.claim_refresh(record.key(), record.version(), lease, self.clock.now()).await? {
+            match self.registry.claim_refresh(record.key(), record.version(), lease).await? {
                 Claimed::Granted => return Ok(None),
                 Claimed::Changed(record) => return Ok(Some(Signalled::Confirmed(record))),
                 Claimed::Gone(reason) => return Ok(Some(Signalled::Ended(reason))),
@@ -185,9 +185,7 @@ impl Manager {
         loop {
             tokio::time::sleep(LEASE / 3).await;
             // A lease that is lost is no reason to stop: the version decides whose tokens are stored.
-            if let Err(error) =
-                self.registry.claim_refresh(record.key(), record.version(), lease, self.clock.now()).await
-            {
+            if let Err(error) = self.registry.claim_refresh(record.key(), record.version(), lease).await {
                 tracing::warn!(%error, "the lease of a refresh could not be renewed");
             }
         }

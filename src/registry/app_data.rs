@@ -20,7 +20,7 @@ use crate::session::id::SessionKey;
 pub(crate) const LOGIN_ENTRY: &str = "tower-oidc-session.login";
 
 /// The mark of the login that a record is bound to.
-fn login_of(record: &Record) -> Option<&str> {
+pub(super) fn login_of(record: &Record) -> Option<&str> {
     record.data.get(LOGIN_ENTRY).and_then(Value::as_str)
 }
 
@@ -73,24 +73,13 @@ impl AppData {
 impl State {
     /// Whether the record may be written: not if the login it is bound to is over.
     fn takes(&self, record: &Record) -> bool {
-        login_of(record).is_none_or(|login| parse_key(login).is_some_and(|key| self.is_live(&key)))
+        login_of(record).is_none_or(|login| SessionKey::from_hex(login).is_some_and(|key| self.is_live(&key)))
     }
 }
 
 /// tower-sessions dates its records by the wall clock, whatever clock the sessions go by.
 fn wall_clock() -> OffsetDateTime {
     SystemClock.now().into()
-}
-
-fn parse_key(hex: &str) -> Option<SessionKey> {
-    let mut bytes = [0; 32];
-    if !hex.is_ascii() || hex.len() != 64 {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(SessionKey::from_bytes(bytes))
 }
 
 #[async_trait]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 
@@ -12,6 +12,7 @@ use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
 };
+use crate::clock::of_the_store_in_memory;
 use crate::protocol::names::{Sid, Subject};
 use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
@@ -51,7 +52,7 @@ pub(super) struct State {
 
 struct Entry {
     record: Arc<SessionRecord>,
-    lease: Option<(LeaseHolder, SystemTime)>,
+    lease: Option<(LeaseHolder, Instant)>,
 }
 
 struct LoggedOutSubject {
@@ -267,19 +268,14 @@ impl SessionRegistry for MemoryRegistry {
         })
     }
 
-    async fn claim_refresh(
-        &self,
-        key: &SessionKey,
-        version: Version,
-        lease: Lease,
-        now: SystemTime,
-    ) -> Result<Claimed, RegistryError> {
+    async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let mut state = self.write();
         let reason = state.reason(key);
         let Some(entry) = state.sessions.get_mut(key) else { return Ok(Claimed::Gone(reason)) };
         if entry.record.version() != version {
             return Ok(Claimed::Changed(entry.record.clone()));
         }
+        let now = of_the_store_in_memory();
         if entry.lease.is_some_and(|(holder, until)| holder != lease.holder && now < until) {
             return Ok(Claimed::Held);
         }

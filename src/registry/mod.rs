@@ -1,7 +1,13 @@
 //! Where sessions live: the contract of a registry, and the one in memory.
 
 pub(crate) mod app_data;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) mod codec;
 pub(crate) mod memory;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,17 +68,12 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// If the store could not be reached.
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError>;
 
-    /// Claims the right to refresh the session, or renews the claim.
+    /// Claims the right to refresh the session, or renews the claim. Leases go by the store's own clock: those of replicas
+    /// may differ.
     ///
     /// # Errors
     /// If the store could not be reached or did not confirm the write.
-    async fn claim_refresh(
-        &self,
-        key: &SessionKey,
-        version: Version,
-        lease: Lease,
-        now: SystemTime,
-    ) -> Result<Claimed, RegistryError>;
+    async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError>;
 
     /// Gives a claim back. One that is not held is left alone.
     ///
@@ -182,7 +183,7 @@ pub enum Committed {
 pub struct Lease {
     /// Who claims it.
     pub holder: LeaseHolder,
-    /// For how long, from `now` on.
+    /// For how long.
     pub duration: Duration,
 }
 

@@ -33,6 +33,25 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    const ALL: [Self; 10] = [
+        Self::AbsoluteLifetime,
+        Self::AccessTokenRejected,
+        Self::BackChannelLogout,
+        Self::EndedByApplication,
+        Self::IdleTimeout,
+        Self::ProviderMisbehaved,
+        Self::RefreshTokenRejected,
+        Self::RpInitiatedLogout,
+        Self::SessionExpiry,
+        Self::SupersededByLogin,
+    ];
+
+    /// The reason of that stable name, for registries.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// A stable name for logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -69,6 +69,20 @@ impl SessionKey {
     }
 }
 
+impl SessionKey {
+    /// Reads what `Display` writes.
+    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
+        let mut bytes = [0; LENGTH];
+        if !hex.is_ascii() || hex.len() != 2 * LENGTH {
+            return None;
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
 /// In hexadecimal, for registries and as the mark of a login in application data.
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -65,6 +65,12 @@ impl Version {
         Self(self.0.saturating_add(1))
     }
 
+    /// The version of that number, for registries.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number, for registries.
     #[must_use]
     pub fn number(self) -> u64 {

@@ -23,9 +23,12 @@ mod login;
 mod logout;
 mod outage;
 mod races;
+mod registry;
 mod registry_contract;
 mod replicas;
 mod secrets;
+#[path = "../support/servers.rs"]
+mod servers;
 mod streams;
 mod tidy;
 mod world;

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{
-    Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LogoutTarget, MemoryRegistry,
-    RegistryError, SessionKey, SessionRecord, SessionRegistry, Version,
+    Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
+    SessionKey, SessionRecord, SessionRegistry, Version,
 };
 
+use crate::registry::Registry;
 use crate::world::{G, SECOND, World};
 
 /// A request to a replica with the cookies of the application.
@@ -61,7 +62,7 @@ async fn p2_replicas_share_one_refresh() {
 /// A registry whose store fails when it is told to.
 #[derive(Clone, Debug)]
 struct Failing {
-    inner: MemoryRegistry,
+    inner: Registry,
     fails: Arc<AtomicBool>,
     /// Whether its notices of ends get lost.
     is_mute: bool,
@@ -85,15 +86,9 @@ impl SessionRegistry for Failing {
         SessionRegistry::load(&self.inner, key).await
     }
 
-    async fn claim_refresh(
-        &self,
-        key: &SessionKey,
-        version: Version,
-        lease: Lease,
-        now: SystemTime,
-    ) -> Result<Claimed, RegistryError> {
+    async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         self.check()?;
-        self.inner.claim_refresh(key, version, lease, now).await
+        self.inner.claim_refresh(key, version, lease).await
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {

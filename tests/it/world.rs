@@ -18,12 +18,13 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tower_oidc_session::test_provider::{ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder};
 use tower_oidc_session::{
-    ApiError, ClientCredentials, CookieKey, EndReason, MemoryRegistry, OidcSession, RelyingParty, RelyingPartyBuilder,
-    SessionClient, SessionEvent, SessionPolicy, SessionRegistry,
+    ApiError, ClientCredentials, CookieKey, EndReason, OidcSession, RelyingParty, RelyingPartyBuilder, SessionClient,
+    SessionEvent, SessionPolicy, SessionRegistry,
 };
 use tower_sessions::{Session, SessionManagerLayer};
 
 use crate::browser::{Browser, Page};
+use crate::registry::Registry;
 
 pub(crate) const T: Duration = Duration::from_secs(900);
 pub(crate) const G: Duration = Duration::from_secs(300);
@@ -43,7 +44,7 @@ pub(crate) struct World {
 pub(crate) struct App {
     pub url: String,
     pub rp: RelyingParty,
-    pub registry: MemoryRegistry,
+    pub registry: Registry,
     pub events: Arc<Mutex<Vec<String>>>,
     pub slow: Slow,
     _server: Arc<Server>,
@@ -117,7 +118,7 @@ impl World {
     pub(crate) async fn with(options: Options) -> Self {
         let clock = ManualClock::new();
         let provider = options.provider.clock(clock.clone()).start().await.unwrap();
-        let registry = MemoryRegistry::new();
+        let registry = Registry::new().await;
         let configure = |builder: RelyingPartyBuilder| {
             let builder = options.api.iter().fold(builder, RelyingPartyBuilder::api);
             (options.configure)(builder.policy(options.policy.clone()))
@@ -158,7 +159,7 @@ impl World {
 
     /// Another application of the same provider.
     pub(crate) async fn another_app(&self, client_id: &str) -> App {
-        let registry = MemoryRegistry::new();
+        let registry = Registry::new().await;
         App::start(&self.provider, &self.clock, client_id, registry, |b| b.policy(policy()), &|c| c, None).await
     }
 
@@ -187,7 +188,7 @@ impl App {
         provider: &TestProvider,
         clock: &ManualClock,
         client_id: &str,
-        registry: MemoryRegistry,
+        registry: Registry,
         configure: impl Fn(RelyingPartyBuilder) -> RelyingPartyBuilder,
         client: &dyn Fn(TestClient) -> TestClient,
         api: Option<String>,
@@ -206,7 +207,7 @@ impl App {
     async fn serve(
         listener: tokio::net::TcpListener,
         builder: RelyingPartyBuilder,
-        registry: MemoryRegistry,
+        registry: Registry,
         api: Option<String>,
     ) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -250,11 +251,11 @@ impl App {
     #[track_caller]
     pub(crate) fn assert_ended(&self, reason: EndReason) {
         assert_eq!(self.ends(), [format!("ended: {reason}")]);
-        assert!(self.registry.is_empty());
+        assert!(self.registry.has(0));
     }
 }
 
-fn router(rp: &RelyingParty, registry: &MemoryRegistry, slow: Slow, api: Option<String>) -> Router {
+fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String>) -> Router {
     let passive = Router::new()
         .route("/poll", get(me))
         .route("/events", get(stream_of_events))

@@ -1,0 +1,442 @@
+//! The registry in Redis or Valkey.
+//!
+//! Every operation is one Lua script, so it is atomic and one round trip; loading is a plain `GET`. All keys of a
+//! registry share a hash tag, so that scripts work on a cluster: one registry lives on one of its shards.
+//!
+//! | key | what |
+//! |---|---|
+//! | `{prefix}:s:<session>` | a session, or for ten minutes why it ended |
+//! | `{prefix}:l:<session>` | the lease of a refresh |
+//! | `{prefix}:i:<hash>`, `{prefix}:u:<hash>` | sessions by `sid` and by subject; with `:t` their tombstones |
+//! | `{prefix}:x` | sessions by expiry |
+//! | `{prefix}:d:<id>`, `{prefix}:b:<session>` | application data, and which of it is bound to a login |
+
+mod app_data;
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Script};
+use serde_json::{Value, json};
+
+use super::codec::{Codec, Kind, StorageKey, millis, name_of};
+use super::{
+    Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
+    SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
+};
+use crate::config::ConfigError;
+use crate::protocol::names::{Sid, Subject};
+use crate::session::event::EndReason;
+use crate::session::id::SessionKey;
+use crate::session::record::{Registration, SessionRecord, Version};
+
+/// The bound on one operation.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause before the connection for notices is opened again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+/// The store forgets a session by itself this long after it expired, should no replica run to remove it.
+const SLACK: Duration = Duration::from_secs(60 * 60);
+/// So many expired sessions are removed at a time.
+const BATCH: usize = 100;
+
+const COMMON: &str = include_str!("common.lua");
+
+/// Sessions, and application data of tower-sessions, in Redis (6.2 or later) or Valkey, shared by replicas.
+///
+/// A session takes about 1 kB plus its tokens and claims. Use a store that does not evict (`maxmemory-policy noeviction`):
+/// an evicted session is one whose user has to log in again. A store that loses data in a failover loses sessions the same
+/// way, and with them the memory of logout tokens of the last ten minutes.
+#[derive(Clone)]
+pub struct RedisRegistry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    connection: ConnectionManager,
+    prefix: String,
+    codec: Codec,
+    scripts: Scripts,
+    listeners: RwLock<Vec<EndListener>>,
+}
+
+struct Scripts {
+    claim: Script,
+    commit: Script,
+    create: Script,
+    end: Script,
+    end_matching: Script,
+    release: Script,
+    remove_expired: Script,
+    save_data: Script,
+}
+
+impl Scripts {
+    fn new() -> Self {
+        let script = |code: &str| Script::new(&format!("{COMMON}\n{code}"));
+        Self {
+            claim: script(include_str!("claim.lua")),
+            commit: script(include_str!("commit.lua")),
+            create: script(include_str!("create.lua")),
+            end: script(include_str!("end.lua")),
+            end_matching: script(include_str!("end_matching.lua")),
+            release: script(include_str!("release.lua")),
+            remove_expired: script(include_str!("remove_expired.lua")),
+            save_data: script(include_str!("save_data.lua")),
+        }
+    }
+}
+
+/// What a script or command answered: a list of byte strings.
+type Answer = Vec<Vec<u8>>;
+
+impl RedisRegistry {
+    /// The registry at `url`: `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS.
+    ///
+    /// The store need not be up: operations fail until it is, and requests that need it get 503.
+    ///
+    /// # Errors
+    /// If the URL cannot be read.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves nothing behind.
+    pub async fn connect(url: &str) -> Result<Self, ConfigError> {
+        Self::connect_with(url, "oidc-session", []).await
+    }
+
+    /// As [`connect`](Self::connect), with keys named by `prefix`, and records encrypted with the first of `keys`; the
+    /// others are for records that were written before. Without keys records are not encrypted.
+    ///
+    /// # Errors
+    /// If the URL cannot be read.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves nothing behind.
+    #[expect(clippy::unused_async, reason = "tells users that a tokio runtime is needed")]
+    pub async fn connect_with(
+        url: &str,
+        prefix: &str,
+        keys: impl IntoIterator<Item = StorageKey>,
+    ) -> Result<Self, ConfigError> {
+        // The URL may hold a password, so it is not repeated.
+        let error = |_| ConfigError::new("store_url", "not a URL of Redis", "redis://host:port/0 or rediss://…");
+        let client = Client::open(url).map_err(error)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT))
+            .set_max_delay(RECONNECT_PAUSE)
+            .set_number_of_retries(1);
+        let connection = client.get_connection_manager_lazy(config).map_err(error)?;
+        let shared = Arc::new(Shared {
+            client,
+            connection,
+            prefix: format!("{{{prefix}}}"),
+            codec: Codec::new(keys.into_iter().collect()),
+            scripts: Scripts::new(),
+            listeners: RwLock::default(),
+        });
+        tokio::spawn(listen(Arc::downgrade(&shared)));
+        Ok(Self { shared })
+    }
+
+    fn session(&self, key: &SessionKey) -> String {
+        format!("{}:s:{key}", self.shared.prefix)
+    }
+
+    fn lease(&self, key: &SessionKey) -> String {
+        format!("{}:l:{key}", self.shared.prefix)
+    }
+
+    fn by_sid(&self, registration: &Registration, sid: &Sid) -> String {
+        self.index("i", name_of(Kind::Sid, registration, sid.as_str()))
+    }
+
+    fn by_subject(&self, registration: &Registration, subject: &Subject) -> String {
+        self.index("u", name_of(Kind::Subject, registration, subject.as_str()))
+    }
+
+    fn index(&self, letter: &str, name: [u8; 32]) -> String {
+        format!("{}:{letter}:{}", self.shared.prefix, SessionKey::from_bytes(name))
+    }
+
+    fn channel(&self) -> String {
+        format!("{}:ends", self.shared.prefix)
+    }
+
+    /// Runs a script with the arguments that all have, and `arguments`.
+    async fn run(&self, script: &Script, key: &str, arguments: &[&[u8]]) -> Result<Answer, RegistryError> {
+        let mut invocation = script.prepare_invoke();
+        invocation.key(key).arg(&self.shared.prefix).arg(self.channel());
+        for argument in arguments {
+            invocation.arg(*argument);
+        }
+        let mut connection = self.shared.connection.clone();
+        let answer = tokio::time::timeout(TIMEOUT, invocation.invoke_async(&mut connection)).await;
+        answer.map_err(|_| RegistryError::new("Redis did not answer in time"))?.map_err(failed)
+    }
+
+    fn header(&self, record: &SessionRecord, version: Version) -> String {
+        let registration = record.registration();
+        let header: Value = json!({
+            "v": version.number(),
+            "i": record.sid().map(|sid| self.by_sid(registration, sid)).unwrap_or_default(),
+            "u": self.by_subject(registration, record.subject()),
+            "t": millis(record.issued_at()),
+            "x": millis(record.expires_at()),
+        });
+        header.to_string()
+    }
+
+    fn value(&self, record: &SessionRecord, header: &str) -> Result<Vec<u8>, RegistryError> {
+        let mut value = format!("L{header}\n").into_bytes();
+        value.append(&mut self.shared.codec.encode(record)?);
+        Ok(value)
+    }
+
+    fn read(&self, key: &SessionKey, value: &[u8]) -> Option<Arc<SessionRecord>> {
+        let rest = value.strip_prefix(b"L")?;
+        let line_end = rest.iter().position(|byte| *byte == b'\n')?;
+        let (header, record) = rest.split_at_checked(line_end)?;
+        let header: Value = serde_json::from_slice(header).ok()?;
+        let version = Version::from_number(header.get("v")?.as_u64()?);
+        self.shared.codec.decode(key, version, record.get(1..)?).map(Arc::new)
+    }
+
+    /// The sessions of an answer that lists keys and values.
+    fn read_all(&self, answer: &Answer) -> Vec<Arc<SessionRecord>> {
+        let pairs = answer.chunks_exact(2).filter_map(|pair| match pair {
+            [hex, value] => self.read(&SessionKey::from_hex(std::str::from_utf8(hex).ok()?)?, value),
+            _ => None,
+        });
+        pairs.collect()
+    }
+}
+
+fn failed(error: redis::RedisError) -> RegistryError {
+    RegistryError::with_source("Redis failed", error)
+}
+
+fn unexpected() -> RegistryError {
+    RegistryError::new("Redis gave an unexpected answer")
+}
+
+/// How long the store keeps a record, from `now` on.
+fn time_to_live(record: &SessionRecord, now: SystemTime) -> String {
+    let left = record.expires_at().duration_since(now).unwrap_or_default() + SLACK;
+    left.as_millis().to_string()
+}
+
+fn reason(answer: Option<&Vec<u8>>) -> Option<EndReason> {
+    EndReason::from_name(std::str::from_utf8(answer?).ok()?)
+}
+
+fn word(answer: &Answer) -> &[u8] {
+    answer.first().map(Vec::as_slice).unwrap_or_default()
+}
+
+#[async_trait]
+impl SessionRegistry for RedisRegistry {
+    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
+        let header = self.header(&record, record.version());
+        let value = self.value(&record, &header)?;
+        let arguments = [
+            record.key().to_string(),
+            header,
+            String::new(),
+            millis(now).to_string(),
+            TOMBSTONE_TOLERANCE.as_millis().to_string(),
+            time_to_live(&record, now),
+        ];
+        let mut arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+        if let Some(argument) = arguments.get_mut(2) {
+            *argument = &value;
+        }
+        let answer = self.run(&self.shared.scripts.create, &self.session(record.key()), &arguments).await?;
+        match word(&answer) {
+            b"covered" => Ok(Created::Covered),
+            b"created" => Ok(Created::Created),
+            b"exists" => Ok(Created::Exists),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
+        let mut connection = self.shared.connection.clone();
+        let mut command = redis::cmd("GET");
+        command.arg(self.session(key));
+        let value = tokio::time::timeout(TIMEOUT, command.query_async::<Option<Vec<u8>>>(&mut connection)).await;
+        let value = value.map_err(|_| RegistryError::new("Redis did not answer in time"))?.map_err(failed)?;
+        let Some(value) = value else { return Ok(Loaded::Unknown) };
+        if let Some(reason) = value.strip_prefix(b"E") {
+            return Ok(reason_named(reason).map_or(Loaded::Unknown, Loaded::Ended));
+        }
+        Ok(self.read(key, &value).map_or(Loaded::Unknown, Loaded::Live))
+    }
+
+    async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
+        let arguments = [
+            key.to_string(),
+            version.number().to_string(),
+            lease.holder.number().to_string(),
+            lease.duration.as_millis().to_string(),
+        ];
+        let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+        let answer = self.run(&self.shared.scripts.claim, &self.session(key), &arguments).await?;
+        match (word(&answer), answer.get(1)) {
+            (b"granted", _) => Ok(Claimed::Granted),
+            (b"held", _) => Ok(Claimed::Held),
+            (b"gone", why) => Ok(Claimed::Gone(reason(why))),
+            (b"changed", Some(value)) => Ok(self.read(key, value).map_or(Claimed::Gone(None), Claimed::Changed)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
+        let holder = holder.number().to_string();
+        self.run(&self.shared.scripts.release, &self.lease(key), &[holder.as_bytes()]).await.map(drop)
+    }
+
+    async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
+        let (key, old) = (*record.key(), record.version());
+        record.version = old.next();
+        let header = self.header(&record, record.version());
+        let value = self.value(&record, &header)?;
+        let arguments = [
+            key.to_string(),
+            old.number().to_string(),
+            header,
+            String::new(),
+            millis(now).to_string(),
+            TOMBSTONE_TOLERANCE.as_millis().to_string(),
+            time_to_live(&record, now),
+        ];
+        let mut arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+        if let Some(argument) = arguments.get_mut(3) {
+            *argument = &value;
+        }
+        let answer = self.run(&self.shared.scripts.commit, &self.session(&key), &arguments).await?;
+        match (word(&answer), answer.get(1)) {
+            (b"committed", _) => Ok(Committed::Committed(Arc::new(record))),
+            (b"gone", why) => Ok(Committed::Gone(reason(why))),
+            (b"stale", Some(value)) => Ok(self.read(&key, value).map_or(Committed::Gone(None), Committed::Stale)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn end(
+        &self,
+        key: &SessionKey,
+        reason: EndReason,
+        _now: SystemTime,
+    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+        let arguments = [key.to_string(), reason.as_str().to_owned(), TOMBSTONE_RETENTION.as_millis().to_string()];
+        let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+        let answer = self.run(&self.shared.scripts.end, &self.session(key), &arguments).await?;
+        Ok(self.read_all(&answer).pop())
+    }
+
+    async fn end_matching(
+        &self,
+        target: &LogoutTarget,
+        reason: EndReason,
+        now: SystemTime,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let (index, kind, subject, issued_at) = match target {
+            LogoutTarget::Sid { registration, sid, subject, issued_at } => {
+                let subject = subject.as_ref().map(|subject| self.by_subject(registration, subject));
+                (self.by_sid(registration, sid), "sid", subject.unwrap_or_default(), issued_at)
+            }
+            LogoutTarget::Subject { registration, subject, issued_at } => {
+                (self.by_subject(registration, subject), "subject", String::new(), issued_at)
+            }
+        };
+        let arguments = [
+            kind.to_owned(),
+            subject,
+            millis(*issued_at).to_string(),
+            TOMBSTONE_TOLERANCE.as_millis().to_string(),
+            millis(now).to_string(),
+            TOMBSTONE_RETENTION.as_millis().to_string(),
+            reason.as_str().to_owned(),
+        ];
+        let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+        let answer = self.run(&self.shared.scripts.end_matching, &index, &arguments).await?;
+        Ok(self.read_all(&answer))
+    }
+
+    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let index = format!("{}:x", self.shared.prefix);
+        let mut removed = Vec::new();
+        loop {
+            let arguments = [millis(now).to_string(), BATCH.to_string()];
+            let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+            let answer = self.run(&self.shared.scripts.remove_expired, &index, &arguments).await?;
+            let is_last = answer.len() < 2 * BATCH;
+            removed.append(&mut self.read_all(&answer));
+            if is_last {
+                return Ok(removed);
+            }
+        }
+    }
+
+    fn subscribe(&self, listener: EndListener) {
+        self.shared.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+}
+
+fn reason_named(bytes: &[u8]) -> Option<EndReason> {
+    EndReason::from_name(std::str::from_utf8(bytes).ok()?)
+}
+
+impl Shared {
+    fn notify(&self, notice: EndNotice) {
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter() {
+            listener(notice);
+        }
+    }
+}
+
+/// Hears of ends on other replicas for as long as the registry is in use.
+async fn listen(shared: Weak<Shared>) {
+    loop {
+        let Some((client, channel)) =
+            shared.upgrade().map(|shared| (shared.client.clone(), format!("{}:ends", shared.prefix)))
+        else {
+            return;
+        };
+        if let Err(error) = hear(&shared, &client, &channel).await {
+            tracing::warn!(%error, "no notices of ends from other replicas at the moment");
+        }
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+async fn hear(shared: &Weak<Shared>, client: &Client, channel: &str) -> redis::RedisResult<()> {
+    let mut connection = client.get_async_pubsub().await?;
+    connection.subscribe(channel).await?;
+    // What was published while nobody listened is lost.
+    if let Some(shared) = shared.upgrade() {
+        shared.notify(EndNotice::Missed);
+    }
+    let mut messages = connection.on_message();
+    while let Some(message) = messages.next().await {
+        let Some(shared) = shared.upgrade() else { return Ok(()) };
+        let payload: String = message.get_payload().unwrap_or_default();
+        let notice = payload.split_once(' ').and_then(|(key, reason)| {
+            Some(EndNotice::Ended(SessionKey::from_hex(key)?, EndReason::from_name(reason)?))
+        });
+        shared.notify(notice.unwrap_or(EndNotice::Missed));
+    }
+    Ok(())
+}
+
+impl fmt::Debug for RedisRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisRegistry").field("prefix", &self.shared.prefix).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! The registry that the tests run over: in memory, or the one that `TEST_STORE_URL` names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use tower_oidc_session::{
+    Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LogoutTarget, MemoryRegistry,
+    PostgresRegistry, RedisRegistry, RegistryError, SessionKey, SessionRecord, SessionRegistry, StorageKey, Version,
+};
+use tower_sessions::session::{Id, Record};
+use tower_sessions::{SessionStore, session_store};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Registry {
+    sessions: Arc<dyn SessionRegistry>,
+    data: Arc<dyn SessionStore>,
+    /// Only here sessions can be counted.
+    memory: Option<MemoryRegistry>,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A registry of its own in a Redis.
+pub(crate) async fn over_redis(url: &str, name: &str, keys: impl IntoIterator<Item = StorageKey>) -> RedisRegistry {
+    RedisRegistry::connect_with(url, name, keys).await.unwrap()
+}
+
+/// A registry of its own in a PostgreSQL.
+pub(crate) async fn over_postgres(
+    url: &str,
+    name: &str,
+    keys: impl IntoIterator<Item = StorageKey>,
+) -> PostgresRegistry {
+    let registry = PostgresRegistry::connect_with(url, name, keys).await.unwrap();
+    registry.migrate().await.unwrap();
+    registry
+}
+
+impl Registry {
+    pub(crate) async fn new() -> Self {
+        let name = format!("it_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        match std::env::var("TEST_STORE_URL") {
+            Err(_) => {
+                let memory = MemoryRegistry::new();
+                Self { memory: Some(memory.clone()), ..Self::over(memory) }
+            }
+            Ok(url) if url.starts_with("redis:") => Self::over(over_redis(&url, &name, []).await),
+            Ok(url) if url.starts_with("postgres:") => Self::over(over_postgres(&url, &name, []).await),
+            Ok(url) => panic!("TEST_STORE_URL is {url}: it takes redis://… or postgres://…"),
+        }
+    }
+
+    fn over(registry: impl SessionRegistry + SessionStore + Clone) -> Self {
+        Self { sessions: Arc::new(registry.clone()), data: Arc::new(registry), memory: None }
+    }
+
+    /// Whether it has so many sessions, as far as that can be told.
+    pub(crate) fn has(&self, count: usize) -> bool {
+        self.memory.as_ref().is_none_or(|memory| memory.len() == count)
+    }
+}
+
+#[async_trait]
+impl SessionRegistry for Registry {
+    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
+        self.sessions.create(record, now).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
+        self.sessions.load(key).await
+    }
+
+    async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
+        self.sessions.claim_refresh(key, version, lease).await
+    }
+
+    async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
+        self.sessions.release_refresh(key, holder).await
+    }
+
+    async fn commit(&self, record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
+        self.sessions.commit(record, now).await
+    }
+
+    async fn end(
+        &self,
+        key: &SessionKey,
+        reason: EndReason,
+        now: SystemTime,
+    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+        self.sessions.end(key, reason, now).await
+    }
+
+    async fn end_matching(
+        &self,
+        target: &LogoutTarget,
+        reason: EndReason,
+        now: SystemTime,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.sessions.end_matching(target, reason, now).await
+    }
+
+    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.sessions.remove_expired(now).await
+    }
+
+    fn subscribe(&self, listener: EndListener) {
+        self.sessions.subscribe(listener);
+    }
+}
+
+#[async_trait]
+impl SessionStore for Registry {
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        self.data.create(record).await
+    }
+
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        self.data.save(record).await
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        self.data.load(id).await
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        self.data.delete(id).await
+    }
+}
