@@ -29,6 +29,7 @@ mod replicas;
 mod secrets;
 #[path = "../support/servers.rs"]
 mod servers;
+mod stores;
 mod streams;
 mod tidy;
 mod world;

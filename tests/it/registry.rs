@@ -52,7 +52,7 @@ impl Registry {
         }
     }
 
-    fn over(registry: impl SessionRegistry + SessionStore + Clone) -> Self {
+    pub(crate) fn over(registry: impl SessionRegistry + SessionStore + Clone) -> Self {
         Self { sessions: Arc::new(registry.clone()), data: Arc::new(registry), memory: None }
     }
 

@@ -116,9 +116,13 @@ impl World {
     }
 
     pub(crate) async fn with(options: Options) -> Self {
+        Self::over(Registry::new().await, options).await
+    }
+
+    /// A world whose application keeps its sessions in `registry`.
+    pub(crate) async fn over(registry: Registry, options: Options) -> Self {
         let clock = ManualClock::new();
         let provider = options.provider.clock(clock.clone()).start().await.unwrap();
-        let registry = Registry::new().await;
         let configure = |builder: RelyingPartyBuilder| {
             let builder = options.api.iter().fold(builder, RelyingPartyBuilder::api);
             (options.configure)(builder.policy(options.policy.clone()))

@@ -58,7 +58,6 @@ impl Store {
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "fsync=off",
-            "synchronous_commit=off",
             "full_page_writes=off",
             "max_connections=300",
             "shared_preload_libraries=pg_stat_statements",
@@ -87,6 +86,47 @@ impl Store {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// It answers nothing, and closes nothing.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        // PostgreSQL works in children of the process that was started.
+        let id = self.child.id().to_string();
+        let children = Command::new("pgrep").args(["-P", &id]).output().unwrap().stdout;
+        let ids = String::from_utf8(children).unwrap();
+        run(Command::new("kill").arg(format!("-{signal}")).arg(&id).args(ids.split_whitespace()));
+    }
+
+    /// Ends it as a power failure would.
+    pub(crate) fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, at the same address: a Redis is empty then, a PostgreSQL has what it had.
+    pub(crate) fn restart(&mut self) {
+        // What is left of a PostgreSQL that crashed takes a moment to leave.
+        for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+            self.child = spawn(&mut self.command);
+            for _ in 0..300 {
+                if self.child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                    return;
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+        panic!("{:?} does not start again", self.command);
     }
 }
 

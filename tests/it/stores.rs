@@ -1,0 +1,377 @@
+//! Real stores that are counted on the wire, paused, restarted, cut off and filled up.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use redis::AsyncCommands;
+use tokio::time::{Instant, sleep, timeout};
+use tower_oidc_session::EndReason;
+use tower_oidc_session::test_provider::Endpoint;
+
+use crate::registry::{Registry, over_postgres, over_redis};
+use crate::servers::Store;
+use crate::world::{G, Options, SECOND, World};
+
+/// No request hangs longer because of a store that does not answer: one operation takes at most a second.
+const BOUND: Duration = Duration::from_secs(2);
+/// After this a store that is back is used again.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Postgres,
+    Redis,
+}
+
+impl Kind {
+    fn start(self) -> Store {
+        match self {
+            Self::Postgres => Store::postgres(),
+            Self::Redis => Store::redis(),
+        }
+    }
+
+    async fn registry(self, store: &Store) -> Registry {
+        match self {
+            Self::Postgres => Registry::over(over_postgres(store.url(), "shop", []).await),
+            Self::Redis => Registry::over(over_redis(store.url(), "shop", []).await),
+        }
+    }
+
+    async fn world(self, store: &Store) -> World {
+        let world = World::over(self.registry(store).await, Options::default()).await;
+        world.sign_in().await;
+        world
+    }
+}
+
+async fn redis_admin(store: &Store) -> redis::aio::MultiplexedConnection {
+    redis::Client::open(store.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn postgres_admin(store: &Store) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(store.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// What a store was asked since it was last asked this: names of commands or functions, and how often.
+async fn counts(kind: Kind, store: &Store) -> Vec<(String, u64)> {
+    let mut counts = match kind {
+        Kind::Redis => {
+            let mut admin = redis_admin(store).await;
+            let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut admin).await.unwrap();
+            let () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut admin).await.unwrap();
+            info.lines()
+                .filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="))
+                .map(|(name, rest)| (name.to_owned(), rest.split(',').next().unwrap().parse().unwrap()))
+                .filter(|(name, _)| matches!(name.as_str(), "get" | "evalsha" | "eval" | "script|load" | "ping"))
+                .collect::<Vec<_>>()
+        }
+        Kind::Postgres => {
+            let admin = postgres_admin(store).await;
+            admin.batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await.unwrap();
+            let query = "SELECT query, calls FROM pg_stat_statements";
+            let rows = admin.query(query, &[]).await.unwrap();
+            admin.batch_execute("SELECT pg_stat_statements_reset()").await.unwrap();
+            rows.iter()
+                .map(|row| (row.get::<_, String>(0), u64::try_from(row.get::<_, i64>(1)).unwrap()))
+                .filter(|(query, _)| !query.contains("pg_stat_statements"))
+                .map(|(query, calls)| match query.split_once("FROM shop.").and_then(|(_, rest)| rest.split_once('(')) {
+                    Some((function, _)) => (function.to_owned(), calls),
+                    None => (query, calls),
+                })
+                .collect()
+        }
+    };
+    counts.sort();
+    counts
+}
+
+fn named(counts: &[(&str, u64)]) -> Vec<(String, u64)> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+async fn p10_each_operation_is_one_round_trip(kind: Kind) {
+    let store = kind.start();
+    let world = kind.world(&store).await;
+    // Scripts are loaded, statements prepared.
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    let token = world.provider.logout_token("shop", None, Some("unknown"));
+    let receiver = world.app.at("/auth/backchannel-logout");
+    assert_eq!(world.provider.post_logout_token(&receiver, &token).await, Ok(200));
+    counts(kind, &store).await;
+
+    for _ in 0..10 {
+        assert_eq!(world.me().await, StatusCode::OK);
+    }
+    assert_eq!(world.poll().await, StatusCode::OK);
+    // `GET`s that scripts make are counted by Redis as well, so requests without a signal come first.
+    let expected = match kind {
+        Kind::Postgres => named(&[("load", 11)]),
+        Kind::Redis => named(&[("get", 11)]),
+    };
+    assert_eq!(counts(kind, &store).await, expected, "requests that need no signal");
+
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    let found = counts(kind, &store).await;
+    match kind {
+        Kind::Postgres => {
+            let expected = named(&[("claim", 1), ("commit_session", 1), ("load", 1), ("remove_expired", 1)]);
+            assert_eq!(found, expected, "a request with a signal, and the minute's cleaning");
+        }
+        Kind::Redis => {
+            assert!(found.contains(&("evalsha".to_owned(), 3)), "claim, commit, and the minute's cleaning: {found:?}");
+        }
+    }
+
+    world.provider.end_sessions_of("alice").await;
+    let found = counts(kind, &store).await;
+    match kind {
+        Kind::Postgres => assert_eq!(found, named(&[("end_by_sid", 1)]), "a logout token"),
+        Kind::Redis => assert!(found.contains(&("evalsha".to_owned(), 1)), "{found:?}"),
+    }
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+}
+
+async fn within(bound: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds().await {
+        assert!(begin.elapsed() < bound, "{what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Asks for everything that needs the store: nothing is served, nothing hangs.
+async fn assert_unavailable(world: &World) {
+    for path in ["/me", "/poll", "/", "/auth/session"] {
+        let answer = timeout(BOUND, world.browser.get(&world.app.at(path))).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{path} hangs"));
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(answer.headers.contains_key("retry-after"), "{path}");
+        assert!(!answer.body.contains("alice"), "{path}");
+    }
+    assert_eq!(world.browser.get(&world.app.at("/healthz")).await.status, StatusCode::OK);
+    let token = world.provider.logout_token("shop", None, Some("unknown"));
+    let receiver = world.app.at("/auth/backchannel-logout");
+    let post = world.provider.post_logout_token(&receiver, &token);
+    assert_eq!(timeout(BOUND, post).await.expect("it answers"), Ok(503), "so that the provider tries again");
+}
+
+async fn p8_a_paused_store_is_503_within_a_bound(kind: Kind) {
+    let store = kind.start();
+    let world = kind.world(&store).await;
+    store.pause();
+    assert_unavailable(&world).await;
+    store.go_on();
+    within(RECOVERY, "it goes on by itself", async || world.me().await == StatusCode::OK).await;
+    assert!(world.app.ends().is_empty());
+    assert_eq!(world.provider.requests(Endpoint::Token), 1, "the provider was left alone");
+}
+
+async fn p8_a_store_that_was_restarted_is_used_again(kind: Kind) {
+    let mut store = kind.start();
+    let world = kind.world(&store).await;
+    let mut events = world.browser.send(world.browser.request(Method::GET, &world.app.at("/events"))).await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    store.crash();
+    assert_unavailable(&world).await;
+    store.restart();
+    match kind {
+        Kind::Postgres => {
+            within(RECOVERY, "the session is still there", async || world.me().await == StatusCode::OK).await;
+            world.provider.end_sessions_of("alice").await;
+        }
+        // As after a failover to an empty store.
+        Kind::Redis => {
+            within(RECOVERY, "the session is unknown", async || world.me().await == StatusCode::UNAUTHORIZED).await;
+        }
+    }
+    // Whether the notice came or was lost, the stream is cut: the new connection for notices makes everybody look.
+    let end = timeout(RECOVERY, events.chunk()).await.expect("the stream is cut");
+    assert_eq!(end.unwrap(), None);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    world.sign_in().await;
+}
+
+async fn p8_connections_that_are_cut_are_opened_again(kind: Kind) {
+    let store = kind.start();
+    let world = kind.world(&store).await;
+    match kind {
+        Kind::Postgres => {
+            let admin = postgres_admin(&store).await;
+            let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                       WHERE application_name = 'tower-oidc-session'";
+            assert!(!admin.query(cut, &[]).await.unwrap().is_empty());
+        }
+        Kind::Redis => {
+            let mut admin = redis_admin(&store).await;
+            for kind in ["normal", "pubsub"] {
+                let command = redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg(kind).to_owned();
+                let killed: u64 = command.query_async(&mut admin).await.unwrap();
+                assert!(killed > 0);
+            }
+        }
+    }
+    within(RECOVERY, "the session goes on", async || match world.me().await {
+        StatusCode::OK => true,
+        StatusCode::SERVICE_UNAVAILABLE => false,
+        other => panic!("{other}"),
+    })
+    .await;
+    // Notices come again too.
+    let mut events = world.browser.send(world.browser.request(Method::GET, &world.app.at("/events"))).await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    let another = kind.registry(&store).await;
+    let replica = world.replica(another).await;
+    world
+        .provider
+        .post_logout_token(
+            &replica.at("/auth/backchannel-logout"),
+            &world.provider.logout_token("shop", None, Some(&world.sid())),
+        )
+        .await
+        .unwrap();
+    let end = timeout(RECOVERY, events.chunk()).await.expect("the stream is cut");
+    assert_eq!(end.unwrap(), None);
+}
+
+async fn p11_streams_on_other_replicas_are_cut_within_a_second(kind: Kind) {
+    let store = kind.start();
+    let world = kind.world(&store).await;
+    let replica = world.replica(kind.registry(&store).await).await;
+    // The connection for notices is there once one has come.
+    let mut events = world.browser.send(world.browser.request(Method::GET, &world.app.at("/events"))).await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    sleep(RECOVERY / 5).await;
+    let token = world.provider.logout_token("shop", None, Some(&world.sid()));
+    let begin = Instant::now();
+    let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
+    assert_eq!(answer, Ok(200));
+    let end = timeout(Duration::from_secs(1), events.chunk()).await.expect("within a second");
+    assert_eq!(end.unwrap(), None);
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert_eq!(replica.ends(), [format!("ended: {}", EndReason::BackChannelLogout)]);
+    assert!(world.app.ends().is_empty(), "one replica reports an end");
+}
+
+async fn p8_a_store_that_takes_no_writes_brings_nobody_in_and_out(kind: Kind) {
+    let store = kind.start();
+    let world = kind.world(&store).await;
+    let refuse = async |refuse: bool| match kind {
+        Kind::Postgres => {
+            let setting = if refuse { "on" } else { "off" };
+            let admin = postgres_admin(&store).await;
+            let command = format!(
+                "ALTER ROLE postgres SET default_transaction_read_only = {setting};
+                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tower-oidc-session'"
+            );
+            admin.batch_execute("SET default_transaction_read_only = off").await.unwrap();
+            admin.batch_execute(&command).await.unwrap();
+        }
+        Kind::Redis => {
+            let mut admin = redis_admin(&store).await;
+            let limit = if refuse { "1" } else { "0" };
+            let () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(limit).query_async(&mut admin).await.unwrap();
+        }
+    };
+    refuse(true).await;
+    within(RECOVERY, "reading goes on", async || world.me().await == StatusCode::OK).await;
+    let sid = world.sid();
+    let token = world.provider.logout_token("shop", None, Some(&sid));
+    let receiver = world.app.at("/auth/backchannel-logout");
+    assert_eq!(world.provider.post_logout_token(&receiver, &token).await, Ok(503));
+    let tokens = world.provider.requests(Endpoint::Token);
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK, "a signal that cannot be recorded is not sent; the session stands");
+    assert_eq!(world.provider.requests(Endpoint::Token), tokens);
+    let stranger = crate::browser::Browser::new();
+    let page = stranger.go(&world.app.at("/me")).await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{page:?}");
+
+    refuse(false).await;
+    world.clock.advance(SECOND * 2);
+    let token = world.provider.logout_token("shop", None, Some(&sid));
+    within(RECOVERY, "writing goes on", async || world.provider.post_logout_token(&receiver, &token).await == Ok(200))
+        .await;
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn postgres_p8_a_statement_timeout_is_503() {
+    let store = Store::postgres();
+    let world = Kind::Postgres.world(&store).await;
+    let mut admin = postgres_admin(&store).await;
+    let setting = "ALTER ROLE postgres SET statement_timeout = '100ms';
+                   SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE application_name = 'tower-oidc-session'";
+    admin.batch_execute(setting).await.unwrap();
+    within(RECOVERY, "the session goes on", async || world.me().await == StatusCode::OK).await;
+    let locked = admin.transaction().await.unwrap();
+    locked.batch_execute("LOCK TABLE shop.session, shop.tombstone").await.unwrap();
+    assert_unavailable(&world).await;
+    locked.rollback().await.unwrap();
+    assert_eq!(world.me().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn postgres_replicas_make_the_schema_together() {
+    let store = Store::postgres();
+    let registries = futures_util::future::join_all((0..8).map(|_| over_postgres(store.url(), "shop", []))).await;
+    assert_eq!(registries.len(), 8);
+    // An account that may not change the schema can start when there is nothing to do.
+    let admin = postgres_admin(&store).await;
+    admin
+        .batch_execute(
+            "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA shop TO app;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO app",
+        )
+        .await
+        .unwrap();
+    let world = World::over(
+        Registry::over(over_postgres(&store.url().replace("postgres@", "app@"), "shop", []).await),
+        Options::default(),
+    )
+    .await;
+    world.sign_in().await;
+    admin.batch_execute("INSERT INTO shop.schema_version VALUES (2)").await.unwrap();
+    let error = registries[0].migrate().await.unwrap_err();
+    assert!(error.to_string().contains("version"), "{error}");
+}
+
+#[tokio::test]
+async fn redis_keys_are_gone_when_their_sessions_are() {
+    let store = Store::redis();
+    let world = Kind::Redis.world(&store).await;
+    world.browser.post(&world.app.at("/remember")).await;
+    world.provider.end_sessions_of("alice").await;
+    let mut admin = redis_admin(&store).await;
+    let keys: Vec<String> = admin.keys("*").await.unwrap();
+    for key in &keys {
+        let left: i64 = admin.pttl(key).await.unwrap();
+        assert!((1..=600_000).contains(&left), "{key} stays for {left} ms");
+    }
+    assert!(keys.len() <= 2, "why it ended, and the tombstone of its sid: {keys:?}");
+}
+
+macro_rules! over_each_store {
+    ($($test:ident)*) => {
+        mod redis_store {
+            $(#[tokio::test] async fn $test() { super::$test(super::Kind::Redis).await })*
+        }
+        mod postgres_store {
+            $(#[tokio::test] async fn $test() { super::$test(super::Kind::Postgres).await })*
+        }
+    };
+}
+
+over_each_store! {
+    p10_each_operation_is_one_round_trip
+    p11_streams_on_other_replicas_are_cut_within_a_second
+    p8_a_paused_store_is_503_within_a_bound
+    p8_a_store_that_takes_no_writes_brings_nobody_in_and_out
+    p8_a_store_that_was_restarted_is_used_again
+    p8_connections_that_are_cut_are_opened_again
+}
