@@ -44,6 +44,13 @@ pub(crate) fn name_of(kind: Kind, registration: &Registration, name: &str) -> [u
     bytes
 }
 
+/// The name of application data in a store, from which nobody learns the id that a browser would have to present.
+pub(crate) fn data_name(id: &tower_sessions::session::Id) -> String {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, &id.0.to_be_bytes()).as_ref());
+    SessionKey::from_bytes(bytes).to_string()
+}
+
 /// A point in time as stores write it.
 pub(crate) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use async_trait::async_trait;
 
 use super::app_data::AppData;
+use super::rules::{self, ClaimRule, CommitRule, Cover, CreateRule, Key};
 use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
@@ -125,13 +126,11 @@ impl State {
         self.ended.get(key).copied()
     }
 
-    fn covers(&self, record: &SessionRecord, now: SystemTime) -> bool {
+    fn cover(&self, record: &SessionRecord, now: SystemTime) -> Cover {
         let registration = record.registration().clone();
         let by_sid = record.sid().and_then(|sid| self.logged_out_sids.get(&(registration.clone(), sid.clone())));
         let by_subject = self.logged_out_subjects.get(&(registration, record.subject().clone()));
-        by_sid.is_some_and(|until| now < *until)
-            || by_subject
-                .is_some_and(|tomb| now < tomb.until && record.issued_at() <= tomb.issued_at + TOMBSTONE_TOLERANCE)
+        rules::cover(record.issued_at(), by_sid.copied(), by_subject.map(|tomb| (tomb.until, tomb.issued_at)), now)
     }
 
     fn insert(&mut self, record: Arc<SessionRecord>) {
@@ -250,14 +249,16 @@ impl SessionRegistry for MemoryRegistry {
     async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
         let mut state = self.write();
         state.forget(now);
-        if state.is_live(record.key()) || state.ended.contains_key(record.key()) {
-            return Ok(Created::Exists);
-        }
-        if state.covers(&record, now) {
-            return Ok(Created::Covered);
-        }
-        state.insert(Arc::new(record));
-        Ok(Created::Created)
+        let is_taken = state.is_live(record.key()) || state.ended.contains_key(record.key());
+        let key = if is_taken { Key::Taken } else { Key::Free };
+        Ok(match rules::create(key, state.cover(&record, now)) {
+            CreateRule::Covered => Created::Covered,
+            CreateRule::Create => {
+                state.insert(Arc::new(record));
+                Created::Created
+            }
+            CreateRule::Exists => Created::Exists,
+        })
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
@@ -271,16 +272,21 @@ impl SessionRegistry for MemoryRegistry {
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let mut state = self.write();
         let reason = state.reason(key);
-        let Some(entry) = state.sessions.get_mut(key) else { return Ok(Claimed::Gone(reason)) };
-        if entry.record.version() != version {
-            return Ok(Claimed::Changed(entry.record.clone()));
-        }
         let now = of_the_store_in_memory();
-        if entry.lease.is_some_and(|(holder, until)| holder != lease.holder && now < until) {
-            return Ok(Claimed::Held);
+        let mut entry = state.sessions.get_mut(key);
+        let stored = entry.as_ref().map(|entry| {
+            let lease = entry.lease.filter(|(_, until)| now < *until);
+            (entry.record.version(), lease.map(|(holder, _)| holder))
+        });
+        match (rules::claim(stored, version, &lease.holder), &mut entry) {
+            (ClaimRule::Grant, Some(entry)) => {
+                entry.lease = Some((lease.holder, now + lease.duration));
+                Ok(Claimed::Granted)
+            }
+            (ClaimRule::Changed, Some(entry)) => Ok(Claimed::Changed(entry.record.clone())),
+            (ClaimRule::Held, Some(_)) => Ok(Claimed::Held),
+            (_, None) | (ClaimRule::Gone, Some(_)) => Ok(Claimed::Gone(reason)),
         }
-        entry.lease = Some((lease.holder, now + lease.duration));
-        Ok(Claimed::Granted)
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
@@ -294,12 +300,14 @@ impl SessionRegistry for MemoryRegistry {
         let mut state = self.write();
         state.forget(now);
         let key = *record.key();
-        let Some(entry) = state.sessions.get(&key) else { return Ok(Committed::Gone(state.reason(&key))) };
-        if entry.record.version() != record.version() {
-            return Ok(Committed::Stale(entry.record.clone()));
-        }
-        let moved = entry.record.sid() != record.sid();
-        if moved && state.covers(&record, now) {
+        let stored = state.sessions.get(&key).map(|entry| entry.record.clone());
+        let stored = match (rules::commit(stored.as_ref().map(|stored| stored.version()), record.version()), stored) {
+            (CommitRule::Commit, Some(stored)) => stored,
+            (CommitRule::Stale, Some(stored)) => return Ok(Committed::Stale(stored)),
+            (_, None) | (CommitRule::Gone, Some(_)) => return Ok(Committed::Gone(state.reason(&key))),
+        };
+        let moved = stored.sid() != record.sid();
+        if moved && state.cover(&record, now) == Cover::Covered {
             // Not ended here: the caller does, and says so.
             return Ok(Committed::Gone(Some(EndReason::BackChannelLogout)));
         }

@@ -4,10 +4,13 @@ pub(crate) mod app_data;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod codec;
 pub(crate) mod memory;
+#[cfg(test)]
+mod model;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+pub(crate) mod rules;
 
 use std::fmt;
 use std::sync::Arc;

@@ -27,6 +27,7 @@ mod registry;
 mod registry_contract;
 mod replicas;
 mod secrets;
+#[allow(dead_code, reason = "each binary of tests uses its part")]
 #[path = "../support/servers.rs"]
 mod servers;
 mod stores;

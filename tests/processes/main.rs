@@ -1,5 +1,5 @@
-//! `examples/web_app.rs` as a process of its own, in real time: against a provider that nobody here wrote, and with
-//! settings that cannot work.
+//! `examples/web_app.rs` as a process of its own, in real time: against a provider that nobody here wrote, as
+//! several replicas on one store, and with settings that cannot work.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,11 @@
 
 mod oidc_provider;
 mod process;
+mod replicas;
+mod secure_stores;
+#[allow(dead_code, reason = "each binary of tests uses its part")]
+#[path = "../support/servers.rs"]
+mod servers;
 mod settings;
 mod visitor;
 

@@ -41,7 +41,9 @@ impl Page {
 
 impl Visitor {
     pub(crate) fn new() -> Self {
+        // A connection for each request, so that a balancer has its say.
         let http = reqwest::Client::builder()
+            .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE)
             .connect_timeout(PATIENCE)
@@ -87,6 +89,12 @@ impl Visitor {
     /// A request of a script.
     pub(crate) async fn get(&self, url: &str) -> Page {
         self.send(Method::GET, &Url::parse(url).unwrap(), "application/json").await
+    }
+
+    /// A request of a script to another address of the application at `origin`.
+    pub(crate) async fn try_get_as(&self, origin: &str, url: &str) -> reqwest::Result<StatusCode> {
+        let request = self.http.get(url).header(ACCEPT, "application/json").header(COOKIE, self.cookies(origin));
+        Ok(request.send().await?.status())
     }
 
     /// A click, and the redirects that follow.

@@ -22,6 +22,21 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// An authority's certificate, and one of it for this machine with its key.
+fn write_certificate(folder: &Path) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    for (name, text) in
+        [("authority.pem", authority.pem()), ("server.pem", server.pem()), ("server.key", key.serialize_pem())]
+    {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+}
+
 fn new_folder(port: u16) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("tower-oidc-session-{}-{port}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -31,18 +46,77 @@ fn new_folder(port: u16) -> PathBuf {
 impl Store {
     pub(crate) fn redis() -> Self {
         let port = free_port();
+        Self::redis_with(port, &["--port", &port.to_string()], &format!("redis://127.0.0.1:{port}/0"))
+    }
+
+    fn redis_with(port: u16, arguments: &[&str], url: &str) -> Self {
         let folder = new_folder(port);
         let mut command = Command::new("redis-server");
         command
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--maxmemory-policy", "noeviction", "--dir"])
-            .arg(&folder);
-        Self::start(command, port, folder, format!("redis://127.0.0.1:{port}/0"))
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"])
+            .arg("--dir")
+            .arg(&folder)
+            .args(arguments);
+        Self::start(command, port, folder, url.to_owned())
+    }
+
+    /// A node of a cluster that has no slots yet, and the port it talks to other nodes at.
+    pub(crate) fn redis_node() -> (Self, u16) {
+        let (port, bus) = (free_port(), free_port());
+        let arguments = ["--port", &port.to_string(), "--cluster-enabled", "yes", "--cluster-port", &bus.to_string()];
+        (Self::redis_with(port, &arguments, &format!("redis://127.0.0.1:{port}/0")), bus)
+    }
+
+    /// With TLS only, and a user with a password only.
+    pub(crate) fn redis_over_tls() -> Self {
+        let port = free_port();
+        let folder = new_folder(port);
+        write_certificate(&folder);
+        let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
+        let tls_port = port.to_string();
+        let arguments = [
+            ["--port", "0"],
+            ["--tls-port", &tls_port],
+            ["--tls-cert-file", certificate.to_str().unwrap()],
+            ["--tls-key-file", key.to_str().unwrap()],
+            ["--tls-auth-clients", "no"],
+            ["--requirepass", "another"],
+        ]
+        .concat();
+        let user = ["--user", "app", "on", ">secret", "~*", "&*", "+@all"];
+        let arguments = [arguments.as_slice(), user.as_slice()].concat();
+        Self::redis_with(port, &arguments, &format!("rediss://app:secret@localhost:{port}/0"))
     }
 
     pub(crate) fn postgres() -> Self {
         let port = free_port();
         let folder = new_folder(port);
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+        Self::postgres_with(port, folder, &["-A", "trust"], &[], url)
+    }
+
+    /// With TLS, and a password.
+    pub(crate) fn postgres_over_tls() -> Self {
+        let port = free_port();
+        let folder = new_folder(port);
+        write_certificate(&folder);
+        std::fs::write(folder.join("password"), "secret").unwrap();
+        let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
+        run(Command::new("chmod").arg("600").arg(&key));
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(&key));
+        }
+        let initdb = [format!("--pwfile={}", folder.join("password").display()), "-Ascram-sha-256".to_owned()];
+        let settings = [
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", certificate.display()),
+            format!("ssl_key_file={}", key.display()),
+        ];
+        let url = format!("postgres://postgres:secret@localhost:{port}/postgres?sslmode=require");
+        Self::postgres_with(port, folder, &initdb.each_ref().map(String::as_str), &settings, url)
+    }
+
+    fn postgres_with(port: u16, folder: PathBuf, initdb: &[&str], settings: &[String], url: String) -> Self {
         let data = folder.join("data");
         std::fs::create_dir(&data).unwrap();
         let programs = postgres_programs();
@@ -50,7 +124,9 @@ impl Store {
             run(Command::new("chown").arg("postgres").arg(&data));
         }
         run(as_server(programs.join("initdb"))
-            .args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C", "-D"])
+            .args(["-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C"])
+            .args(initdb)
+            .arg("-D")
             .arg(&data));
         let mut command = as_server(programs.join("postgres"));
         command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
@@ -64,7 +140,10 @@ impl Store {
         ] {
             command.args(["-c", setting]);
         }
-        Self::start(command, port, folder, format!("postgres://postgres@127.0.0.1:{port}/postgres"))
+        for setting in settings {
+            command.args(["-c", setting]);
+        }
+        Self::start(command, port, folder, url)
     }
 
     fn start(mut command: Command, port: u16, folder: PathBuf, url: String) -> Self {
@@ -86,6 +165,15 @@ impl Store {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The certificate of the authority that vouches for a server over TLS.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.folder.join("authority.pem")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// It answers nothing, and closes nothing.

@@ -9,6 +9,7 @@ use tower_sessions::{SessionStore, session_store};
 use super::{Answer, PostgresRegistry};
 use crate::registry::RegistryError;
 use crate::registry::app_data::login_of;
+use crate::registry::codec::data_name;
 use crate::session::id::SessionKey;
 
 impl PostgresRegistry {
@@ -16,7 +17,7 @@ impl PostgresRegistry {
         let data = serde_json::to_vec(&record.data).map_err(|error| session_store::Error::Encode(error.to_string()))?;
         let login = login_of(record).and_then(SessionKey::from_hex).map(|key| key.as_bytes().to_vec());
         let parameters: &[&(dyn ToSql + Sync)] =
-            &[&record.id.to_string(), &login, &data, &record.expiry_date.unix_timestamp(), &matches!(how, How::Create)];
+            &[&data_name(&record.id), &login, &data, &record.expiry_date.unix_timestamp(), &matches!(how, How::Create)];
         self.call_for_one(&self.shared.statements.save_data, parameters).await.map_err(failed)
     }
 }
@@ -46,7 +47,7 @@ impl SessionStore for PostgresRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let answers = self.call(&self.shared.statements.load_data, &[&id.to_string()]).await.map_err(failed)?;
+        let answers = self.call(&self.shared.statements.load_data, &[&data_name(id)]).await.map_err(failed)?;
         let Some(Answer { version: Some(expiry), record: Some(data), .. }) = answers.into_iter().next() else {
             return Ok(None);
         };
@@ -57,6 +58,6 @@ impl SessionStore for PostgresRegistry {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        self.call(&self.shared.statements.delete_data, &[&id.to_string()]).await.map(drop).map_err(failed)
+        self.call(&self.shared.statements.delete_data, &[&data_name(id)]).await.map(drop).map_err(failed)
     }
 }

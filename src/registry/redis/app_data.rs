@@ -9,14 +9,16 @@ use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionStore, session_store};
 
-use super::{RedisRegistry, TIMEOUT, word};
+use super::connection::Ask;
+use super::{RedisRegistry, word};
 use crate::clock::{Clock, SystemClock};
 use crate::registry::RegistryError;
 use crate::registry::app_data::login_of;
+use crate::registry::codec::data_name;
 
 impl RedisRegistry {
     fn data(&self, id: &Id) -> String {
-        format!("{}:d:{id}", self.shared.prefix)
+        format!("{}:d:{}", self.shared.prefix, data_name(id))
     }
 
     async fn write(&self, record: &Record, how: &str) -> session_store::Result<Vec<u8>> {
@@ -24,7 +26,7 @@ impl RedisRegistry {
         let value = serde_json::to_vec(&(record.expiry_date.unix_timestamp(), &record.data))
             .map_err(|error| session_store::Error::Encode(error.to_string()))?;
         let left = expiry.duration_since(SystemClock.now()).unwrap_or_default().as_millis().max(1).to_string();
-        let id = record.id.to_string();
+        let id = data_name(&record.id);
         let login = login_of(record).unwrap_or_default();
         let arguments = [id.as_bytes(), login.as_bytes(), &value, left.as_bytes(), how.as_bytes()];
         let answer = self.run(&self.shared.scripts.save_data, &self.data(&record.id), &arguments).await;
@@ -32,12 +34,9 @@ impl RedisRegistry {
     }
 
     async fn query<T: redis::FromRedisValue>(&self, command: &str, id: &Id) -> session_store::Result<T> {
-        let mut connection = self.shared.connection.clone();
         let mut command = redis::cmd(command);
         command.arg(self.data(id));
-        let answer = tokio::time::timeout(TIMEOUT, command.query_async(&mut connection)).await;
-        let answer = answer.map_err(|_| session_store::Error::Backend("Redis did not answer in time".to_owned()))?;
-        answer.map_err(|error| session_store::Error::Backend(error.to_string()))
+        self.shared.connection.ask(Ask::Command(command)).await.map_err(failed)
     }
 }
 

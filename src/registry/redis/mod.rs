@@ -12,6 +12,7 @@
 //! | `{prefix}:d:<id>`, `{prefix}:b:<session>` | application data, and which of it is bound to a login |
 
 mod app_data;
+mod connection;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -19,10 +20,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Script};
 use serde_json::{Value, json};
 
+use self::connection::{Ask, Connection, RECONNECT_PAUSE};
 use super::codec::{Codec, Kind, StorageKey, millis, name_of};
 use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
@@ -34,10 +35,6 @@ use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::record::{Registration, SessionRecord, Version};
 
-/// The bound on one operation.
-const TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before the connection for notices is opened again.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// The store forgets a session by itself this long after it expired, should no replica run to remove it.
 const SLACK: Duration = Duration::from_secs(60 * 60);
 /// So many expired sessions are removed at a time.
@@ -56,8 +53,7 @@ pub struct RedisRegistry {
 }
 
 struct Shared {
-    client: Client,
-    connection: ConnectionManager,
+    connection: Connection,
     prefix: String,
     codec: Codec,
     scripts: Scripts,
@@ -95,7 +91,9 @@ impl Scripts {
 type Answer = Vec<Vec<u8>>;
 
 impl RedisRegistry {
-    /// The registry at `url`: `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS.
+    /// The registry at `url`: `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS, with the
+    /// server's certificate verified by the system's roots. Of a cluster any node will do: all keys of a registry are in
+    /// one slot, and the node that has it is found.
     ///
     /// The store need not be up: operations fail until it is, and requests that need it get 503.
     ///
@@ -125,14 +123,12 @@ impl RedisRegistry {
         // The URL may hold a password, so it is not repeated.
         let error = |_| ConfigError::new("store_url", "not a URL of Redis", "redis://host:port/0 or rediss://…");
         let client = Client::open(url).map_err(error)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT))
-            .set_max_delay(RECONNECT_PAUSE)
-            .set_number_of_retries(1);
-        let connection = client.get_connection_manager_lazy(config).map_err(error)?;
+        if url.starts_with("rediss:") {
+            // For those who have not chosen one: rustls panics where it finds several.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
+        let connection = Connection::new(client).map_err(error)?;
         let shared = Arc::new(Shared {
-            client,
             connection,
             prefix: format!("{{{prefix}}}"),
             codec: Codec::new(keys.into_iter().collect()),
@@ -174,9 +170,7 @@ impl RedisRegistry {
         for argument in arguments {
             invocation.arg(*argument);
         }
-        let mut connection = self.shared.connection.clone();
-        let answer = tokio::time::timeout(TIMEOUT, invocation.invoke_async(&mut connection)).await;
-        answer.map_err(|_| RegistryError::new("Redis did not answer in time"))?.map_err(failed)
+        self.shared.connection.ask(Ask::Script(invocation)).await
     }
 
     fn header(&self, record: &SessionRecord, version: Version) -> String {
@@ -214,10 +208,6 @@ impl RedisRegistry {
         });
         pairs.collect()
     }
-}
-
-fn failed(error: redis::RedisError) -> RegistryError {
-    RegistryError::with_source("Redis failed", error)
 }
 
 fn unexpected() -> RegistryError {
@@ -265,11 +255,9 @@ impl SessionRegistry for RedisRegistry {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
-        let mut connection = self.shared.connection.clone();
         let mut command = redis::cmd("GET");
         command.arg(self.session(key));
-        let value = tokio::time::timeout(TIMEOUT, command.query_async::<Option<Vec<u8>>>(&mut connection)).await;
-        let value = value.map_err(|_| RegistryError::new("Redis did not answer in time"))?.map_err(failed)?;
+        let value: Option<Vec<u8>> = self.shared.connection.ask(Ask::Command(command)).await?;
         let Some(value) = value else { return Ok(Loaded::Unknown) };
         if let Some(reason) = value.strip_prefix(b"E") {
             return Ok(reason_named(reason).map_or(Loaded::Unknown, Loaded::Ended));
@@ -405,7 +393,7 @@ impl Shared {
 async fn listen(shared: Weak<Shared>) {
     loop {
         let Some((client, channel)) =
-            shared.upgrade().map(|shared| (shared.client.clone(), format!("{}:ends", shared.prefix)))
+            shared.upgrade().map(|shared| (shared.connection.home().clone(), format!("{}:ends", shared.prefix)))
         else {
             return;
         };

@@ -1,0 +1,218 @@
+//! Three replicas of `web_app` on one store, behind a round-robin balancer, against the embedded provider.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
+use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt, SignIn, TestClient, TestProvider};
+
+use crate::process::{Process, address, web_app};
+use crate::servers::Store;
+use crate::until;
+use crate::visitor::Visitor;
+
+const COOKIE_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMw==";
+/// A replica that was killed holds up the others for no longer than its lease, and a look.
+const LEASE: Duration = Duration::from_secs(6);
+
+struct World {
+    provider: TestProvider,
+    replicas: Vec<Process>,
+    visitor: Visitor,
+    /// Of the balancer.
+    url: String,
+    _store: Store,
+}
+
+/// Passes each connection to the next replica that lives.
+async fn balance(listener: TcpListener, replicas: Vec<String>) {
+    for next in 0.. {
+        let Ok((mut visitor, _)) = listener.accept().await else { return };
+        let mut replicas = replicas.clone();
+        let first = next % replicas.len();
+        replicas.rotate_left(first);
+        tokio::spawn(async move {
+            for replica in replicas {
+                if let Ok(mut replica) = TcpStream::connect(replica).await {
+                    return tokio::io::copy_bidirectional(&mut visitor, &mut replica).await.map(drop);
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+impl World {
+    async fn start(store: Store, lifetime: Duration, signal_interval: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let provider = TestProvider::builder()
+            .sign_in(SignIn::Automatic("alice".to_owned()))
+            .session_lifetime(lifetime)
+            .access_token_lifetime(lifetime)
+            .client(TestClient::at("shop", "secret", &url))
+            .start()
+            .await
+            .unwrap();
+        let replicas: Vec<_> = (0..3)
+            .map(|_| {
+                Process::start(
+                    web_app()
+                        .env("PUBLIC_URL", &url)
+                        .env("OIDC_ISSUER", provider.issuer())
+                        .env("OIDC_CLIENT_ID", "shop")
+                        .env("OIDC_CLIENT_SECRET", "secret")
+                        .env("STORE_URL", store.url())
+                        .env("COOKIE_KEY", COOKIE_KEY)
+                        .env("OP_SESSION_LIFETIME", format!("{}s", lifetime.as_secs()))
+                        .env("ACCESS_TOKEN_LIFETIME", format!("{}s", signal_interval.as_secs())),
+                )
+            })
+            .collect();
+        let addresses = replicas.iter().map(|replica| address(replica).replace("http://", "")).collect();
+        tokio::spawn(balance(listener, addresses));
+        let world = Self { provider, replicas, visitor: Visitor::new(), url, _store: store };
+        for number in 0..3 {
+            let stranger = Visitor::new();
+            until("a replica is ready", async || stranger.get(&world.at(number, "/me")).await.status == 401).await;
+        }
+        world
+    }
+
+    /// The address of a path at one of the replicas.
+    fn at(&self, replica: usize, path: &str) -> String {
+        format!("{}{path}", address(&self.replicas[replica]))
+    }
+
+    async fn get(&self, path: &str) -> StatusCode {
+        self.visitor.get(&format!("{}{path}", self.url)).await.status
+    }
+
+    /// A request to one replica, with the cookies that the balanced application has set.
+    async fn get_at(&self, replica: usize, path: &str) -> StatusCode {
+        self.visitor.try_get_as(&self.url, &self.at(replica, path)).await.unwrap()
+    }
+
+    async fn sign_in(&self) {
+        let page = self.visitor.go(Method::GET, &format!("{}/me", self.url)).await;
+        assert_eq!((page.status, page.url.path()), (StatusCode::OK, "/me"), "{page:?}");
+    }
+
+    fn tokens(&self) -> u64 {
+        self.provider.requests(Endpoint::Token)
+    }
+}
+
+/// The demonstration's story.
+async fn p1_to_p5_sessions_live_as_long_as_the_providers(store: Store) {
+    const T: Duration = Duration::from_secs(6);
+    const G: Duration = Duration::from_secs(2);
+    let world = World::start(store, T, G).await;
+    world.sign_in().await;
+    let before = world.tokens();
+    let begin = Instant::now();
+    while begin.elapsed() < T * 2 {
+        assert_eq!(world.get("/me").await, StatusCode::OK);
+        sleep(G / 10).await;
+    }
+    let refreshes = world.tokens() - before;
+    assert!((4..=6).contains(&refreshes), "{refreshes} refreshes for {:?}", T * 2);
+    assert_eq!(world.provider.sessions().len(), 1);
+
+    // Nothing but polling: the provider's session runs out, and its logout token reaches all replicas.
+    let quiet = Instant::now();
+    while world.get("/poll").await == StatusCode::OK {
+        assert!(quiet.elapsed() < T * 2, "polling keeps nobody signed in");
+        sleep(G / 10).await;
+    }
+    assert!(quiet.elapsed() + G + Duration::from_secs(1) > T, "after {:?}", quiet.elapsed());
+    until("the provider tells the application", async || !world.provider.logouts().is_empty()).await;
+    for replica in 0..3 {
+        assert_eq!(world.get_at(replica, "/me").await, StatusCode::UNAUTHORIZED);
+    }
+    // The same without a logout token: the next click is refused by the refresh.
+    world.provider.set_expired_sessions(ExpiredSessions::StaySilent);
+    world.sign_in().await;
+    until("the session runs out", async || world.provider.sessions().is_empty()).await;
+    for replica in 0..3 {
+        assert_eq!(world.get_at(replica, "/me").await, StatusCode::UNAUTHORIZED);
+    }
+}
+
+async fn p2_p3_replicas_share_one_refresh_though_one_is_killed(store: Store) {
+    const T: Duration = Duration::from_secs(120);
+    const G: Duration = Duration::from_secs(2);
+    let mut world = World::start(store, T, G).await;
+    world.sign_in().await;
+
+    // 3 × 200 requests on one session whose signal is due: one token request, nobody logged out.
+    sleep(G).await;
+    let before = world.tokens();
+    let answers = join_all((0..600).map(|number| world.get_at(number % 3, "/me"))).await;
+    assert!(answers.iter().all(|status| *status == StatusCode::OK), "{answers:?}");
+    assert_eq!(world.tokens(), before + 1);
+
+    // The holder dies before the provider has seen the request: another one refreshes.
+    sleep(G).await;
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Request);
+    let (visitor, url, replica) = (world.visitor.clone(), world.url.clone(), world.at(0, "/me"));
+    let dying = tokio::spawn(async move { visitor.try_get_as(&url, &replica).await });
+    gate.arrived().await;
+    world.replicas[0].kill();
+    assert!(dying.await.unwrap().is_err());
+    gate.open();
+    let begin = Instant::now();
+    assert_eq!(world.get_at(1, "/me").await, StatusCode::OK);
+    assert!(begin.elapsed() < LEASE, "after {:?}", begin.elapsed());
+
+    // The holder dies after its tokens were stored: the others use them.
+    sleep(G).await;
+    assert_eq!(world.get_at(1, "/me").await, StatusCode::OK);
+    world.replicas[1].kill();
+    let before = world.tokens();
+    assert_eq!(world.get_at(2, "/me").await, StatusCode::OK);
+    assert_eq!(world.tokens(), before, "the session was fresh");
+}
+
+async fn p2_a_holder_killed_with_the_answer_in_its_hands_costs_one_login(store: Store) {
+    const T: Duration = Duration::from_secs(120);
+    const G: Duration = Duration::from_secs(2);
+    let mut world = World::start(store, T, G).await;
+    world.sign_in().await;
+    sleep(G).await;
+    // The provider has rotated the token, and nobody alive knows the new one.
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let (visitor, url, replica) = (world.visitor.clone(), world.url.clone(), world.at(0, "/me"));
+    let dying = tokio::spawn(async move { visitor.try_get_as(&url, &replica).await });
+    gate.arrived().await;
+    world.replicas[0].kill();
+    assert!(dying.await.unwrap().is_err());
+    gate.open();
+    let begin = Instant::now();
+    assert_eq!(world.get_at(1, "/me").await, StatusCode::UNAUTHORIZED, "reuse of a refresh token ends the session");
+    assert!(begin.elapsed() < LEASE, "after {:?}", begin.elapsed());
+    // One login, then all is well.
+    world.sign_in().await;
+    for replica in [1, 2] {
+        assert_eq!(world.get_at(replica, "/me").await, StatusCode::OK);
+    }
+}
+
+macro_rules! over_each_store {
+    ($($test:ident)*) => {
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(super::Store::redis()).await })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(super::Store::postgres()).await })*
+        }
+    };
+}
+
+over_each_store! {
+    p1_to_p5_sessions_live_as_long_as_the_providers
+    p2_a_holder_killed_with_the_answer_in_its_hands_costs_one_login
+    p2_p3_replicas_share_one_refresh_though_one_is_killed
+}
