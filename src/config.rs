@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
-use crate::api::Apis;
+use crate::api::{Api, Apis};
 use crate::clock::{Clock, SystemClock};
 use crate::cookie::Cookies;
 use crate::manager::start::UserInfo;
@@ -126,7 +126,7 @@ pub struct RelyingPartyBuilder {
     listeners: Vec<Listener>,
     user_info: UserInfo,
     logout_tokens: LogoutTokenPolicy,
-    apis: Vec<String>,
+    apis: Vec<Api>,
 }
 
 impl RelyingPartyBuilder {
@@ -219,10 +219,10 @@ impl RelyingPartyBuilder {
         self
     }
 
-    /// The base URL of an API that is called with the sessions' access tokens. Others never see a token and cannot end
-    /// a session. May be given several times.
-    pub fn api(mut self, base_url: impl Into<String>) -> Self {
-        self.apis.push(base_url.into());
+    /// An API that is called with the sessions' access tokens, by its base URL or with more to say as [`Api`]. Others
+    /// never see a token and cannot end a session. May be given several times.
+    pub fn api(mut self, api: impl Into<Api>) -> Self {
+        self.apis.push(api.into());
         self
     }
 
@@ -262,7 +262,7 @@ impl RelyingPartyBuilder {
                 "the secret that the provider gave this application",
             ));
         }
-        let apis = Apis::new(&self.apis)?;
+        let apis = Apis::new(&self.apis, self.clock.clone())?;
         let http = Http::new(self.provider_timeout)
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
         // Not longer than a share of G, so that short timeouts recover as fast as they are short.
@@ -276,6 +276,7 @@ impl RelyingPartyBuilder {
             post_logout_redirect_uri: join(&origin, "/"),
             scopes: self.scopes,
             signing_alg: self.signing_alg,
+            resources: self.apis.iter().filter_map(|api| api.audience()?.resource.clone()).collect(),
         };
         let provider = Provider::new(client, http, self.clock.clone(), longest_pause);
         let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));

@@ -159,6 +159,7 @@ mod tests {
 
     fn transaction(started_at: SystemTime) -> LoginTransaction {
         LoginTransaction {
+            authentication: crate::protocol::authorization::Authentication::default(),
             state: random_text(),
             nonce: random_text(),
             pkce_verifier: random_text(),

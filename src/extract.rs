@@ -117,7 +117,7 @@ impl OidcSession {
         match self.request.manager().admit(self.record.key(), RequestKind::UserActivity).await {
             Admission::Admitted(_) => Ok(()),
             Admission::Ended(reason) => Err(SessionOver::Ended(reason)),
-            Admission::Refused | Admission::Unknown => Err(SessionOver::Unknown),
+            Admission::Refused | Admission::SilentLogin | Admission::Unknown => Err(SessionOver::Unknown),
             Admission::Unavailable(_) => Err(SessionOver::Unavailable),
         }
     }
@@ -195,6 +195,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for OidcSession {
             Err((Admission::Unavailable(RetryAfter(pause)), _)) => {
                 Err(SessionRejection::unavailable(RetryAfter(pause)))
             }
+            // Somebody is there, and a public page that greets them is worth the detour.
+            Err((Admission::SilentLogin, request)) => Err(reject(parts, &Admission::SilentLogin, &request)),
             Err(_) => Ok(None),
         }
     }

@@ -17,7 +17,9 @@ use crate::app_data;
 use crate::cookie::Presented;
 use crate::relying_party::RelyingParty;
 use crate::request_session::{CookieState, RequestSession};
+use crate::respond::is_navigation;
 use crate::session::id::SessionKey;
+use crate::session::policy::RequestKind;
 use crate::stream::cut_when_over;
 use crate::upgrade::Bridge;
 
@@ -105,6 +107,9 @@ fn request_session(rp: &RelyingParty, parts: &http::request::Parts) -> RequestSe
         Presented::Malformed => (None, CookieState::Present),
         Presented::Nothing => (None, CookieState::Absent),
     };
-    let kind = rp.manager().policy().classify(parts);
+    let kind = match rp.manager().policy().classify(parts) {
+        RequestKind::UserActivity if is_navigation(&parts.method, &parts.headers) => RequestKind::Navigation,
+        kind => kind,
+    };
     RequestSession::new(rp.manager().clone(), key, cookie, parts.uri.path_and_query().cloned(), kind)
 }

@@ -68,7 +68,12 @@ mod stream;
 pub mod test_provider;
 mod upgrade;
 
-pub use api::client::{ApiError, SessionClient};
+pub use api::client::SessionClient;
+pub use api::error::ApiError;
+pub use api::layer::{SessionClientLayer, SessionClientService};
+pub use api::request::SessionRequest;
+pub use api::response::ApiResponse;
+pub use api::{Api, Unexplained};
 pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{ClientCredentials, ConfigError, CookieKey, RelyingPartyBuilder};
 pub use extract::{OidcSession, SessionOver};

@@ -18,6 +18,8 @@ const ACTIVITY: u8 = 0;
 const PASSIVE: u8 = 1;
 /// One of the crate's own routes, which deal with the session themselves.
 const OWN_ROUTE: u8 = 2;
+/// Activity that a browser shows as a page.
+const NAVIGATION: u8 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) struct RequestSession {
@@ -53,6 +55,7 @@ impl RequestSession {
         kind: RequestKind,
     ) -> Self {
         let mode = match kind {
+            RequestKind::Navigation => NAVIGATION,
             RequestKind::UserActivity => ACTIVITY,
             RequestKind::Passive => PASSIVE,
         };
@@ -85,7 +88,9 @@ impl RequestSession {
 
     /// Marks the request passive; too late if the session was admitted already.
     pub(crate) fn mark_passive(&self) {
-        if self.state.mode.swap(PASSIVE, Ordering::Relaxed) == ACTIVITY && self.state.admission.initialized() {
+        if matches!(self.state.mode.swap(PASSIVE, Ordering::Relaxed), ACTIVITY | NAVIGATION)
+            && self.state.admission.initialized()
+        {
             tracing::error!(
                 "passive() stands inside require_session(): the request has counted as activity. \
                  Put .layer(rp.passive()) after .route_layer(rp.require_session())"
@@ -100,6 +105,7 @@ impl RequestSession {
     pub(crate) fn kind(&self) -> RequestKind {
         match self.state.mode.load(Ordering::Relaxed) {
             ACTIVITY => RequestKind::UserActivity,
+            NAVIGATION => RequestKind::Navigation,
             _ => RequestKind::Passive,
         }
     }
@@ -122,7 +128,13 @@ impl RequestSession {
 
     /// Lets the request count as activity although nobody asked for its session.
     pub(crate) async fn count(&self) {
-        if self.state.key.is_some() && self.state.mode.load(Ordering::Relaxed) == ACTIVITY {
+        match self.state.mode.load(Ordering::Relaxed) {
+            // Its response is there: it cannot be sent elsewhere any more.
+            NAVIGATION => self.state.mode.store(ACTIVITY, Ordering::Relaxed),
+            ACTIVITY => {}
+            _ => return,
+        }
+        if self.state.key.is_some() {
             self.admit_unused().await;
         }
     }

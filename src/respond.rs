@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::manager::{Admission, RetryAfter};
+use crate::protocol::authorization::Authentication;
 use crate::session::event::EndReason;
 
 /// What a query value must not hold as it is; slashes may stay, which keeps `return_to` readable.
@@ -30,6 +31,7 @@ enum Kind {
     NoLayer,
     SignIn { location: String },
     Unauthorized { reason: Option<EndReason> },
+    Unconfirmed,
     Unavailable { retry_after: RetryAfter },
 }
 
@@ -47,7 +49,10 @@ impl SessionRejection {
         match admission {
             Admission::Admitted(_) => None,
             Admission::Ended(reason) => Some(Self::sign_in(visitor, Some(*reason))),
-            Admission::Refused => Some(Self { kind: Kind::Unauthorized { reason: None } }),
+            Admission::Refused => Some(Self { kind: Kind::Unconfirmed }),
+            Admission::SilentLogin => {
+                Some(Self { kind: Kind::SignIn { location: login_url(visitor.path, &Authentication::silent()) } })
+            }
             Admission::Unavailable(retry_after) => Some(Self::unavailable(*retry_after)),
             Admission::Unknown => Some(Self::sign_in(visitor, None)),
         }
@@ -57,9 +62,7 @@ impl SessionRejection {
         if !is_navigation(visitor.method, visitor.headers) {
             return Self { kind: Kind::Unauthorized { reason } };
         }
-        let path = visitor.path.map_or("/", PathAndQuery::as_str);
-        let location = format!("/auth/login?return_to={}", utf8_percent_encode(path, QUERY_VALUE));
-        Self { kind: Kind::SignIn { location } }
+        Self { kind: Kind::SignIn { location: login_url(visitor.path, &Authentication::default()) } }
     }
 
     pub(crate) fn cross_site() -> Self {
@@ -82,7 +85,7 @@ impl SessionRejection {
             Kind::CrossSite => StatusCode::FORBIDDEN,
             Kind::NoLayer => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::SignIn { .. } => StatusCode::SEE_OTHER,
-            Kind::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            Kind::Unauthorized { .. } | Kind::Unconfirmed => StatusCode::UNAUTHORIZED,
             Kind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -96,6 +99,11 @@ impl IntoResponse for SessionRejection {
             Kind::NoLayer => error(status, "misconfigured"),
             Kind::SignIn { location } => redirect(&location),
             Kind::Unauthorized { reason: None } => error(status, "not_authenticated"),
+            // The session may stand: a navigation of the user's makes it known, a request of a script cannot.
+            Kind::Unconfirmed => json(
+                status,
+                &serde_json::json!({"error": "not_confirmed", "login": login_url(None, &Authentication::default())}),
+            ),
             Kind::Unauthorized { reason: Some(reason) } => {
                 json(status, &serde_json::json!({"error": "session_ended", "reason": reason.as_str()}))
             }
@@ -104,6 +112,19 @@ impl IntoResponse for SessionRejection {
             }
         }
     }
+}
+
+/// The login, from which the browser comes back to `return_to`.
+pub(crate) fn login_url(return_to: Option<&PathAndQuery>, authentication: &Authentication) -> String {
+    let mut url = "/auth/login".to_owned();
+    let return_to = return_to.map(|path| ("return_to", path.as_str().to_owned()));
+    for (number, (name, value)) in return_to.into_iter().chain(authentication.parameters()).enumerate() {
+        url.push(if number == 0 { '?' } else { '&' });
+        url.push_str(name);
+        url.push('=');
+        url.extend(utf8_percent_encode(&value, QUERY_VALUE));
+    }
+    url
 }
 
 /// Adds `Retry-After`, in whole seconds and at least one.
@@ -158,7 +179,7 @@ pub(crate) fn no_store(mut response: Response) -> Response {
 }
 
 /// Whether a browser shows the answer to this request as a page.
-fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return false;
     }

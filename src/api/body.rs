@@ -10,7 +10,13 @@ const REPLAYABLE: usize = 64 * 1024;
 pub(super) enum Outgoing {
     Short(Bytes),
     /// Taken by the first attempt.
-    Streamed(Option<reqwest::Body>),
+    Streamed(Option<Body>),
+}
+
+/// The body of one attempt.
+pub(super) enum Attempt {
+    Short(Bytes),
+    Streamed(Body),
 }
 
 impl Outgoing {
@@ -22,8 +28,7 @@ impl Outgoing {
             let chunk = chunk?;
             if start.len() + chunk.len() > REPLAYABLE {
                 let start = [start.freeze(), chunk].map(Ok::<_, axum::Error>);
-                let body = reqwest::Body::wrap_stream(stream::iter(start).chain(chunks));
-                return Ok(Self::Streamed(Some(body)));
+                return Ok(Self::Streamed(Some(Body::from_stream(stream::iter(start).chain(chunks)))));
             }
             start.extend_from_slice(&chunk);
         }
@@ -31,10 +36,28 @@ impl Outgoing {
     }
 
     /// The body for one attempt; `None` if it was sent before and is gone.
-    pub(super) fn take(&mut self) -> Option<reqwest::Body> {
+    pub(super) fn take(&mut self) -> Option<Attempt> {
         match self {
-            Self::Short(bytes) => Some(bytes.clone().into()),
-            Self::Streamed(body) => body.take(),
+            Self::Short(bytes) => Some(Attempt::Short(bytes.clone())),
+            Self::Streamed(body) => body.take().map(Attempt::Streamed),
+        }
+    }
+}
+
+impl From<Attempt> for Body {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Short(bytes) => Self::from(bytes),
+            Attempt::Streamed(body) => body,
+        }
+    }
+}
+
+impl From<Attempt> for reqwest::Body {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Short(bytes) => Self::from(bytes),
+            Attempt::Streamed(body) => Self::wrap_stream(body.into_data_stream()),
         }
     }
 }

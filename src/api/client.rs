@@ -4,24 +4,31 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use url::Url;
 
-use super::API_TIMEOUT;
-use super::body::Outgoing;
+use super::body::{Attempt, Outgoing};
+use super::error::{ApiError, Caller, Kind};
+use super::guard::{Fault, Outcome};
+use super::layer::SessionClientLayer;
+use super::request::SessionRequest;
+use super::{API_TIMEOUT, Listed, Unexplained};
 use crate::extract::OidcSession;
 use crate::manager::signal::Signalled;
 use crate::manager::{Admission, RetryAfter};
+use crate::protocol::authorization::Authentication;
 use crate::protocol::challenge::{self, ApiVerdict};
 use crate::registry::Loaded;
 use crate::relying_party::RelyingParty;
-use crate::respond::{SessionRejection, Visitor, error};
+use crate::respond::{SessionRejection, Visitor, is_navigation, login_url};
 use crate::session::event::EndReason;
-use crate::session::policy::RequestKind;
+use crate::session::policy::{RequestKind, SessionPolicy};
 use crate::session::record::{ActivitySignal, SessionRecord};
+use crate::session::step_up;
 
 /// Calls APIs on behalf of the session of a request.
 ///
@@ -29,87 +36,62 @@ use crate::session::record::{ActivitySignal, SessionRecord};
 /// 2. The access token is refreshed first if its time is over, through the session's single flight.
 /// 3. A 401 that is about the token makes it refresh once and send again once, if the body is at most 64 KiB.
 /// 4. A second 401, or one with no refresh token to use, ends the session
-///    ([`AccessTokenRejected`](EndReason::AccessTokenRejected)). Other answers never do, whatever they are.
-/// 5. A passive request does not refresh: it gets 401 where that would be needed, and the session stands.
+///    ([`AccessTokenRejected`](EndReason::AccessTokenRejected)). Other answers never do, whatever they are; and where an
+///    API rejects tokens less than a minute old of three or more sessions within a minute, and of more than it accepts,
+///    the fault is taken to be its own: that is reported, answered with 502, and ends nothing.
+/// 5. An API that wants the user to authenticate again ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)) causes a
+///    login with the `acr_values` and `max_age` it asks for, from which the browser comes back to the same page.
+/// 6. A passive request does not refresh: it gets 401 where that would be needed, and the session stands.
 ///
 /// ```
-/// use axum::body::Body;
-/// use http::Request;
 /// use tower_oidc_session::{ApiError, SessionClient};
 ///
-/// async fn orders(api: SessionClient) -> Result<http::Response<Body>, ApiError> {
-///     api.send(Request::get("https://api.example/orders").body(Body::empty()).map_err(ApiError::from)?).await
+/// async fn orders(api: SessionClient) -> Result<String, ApiError> {
+///     api.get("https://api.example/orders").query([("state", "open")]).send().await?.text().await
 /// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct SessionClient {
     session: OidcSession,
     rp: RelyingParty,
-    caller: Caller,
+    asker: Asker,
 }
 
 /// Whom a failure is answered to.
 #[derive(Clone, Debug)]
-struct Caller {
+struct Asker {
     method: Method,
     headers: HeaderMap,
 }
 
-/// Why an API could not be called. As a response it is what the contract of the layer says: 401 or a redirect to the
-/// login where the session is over, 503 where it cannot be told, 502 and 504 for the API's own failures.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{kind}")]
-pub struct ApiError {
-    kind: Kind,
+/// What carries a request to an API.
+pub(super) trait Transport: Send {
+    fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, Kind>>;
 }
 
-#[derive(Clone, Debug, thiserror::Error)]
-enum Kind {
-    #[error("the request is not valid: {0}")]
-    Invalid(String),
-    #[error("{0} is not listed as an API of the sessions")]
-    NotListed(String),
-    #[error("the body was too long to be sent again with a new token")]
-    NotReplayed,
-    #[error("the path leads out of the API's base URL")]
-    Path,
-    #[error("the session does not admit the call")]
-    Rejected(SessionRejection),
-    #[error("the API did not answer in time")]
-    Timeout,
-    #[error("the API could not be reached: {0}")]
-    Unreachable(String),
-}
+/// The crate's own client.
+struct Reqwest(reqwest::Client);
 
-impl From<Kind> for ApiError {
-    fn from(kind: Kind) -> Self {
-        Self { kind }
-    }
-}
-
-impl From<http::Error> for ApiError {
-    fn from(error: http::Error) -> Self {
-        Kind::Invalid(error.to_string()).into()
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        match self.kind {
-            Kind::Rejected(rejection) => rejection.into_response(),
-            Kind::NotReplayed => SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response(),
-            Kind::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
-            Kind::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
-            Kind::Unreachable(_) => {
-                tracing::warn!(error = %self.kind, "an API call failed");
-                error(StatusCode::BAD_GATEWAY, "api_unreachable")
+impl Transport for Reqwest {
+    fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, Kind>> {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let request = reqwest::Request::try_from(Request::from_parts(parts, reqwest::Body::from(body)));
+            let request = request.map_err(|error| Kind::Invalid(error.without_url().to_string()))?;
+            match tokio::time::timeout(API_TIMEOUT, client.execute(request)).await {
+                Ok(Ok(answer)) => Ok(http::Response::from(answer).map(Body::new)),
+                Ok(Err(error)) if error.is_timeout() => Err(Kind::Timeout),
+                Ok(Err(error)) => Err(Kind::Unreachable(error.without_url().to_string())),
+                Err(_) => Err(Kind::Timeout),
             }
-            Kind::Invalid(_) | Kind::NotListed(_) => {
-                tracing::error!(error = %self.kind, "an API call is wrong");
-                error(StatusCode::INTERNAL_SERVER_ERROR, "api_call_invalid")
-            }
-        }
+        })
     }
+}
+
+/// How far a call has come.
+enum Judged {
+    Answered(Response),
+    StepUp(Response, Authentication),
 }
 
 impl SessionClient {
@@ -119,34 +101,126 @@ impl SessionClient {
         &self.session
     }
 
+    /// Begins a `GET` request.
+    pub fn get(&self, url: impl AsRef<str>) -> SessionRequest {
+        self.request(Method::GET, url)
+    }
+
+    /// Begins a `POST` request.
+    pub fn post(&self, url: impl AsRef<str>) -> SessionRequest {
+        self.request(Method::POST, url)
+    }
+
+    /// Begins a `PUT` request.
+    pub fn put(&self, url: impl AsRef<str>) -> SessionRequest {
+        self.request(Method::PUT, url)
+    }
+
+    /// Begins a `PATCH` request.
+    pub fn patch(&self, url: impl AsRef<str>) -> SessionRequest {
+        self.request(Method::PATCH, url)
+    }
+
+    /// Begins a `DELETE` request.
+    pub fn delete(&self, url: impl AsRef<str>) -> SessionRequest {
+        self.request(Method::DELETE, url)
+    }
+
+    /// Begins a request.
+    pub fn request(&self, method: Method, url: impl AsRef<str>) -> SessionRequest {
+        SessionRequest::new(self.clone(), method, url.as_ref())
+    }
+
+    /// The same for another HTTP client: put the layer around any service that sends requests.
+    ///
+    /// ```
+    /// use axum::body::Body;
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_oidc_session::{ApiError, SessionClient};
+    ///
+    /// async fn orders(client: SessionClient) -> Result<Response<Body>, ApiError> {
+    ///     let http = service_fn(async |_: Request<Body>| Ok::<_, std::io::Error>(Response::new(Body::empty())));
+    ///     let request = Request::get("https://api.example/orders").body(Body::empty())?;
+    ///     client.layer().layer(http).oneshot(request).await
+    /// }
+    /// ```
+    #[must_use]
+    pub fn layer(&self) -> SessionClientLayer {
+        SessionClientLayer::new(self.clone())
+    }
+
     /// Sends a request with the session's access token. The answer's body is streamed.
     ///
     /// # Errors
-    /// If the API is not listed or out of reach, or the session is over or cannot be confirmed.
+    /// If the API is not listed or out of reach, or wants the user to authenticate again, or the session is over or
+    /// cannot be confirmed.
     ///
     /// # Cancel safety
     /// The call is dropped; a refresh that it caused is finished.
     pub async fn send(&self, request: Request<Body>) -> Result<Response, ApiError> {
+        self.send_by(&mut Reqwest(self.rp.apis().http().clone()), request).await
+    }
+
+    pub(super) async fn send_by(
+        &self,
+        transport: &mut impl Transport,
+        request: Request<Body>,
+    ) -> Result<Response, ApiError> {
+        match self.judged(transport, request).await? {
+            Judged::Answered(answer) => Ok(answer),
+            Judged::StepUp(_, authentication) => Err(self.step_up(&authentication)),
+        }
+    }
+
+    async fn judged(&self, transport: &mut impl Transport, request: Request<Body>) -> Result<Judged, ApiError> {
         let (parts, body) = request.into_parts();
         let url = Url::parse(&parts.uri.to_string()).map_err(|error| Kind::Invalid(error.to_string()))?;
-        if !self.rp.apis().is_listed(&url) {
+        let Some(api) = self.rp.apis().of(&url).cloned() else {
             return Err(Kind::NotListed(url.origin().ascii_serialization()).into());
-        }
+        };
         let mut body = Outgoing::read(body).await.map_err(|error| Kind::Invalid(error.to_string()))?;
-        let mut record = self.record_with_good_token().await?;
+        let mut record = self.record_with_good_token(&api).await?;
         let mut last_attempt = false;
         loop {
             let Some(body) = body.take() else { return Err(Kind::NotReplayed.into()) };
-            let answer = self.call(&parts, &url, body, &record).await?;
-            match challenge::judge(answer.status(), answer.headers()) {
-                ApiVerdict::Accepted | ApiVerdict::StepUp => return Ok(answer),
-                ApiVerdict::TokenRejected if last_attempt => return Err(self.token_rejected(&record).await),
-                ApiVerdict::TokenRejected => {
-                    record = self.after_rejection(&record).await?;
+            let answer = transport.call(with_token(&parts, &api, &record, self.policy())?, body).await?;
+            let verdict = match challenge::judge(answer.status(), answer.headers()) {
+                ApiVerdict::Unexplained if api.unexplained() == Unexplained::PassedBack => {
+                    return Ok(Judged::Answered(answer));
+                }
+                verdict => verdict,
+            };
+            match verdict {
+                ApiVerdict::Accepted => {
+                    self.note(&api, &record, Outcome::Accepted);
+                    return Ok(Judged::Answered(answer));
+                }
+                ApiVerdict::StepUp(authentication) => return Ok(Judged::StepUp(answer, authentication)),
+                ApiVerdict::TokenRejected | ApiVerdict::Unexplained if last_attempt => {
+                    return Err(self.token_rejected(&api, &record).await);
+                }
+                ApiVerdict::TokenRejected | ApiVerdict::Unexplained => {
+                    record = self.after_rejection(&api, &record).await?;
                     last_attempt = true;
                 }
             }
         }
+    }
+
+    /// The login that an API asks for, unless the user has just done what it asks for.
+    fn step_up(&self, authentication: &Authentication) -> ApiError {
+        let record = self.session.record();
+        let now = self.rp.manager().clock().now();
+        if step_up::is_hopeless(&record.login.authentication, record.login.started_at, authentication, now) {
+            return Kind::StepUpFailed.into();
+        }
+        let (caller, return_to) = if is_navigation(&self.asker.method, &self.asker.headers) {
+            (Caller::Navigation, self.session.request().path())
+        } else {
+            (Caller::Script, None)
+        };
+        Kind::StepUp { login: login_url(return_to, authentication), caller }.into()
     }
 
     /// Passes a request of the browser on, as a reverse proxy: its path and query (what [`Router::nest`](axum::Router)
@@ -164,56 +238,50 @@ impl SessionClient {
         *onward.method_mut() = parts.method;
         *onward.uri_mut() = below(base_url, &parts.uri)?.as_str().parse().map_err(http::Error::from)?;
         *onward.headers_mut() = end_to_end(parts.headers, &[COOKIE, AUTHORIZATION, HOST, CONTENT_LENGTH]);
-        let (mut parts, body) = self.send(onward).await?.into_parts();
+        let answer = match self.judged(&mut Reqwest(self.rp.apis().http().clone()), onward).await? {
+            Judged::Answered(answer) => answer,
+            Judged::StepUp(answer, _) if !is_navigation(&self.asker.method, &self.asker.headers) => answer,
+            Judged::StepUp(_, authentication) => return Err(self.step_up(&authentication)),
+        };
+        let (mut parts, body) = answer.into_parts();
         parts.headers = end_to_end(parts.headers, &[SET_COOKIE]);
         Ok(Response::from_parts(parts, body))
-    }
-
-    async fn call(
-        &self,
-        parts: &Parts,
-        url: &Url,
-        body: reqwest::Body,
-        record: &SessionRecord,
-    ) -> Result<Response, ApiError> {
-        let mut request = reqwest::Request::new(parts.method.clone(), url.clone());
-        *request.headers_mut() = parts.headers.clone();
-        *request.body_mut() = Some(body);
-        if let Some(token) = &record.tokens.access_token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.secret()))
-                .map_err(|_| Kind::Invalid("the access token is no header value".to_owned()))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        let answer = tokio::time::timeout(API_TIMEOUT, self.rp.apis().http().execute(request));
-        match answer.await {
-            Ok(Ok(answer)) => Ok(http::Response::from(answer).map(Body::new)),
-            Ok(Err(error)) if error.is_timeout() => Err(Kind::Timeout.into()),
-            Ok(Err(error)) => Err(Kind::Unreachable(error.without_url().to_string()).into()),
-            Err(_) => Err(Kind::Timeout.into()),
-        }
     }
 
     fn is_passive(&self) -> bool {
         self.session.request().kind() == RequestKind::Passive
     }
 
-    /// The record, with a token whose time is not over.
-    async fn record_with_good_token(&self) -> Result<Arc<SessionRecord>, ApiError> {
-        let record = self.session.record();
-        let (policy, now) = (self.rp.manager().policy(), self.rp.manager().clock().now());
-        let is_over = record.login.signal == ActivitySignal::Refresh && now >= record.token_deadline(policy);
-        if !is_over {
-            return Ok(record.clone());
-        }
-        self.refreshed(record).await
+    fn policy(&self) -> &SessionPolicy {
+        self.rp.manager().policy()
     }
 
-    async fn refreshed(&self, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
+    fn note(&self, api: &Listed, record: &SessionRecord, outcome: Outcome) -> Fault {
+        let obtained_at = match api.audience() {
+            None => Some(record.tokens.obtained_at),
+            Some(audience) => record.tokens.others.get(&audience.name()).map(|token| token.obtained_at),
+        };
+        obtained_at.map_or(Fault::Session, |at| self.rp.apis().note(api, record, at, outcome))
+    }
+
+    /// The record, with a token whose time is not over.
+    async fn record_with_good_token(&self, api: &Listed) -> Result<Arc<SessionRecord>, ApiError> {
+        let record = self.session.record();
+        let now = self.rp.manager().clock().now();
+        let is_good = match (record.access_token(api.audience(), self.policy()), record.login.signal) {
+            (Some((_, until)), ActivitySignal::Refresh) => now < until,
+            (None, ActivitySignal::Refresh) => false,
+            // What cannot be had anew is used for as long as it works; an API that needs none gets none.
+            _ => true,
+        };
+        if is_good { Ok(record.clone()) } else { self.refreshed(api, record).await }
+    }
+
+    async fn refreshed(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
         if self.is_passive() {
             return Err(self.rejected(&Admission::Refused));
         }
-        match self.rp.manager().signal(record).await {
+        match self.rp.manager().get_token(record, api.audience()).await {
             Signalled::Confirmed(record) => Ok(record),
             Signalled::Ended(reason) => {
                 self.session.request().mark_over();
@@ -224,15 +292,18 @@ impl SessionClient {
     }
 
     /// A record with another token than the one that an API refused.
-    async fn after_rejection(&self, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
+    async fn after_rejection(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
         let manager = self.rp.manager();
+        let token = |record: &SessionRecord| {
+            record.access_token(api.audience(), self.policy()).map(|(token, _)| token.secret().to_owned())
+        };
         match manager.look(record.key()).await {
             // Another request has replaced the token already.
-            Ok(Loaded::Live(newer)) if newer.tokens.access_token != record.tokens.access_token => Ok(newer),
+            Ok(Loaded::Live(newer)) if token(&newer) != token(record) => Ok(newer),
             Ok(Loaded::Live(current)) if current.login.signal == ActivitySignal::Refresh => {
-                self.refreshed(&current).await
+                self.refreshed(api, &current).await
             }
-            Ok(Loaded::Live(_)) => Err(self.token_rejected(record).await),
+            Ok(Loaded::Live(_)) => Err(self.token_rejected(api, record).await),
             Ok(Loaded::Ended(reason)) => {
                 self.session.request().mark_over();
                 Err(self.rejected(&Admission::Ended(reason)))
@@ -248,7 +319,13 @@ impl SessionClient {
         }
     }
 
-    async fn token_rejected(&self, record: &SessionRecord) -> ApiError {
+    async fn token_rejected(&self, api: &Listed, record: &SessionRecord) -> ApiError {
+        if self.note(api, record, Outcome::Rejected) == Fault::Api {
+            let api = api.base_url();
+            tracing::error!(api, "an API rejects the fresh tokens of many sessions: none is ended for it");
+            metrics::counter!("oidc_api_at_fault_total").increment(1);
+            return Kind::AtFault.into();
+        }
         let reason = EndReason::AccessTokenRejected;
         match self.rp.manager().end(record.key(), reason).await {
             Ok(()) => {
@@ -264,10 +341,22 @@ impl SessionClient {
 
     fn rejected(&self, admission: &Admission) -> ApiError {
         let visitor =
-            Visitor { method: &self.caller.method, headers: &self.caller.headers, path: self.session.request().path() };
+            Visitor { method: &self.asker.method, headers: &self.asker.headers, path: self.session.request().path() };
         let rejection = SessionRejection::of(admission, visitor);
         Kind::Rejected(rejection.unwrap_or_else(|| SessionRejection::sign_in(visitor, None))).into()
     }
+}
+
+/// The head of a request with the session's token for an API.
+fn with_token(parts: &Parts, api: &Listed, record: &SessionRecord, policy: &SessionPolicy) -> Result<Parts, Kind> {
+    let mut parts = parts.clone();
+    if let Some((token, _)) = record.access_token(api.audience(), policy) {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.secret()))
+            .map_err(|_| Kind::Invalid("the access token is no header value".to_owned()))?;
+        value.set_sensitive(true);
+        parts.headers.insert(AUTHORIZATION, value);
+    }
+    Ok(parts)
 }
 
 /// The URL of `uri`'s path and query below `base_url`, and nowhere else.
@@ -312,8 +401,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionClient {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, SessionRejection> {
         let rp = parts.extensions.get::<RelyingParty>().cloned().ok_or_else(SessionRejection::no_layer)?;
         let session = <OidcSession as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        let caller = Caller { method: parts.method.clone(), headers: parts.headers.clone() };
-        Ok(Self { session, rp, caller })
+        let asker = Asker { method: parts.method.clone(), headers: parts.headers.clone() };
+        Ok(Self { session, rp, asker })
     }
 }
 

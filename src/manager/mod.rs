@@ -12,12 +12,12 @@ use self::signal::{Flights, Signalled};
 use crate::clock::Clock;
 use crate::ends::{Ends, Notice};
 use crate::provider::Provider;
-use crate::registry::{Loaded, LogoutTarget, RegistryError, SessionRegistry};
+use crate::registry::{Committed, Loaded, LogoutTarget, RegistryError, SessionRegistry};
 use crate::session::decide::{Decision, decide, is_confirmed, next_deadline};
 use crate::session::event::{EndReason, SessionEvent, SessionInfo};
 use crate::session::id::SessionKey;
 use crate::session::policy::{RequestKind, SessionPolicy};
-use crate::session::record::SessionRecord;
+use crate::session::record::{ActivitySignal, SessionRecord};
 
 /// How often expired records are removed.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
@@ -57,6 +57,8 @@ pub(crate) enum Admission {
     Ended(EndReason),
     /// It may still stand, but only user activity may ask the provider.
     Refused,
+    /// The browser has to go through the provider first, without the user noticing.
+    SilentLogin,
     /// Nobody can tell at the moment.
     Unavailable(RetryAfter),
     /// There is none, or it ended so long ago that nobody knows why.
@@ -123,10 +125,27 @@ impl Manager {
             Decision::Proceed => Admission::Admitted(record),
             Decision::Refuse => Admission::Refused,
             Decision::Signal => self.admit_after_signal(record).await,
+            Decision::SilentLogin => self.begin_silent_login(record).await,
+            Decision::Wait(left) => Admission::Unavailable(RetryAfter(left)),
             Decision::End(reason) => match self.end(key, reason).await {
                 Ok(()) => Admission::Ended(reason),
                 Err(error) => unavailable(&error),
             },
+        }
+    }
+
+    /// Writes down that a silent login begins, so that there is one at a time.
+    async fn begin_silent_login(self: &Arc<Self>, record: Arc<SessionRecord>) -> Admission {
+        let now = self.clock.now();
+        let mut begun = SessionRecord::clone(&record);
+        begun.silent_login_at = Some(now);
+        match self.registry.commit(begun, now).await {
+            Ok(Committed::Committed(_)) => Admission::SilentLogin,
+            // Another request was faster.
+            Ok(Committed::Stale(record)) if is_confirmed(&record, &self.policy, now) => Admission::Admitted(record),
+            Ok(Committed::Stale(_)) => Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)),
+            Ok(Committed::Gone(reason)) => reason.map_or(Admission::Unknown, Admission::Ended),
+            Err(error) => unavailable(&error),
         }
     }
 
@@ -152,6 +171,10 @@ impl Manager {
         };
         if let Decision::End(_) = decide(&record, &self.policy, self.clock.now(), RequestKind::UserActivity) {
             return self.admit(key, RequestKind::UserActivity).await;
+        }
+        if record.login.signal == ActivitySignal::SilentLogin {
+            // A script cannot; it is told where to navigate to.
+            return Admission::Refused;
         }
         match self.signal(&record).await {
             Signalled::Confirmed(record) => Admission::Admitted(record),
@@ -179,6 +202,19 @@ impl Manager {
             Ok(())
         })
         .await
+    }
+
+    /// Ends a session whose silent login the provider refused; others are left alone, whoever made the link.
+    ///
+    /// # Cancel safety
+    /// As [`end`](Self::end).
+    pub(crate) async fn end_silently_refused(self: &Arc<Self>, key: &SessionKey) -> Result<(), RegistryError> {
+        match self.registry.load(key).await? {
+            Loaded::Live(record) if record.login.signal == ActivitySignal::SilentLogin => {
+                self.end(key, EndReason::LoginRequired).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends all sessions of a target and returns how many there were.
@@ -255,10 +291,10 @@ impl Manager {
             let now = self.clock.now();
             match self.registry.load(&key).await {
                 Ok(Loaded::Live(record)) => match decide(&record, &self.policy, now, RequestKind::Passive) {
-                    Decision::Proceed | Decision::Signal => {
+                    Decision::Proceed | Decision::Signal | Decision::SilentLogin => {
                         trusted_until = next_deadline(&record, &self.policy).min(now + LONGEST_TRUST);
                     }
-                    Decision::Refuse => return,
+                    Decision::Refuse | Decision::Wait(_) => return,
                     Decision::End(reason) => {
                         // Where the registry fails, the next request ends it.
                         let _ = self.end(&key, reason).await;

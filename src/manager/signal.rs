@@ -20,7 +20,7 @@ use crate::provider::{Sent, Unavailable, UserInfoVerdict, VerifyError};
 use crate::registry::{Claimed, Committed, Lease, LeaseHolder, Loaded, RegistryError};
 use crate::session::event::{EndReason, SessionEvent, SessionInfo};
 use crate::session::id::{SessionKey, fill_random};
-use crate::session::record::{ActivitySignal, SessionRecord, Tokens};
+use crate::session::record::{ActivitySignal, Audience, OtherToken, SessionRecord};
 
 /// How long a replica that died while it refreshed holds up the others; renewed while the refresh runs.
 const LEASE: Duration = Duration::from_secs(5);
@@ -43,9 +43,19 @@ pub(crate) enum Signalled {
 
 type Flight = Shared<BoxFuture<'static, Signalled>>;
 
+/// A session has one flight at a time: its refresh token can be used once.
+#[derive(Clone)]
+struct UnderWay {
+    audience: Option<Audience>,
+    flight: Flight,
+}
+
+/// A request waits for so many flights that it does not need, or finds overtaken, before its own.
+const MOST_FLIGHTS: usize = 4;
+
 /// The signals that are under way in this process, and the sessions whose last one failed.
 pub(super) struct Flights {
-    under_way: Mutex<HashMap<SessionKey, Flight>>,
+    under_way: Mutex<HashMap<SessionKey, UnderWay>>,
     pauses: Mutex<HashMap<SessionKey, Circuit>>,
     longest_pause: Duration,
 }
@@ -55,7 +65,7 @@ impl Flights {
         Self { under_way: Mutex::default(), pauses: Mutex::default(), longest_pause }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<SessionKey, Flight>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<SessionKey, UnderWay>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,29 +109,58 @@ impl Manager {
     /// # Cancel safety
     /// The signal is finished, and rotated tokens are stored, without the caller.
     pub(crate) async fn signal(self: &Arc<Self>, record: &Arc<SessionRecord>) -> Signalled {
-        let flight = {
-            let mut under_way = self.flights.under_way();
-            if let Some(flight) = under_way.get(record.key()) {
-                flight.clone()
-            } else {
-                if let Some(retry_after) = self.flights.pause(record.key(), self.clock.now()) {
-                    return Signalled::Unavailable(retry_after);
-                }
-                let flight = self.take_off(record.clone());
-                under_way.insert(*record.key(), flight.clone());
-                flight
-            }
-        };
-        // Longer than a lease and two calls takes only a registry that does not answer.
-        let patience = LEASE + self.provider.timeout() * 3;
-        tokio::time::timeout(patience, flight).await.unwrap_or(Signalled::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)))
+        self.get_token(record, None).await
     }
 
-    fn take_off(self: &Arc<Self>, record: Arc<SessionRecord>) -> Flight {
+    /// The same, for a new access token to `audience`; the record that comes back has it.
+    ///
+    /// # Cancel safety
+    /// As [`signal`](Self::signal).
+    pub(crate) async fn get_token(
+        self: &Arc<Self>,
+        record: &Arc<SessionRecord>,
+        audience: Option<&Audience>,
+    ) -> Signalled {
+        let token =
+            |record: &SessionRecord| record.access_token(audience, &self.policy).map(|(token, _)| token.clone());
+        let before = token(record);
+        let mut record = record.clone();
+        for _ in 0..MOST_FLIGHTS {
+            let flight = {
+                let mut under_way = self.flights.under_way();
+                if let Some(flight) = under_way.get(record.key()) {
+                    flight.clone()
+                } else {
+                    if let Some(retry_after) = self.flights.pause(record.key(), self.clock.now()) {
+                        return Signalled::Unavailable(retry_after);
+                    }
+                    let flight = self.take_off(record.clone(), audience.cloned());
+                    let flight = UnderWay { audience: audience.cloned(), flight };
+                    under_way.insert(*record.key(), flight.clone());
+                    flight
+                }
+            };
+            // Longer than a lease and two calls takes only a registry that does not answer.
+            let patience = LEASE + self.provider.timeout() * 3;
+            let Ok(signalled) = tokio::time::timeout(patience, flight.flight).await else { break };
+            match signalled {
+                // A flight for another audience, or one that another replica overtook, leaves this token as it was.
+                Signalled::Confirmed(newer)
+                    if token(&newer) == before && (audience.is_some() || flight.audience.is_some()) =>
+                {
+                    record = newer;
+                }
+                signalled => return signalled,
+            }
+        }
+        Signalled::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER))
+    }
+
+    fn take_off(self: &Arc<Self>, record: Arc<SessionRecord>, audience: Option<Audience>) -> Flight {
         let off_the_list = OffTheList { manager: self.clone(), key: *record.key() };
         let task = tokio::spawn(async move {
             let manager = off_the_list.manager.clone();
-            let signalled = manager.fly(record.clone()).await.unwrap_or_else(|error| {
+            let signalled = manager.fly(record.clone(), audience.as_ref()).await.unwrap_or_else(|error| {
                 tracing::error!(%error, session = ?record.key(), "a signal could not be sent");
                 Signalled::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER))
             });
@@ -133,7 +172,15 @@ impl Manager {
         async move { task.await.unwrap_or_else(crashed) }.boxed().shared()
     }
 
-    async fn fly(self: &Arc<Self>, record: Arc<SessionRecord>) -> Result<Signalled, RegistryError> {
+    async fn fly(
+        self: &Arc<Self>,
+        record: Arc<SessionRecord>,
+        audience: Option<&Audience>,
+    ) -> Result<Signalled, RegistryError> {
+        if record.login.signal == ActivitySignal::SilentLogin {
+            // Only a browser can.
+            return Ok(self.no_answer(None));
+        }
         if record.login.signal == ActivitySignal::None {
             let mut active = SessionRecord::clone(&record);
             active.last_signal = self.clock.now();
@@ -153,7 +200,9 @@ impl Manager {
         let signalled = {
             let call = std::pin::pin!(async {
                 match &record.tokens.refresh_token {
-                    Some(token) if record.login.signal == ActivitySignal::Refresh => self.refresh(&record, token).await,
+                    Some(token) if record.login.signal == ActivitySignal::Refresh => {
+                        self.refresh(&record, token, audience).await
+                    }
                     _ => self.ask_user_info(&record).await,
                 }
             });
@@ -196,14 +245,24 @@ impl Manager {
         self: &Arc<Self>,
         record: &Arc<SessionRecord>,
         token: &RefreshToken,
+        audience: Option<&Audience>,
     ) -> Result<Signalled, RegistryError> {
         let mut last_attempt = false;
         loop {
             let sent_at = self.clock.now();
-            let verdict = self.provider.refresh(token).await;
+            let verdict = self.provider.refresh(token, audience).await;
             count(&verdict);
             match verdict {
-                Ok(TokenVerdict::Granted(response)) => return self.store(record, response, sent_at).await,
+                Ok(TokenVerdict::Granted(response)) => {
+                    return self.store(record, response, audience, sent_at).await;
+                }
+                Ok(TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error))
+                    if audience.is_some() && matches!(error.as_str(), "invalid_target" | "invalid_scope") =>
+                {
+                    // RFC 8707 §2: about what was asked for, not about the session.
+                    tracing::error!(error = error.as_str(), ?audience, "the provider gives no token for an API");
+                    return Ok(self.no_answer(None));
+                }
                 Ok(TokenVerdict::Refused(error)) => return self.refused(record, &error).await,
                 Ok(TokenVerdict::Ambiguous(error)) if last_attempt => return self.refused(record, &error).await,
                 Ok(TokenVerdict::Ambiguous(error)) => {
@@ -284,6 +343,7 @@ impl Manager {
         self: &Arc<Self>,
         record: &Arc<SessionRecord>,
         response: TokenResponse,
+        audience: Option<&Audience>,
         sent_at: SystemTime,
     ) -> Result<Signalled, RegistryError> {
         let mut next = SessionRecord::clone(record);
@@ -303,12 +363,20 @@ impl Manager {
                 }
             }
         }
-        next.tokens = Tokens {
-            access_token: Some(response.access_token),
-            refresh_token: response.refresh_token.or(next.tokens.refresh_token),
-            id_token: response.id_token.unwrap_or(next.tokens.id_token),
-            expires_in: response.expires_in,
-        };
+        let (access_token, expires_in) = (response.access_token, response.expires_in);
+        let tokens = &mut next.tokens;
+        if let Some(audience) = audience {
+            let token = OtherToken { access_token, expires_in, obtained_at: sent_at };
+            tokens.others.insert(audience.name(), token);
+        } else {
+            tokens.access_token = Some(access_token);
+            tokens.expires_in = expires_in;
+            tokens.obtained_at = sent_at;
+        }
+        tokens.refresh_token = response.refresh_token.or(tokens.refresh_token.take());
+        if let Some(id_token) = response.id_token {
+            tokens.id_token = id_token;
+        }
         next.last_signal = sent_at;
         self.commit(next.with_expiry(&self.policy), rotated).await
     }

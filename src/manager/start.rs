@@ -1,5 +1,6 @@
 //! From an authorization code to a session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -7,15 +8,16 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::Manager;
-use crate::protocol::authorization::LoginTransaction;
+use crate::protocol::authorization::{LoginTransaction, Prompt};
 use crate::protocol::id_token::{AuthenticationRequest, IdToken};
 use crate::protocol::jwt::TokenError;
 use crate::protocol::names::IdTokenHint;
 use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
 use crate::provider::{Unavailable, UserInfoVerdict, VerifyError};
-use crate::registry::{Created, RegistryError};
+use crate::registry::{Committed, Created, Loaded, RegistryError};
 use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::{SessionId, SessionKey};
+use crate::session::policy::{KeptTokens, SilentLogin};
 use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
 
 /// What the userinfo endpoint is used for.
@@ -26,6 +28,15 @@ pub enum UserInfo {
     /// It is asked only as the activity signal of sessions without refresh token.
     #[default]
     Signal,
+}
+
+/// What came of a login.
+#[derive(Debug)]
+pub(crate) enum LoggedIn {
+    /// A new session.
+    Anew(SessionId, Arc<SessionRecord>),
+    /// The session that there was goes on.
+    Confirmed,
 }
 
 /// Why a login came to nothing.
@@ -57,7 +68,8 @@ impl From<VerifyError> for LoginError {
 }
 
 impl Manager {
-    /// Exchanges the code, validates the ID token and stores the session under a new id.
+    /// Exchanges the code, validates the ID token and stores the session under a new id; a silent login of the session
+    /// `previous` confirms that one instead.
     ///
     /// # Cancel safety
     /// Once the code is on its way, the login is finished without the caller.
@@ -66,20 +78,23 @@ impl Manager {
         code: String,
         transaction: LoginTransaction,
         user_info: UserInfo,
-    ) -> Result<(SessionId, Arc<SessionRecord>), LoginError> {
+        previous: Option<SessionKey>,
+    ) -> Result<LoggedIn, LoginError> {
         let manager = self.clone();
-        let login = tokio::spawn(async move { manager.log_in(code, transaction, user_info).await });
+        let login = tokio::spawn(async move { manager.log_in(code, transaction, user_info, previous).await });
         login.await.unwrap_or(Err(LoginError::Nonsense("the login panicked")))
     }
 
     async fn log_in(
         self: Arc<Self>,
         code: String,
-        transaction: LoginTransaction,
+        mut transaction: LoginTransaction,
         user_info: UserInfo,
-    ) -> Result<(SessionId, Arc<SessionRecord>), LoginError> {
+        previous: Option<SessionKey>,
+    ) -> Result<LoggedIn, LoginError> {
+        let verifier = std::mem::take(&mut transaction.pkce_verifier);
         let sent_at = self.clock.now();
-        let response = match self.provider.exchange_code(code, transaction.pkce_verifier).await? {
+        let response = match self.provider.exchange_code(code, verifier).await? {
             TokenVerdict::Granted(response) => response,
             TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error) => {
                 return Err(LoginError::CodeRefused(error));
@@ -94,9 +109,10 @@ impl Manager {
             }
         };
         let refresh_token = response.refresh_token.clone();
-        let started = self.store_login(response, &transaction.nonce, sent_at, user_info).await;
+        let started = self.store_login(response, &transaction, sent_at, user_info, previous).await;
         // Tokens that no session holds are good for nothing but theft.
-        if let (Err(_), Some(token)) = (&started, refresh_token) {
+        let is_held = matches!(&started, Ok(LoggedIn::Anew(_, record)) if record.tokens.refresh_token.is_some());
+        if let (false, Some(token)) = (is_held, refresh_token) {
             let manager = self.clone();
             tokio::spawn(async move { manager.provider.revoke(token).await });
         }
@@ -106,21 +122,28 @@ impl Manager {
     async fn store_login(
         &self,
         response: TokenResponse,
-        nonce: &str,
+        transaction: &LoginTransaction,
         sent_at: SystemTime,
         user_info: UserInfo,
-    ) -> Result<(SessionId, Arc<SessionRecord>), LoginError> {
+        previous: Option<SessionKey>,
+    ) -> Result<LoggedIn, LoginError> {
         let raw = response.id_token.clone().ok_or(LoginError::Nonsense("the token response has no ID token"))?;
         let verified = self.provider.verify(raw.secret()).await?;
-        let id_token = IdToken::of_login(verified, &self.provider.expected(), AuthenticationRequest { nonce })?;
+        let request = AuthenticationRequest { nonce: &transaction.nonce, max_age: transaction.authentication.max_age };
+        let id_token = IdToken::of_login(verified, &self.provider.expected(), request)?;
         id_token.check_access_token(&response.access_token, self.provider.client().signing_alg)?;
         self.report_lifetime(&response);
         let mut claims = id_token.claims.clone();
         if user_info == UserInfo::Claims {
             claims.extend(self.user_info_claims(&response, &id_token).await?);
         }
+        if let (Some(previous), Prompt::None) = (previous, transaction.authentication.prompt)
+            && let Some(confirmed) = self.confirm_silently(&previous, &raw, &id_token, sent_at).await?
+        {
+            return Ok(confirmed);
+        }
         let id = SessionId::random();
-        let record = Arc::new(self.new_record(&id, response, raw, id_token, claims, nonce, sent_at));
+        let record = Arc::new(self.new_record(&id, response, raw, id_token, claims, transaction, sent_at));
         match self.registry.create(SessionRecord::clone(&record), self.clock.now()).await? {
             Created::Created => {}
             Created::Covered => return Err(LoginError::LoggedOut),
@@ -130,7 +153,35 @@ impl Manager {
         tracing::info!(session = ?record.key(), "session started");
         metrics::counter!("oidc_sessions_started_total").increment(1);
         self.emit(&SessionEvent::Started(SessionInfo::of(&record)));
-        Ok((id, record))
+        Ok(LoggedIn::Anew(id, record))
+    }
+
+    /// Takes a silent login as the confirmation of the session that asked for it, if it is of the same user.
+    async fn confirm_silently(
+        &self,
+        key: &SessionKey,
+        raw: &IdTokenHint,
+        id_token: &IdToken,
+        sent_at: SystemTime,
+    ) -> Result<Option<LoggedIn>, LoginError> {
+        let Loaded::Live(record) = self.registry.load(key).await? else { return Ok(None) };
+        if record.login.signal != ActivitySignal::SilentLogin || *record.subject() != id_token.subject {
+            return Ok(None);
+        }
+        let mut next = SessionRecord::clone(&record);
+        next.last_signal = sent_at;
+        next.silent_login_at = None;
+        next.sid = id_token.sid.clone().or(next.sid);
+        next.session_expiry = id_token.session_expiry.or(next.session_expiry);
+        next.tokens.id_token = raw.clone();
+        match self.registry.commit(next.with_expiry(&self.policy), self.clock.now()).await? {
+            Committed::Committed(record) => {
+                self.emit(&SessionEvent::Refreshed(SessionInfo::of(&record)));
+                Ok(Some(LoggedIn::Confirmed))
+            }
+            Committed::Stale(_) => Ok(Some(LoggedIn::Confirmed)),
+            Committed::Gone(_) => Err(LoginError::LoggedOut),
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a record, used once")]
@@ -141,15 +192,17 @@ impl Manager {
         raw: IdTokenHint,
         id_token: IdToken,
         claims: Map<String, Value>,
-        nonce: &str,
+        transaction: &LoginTransaction,
         sent_at: SystemTime,
     ) -> SessionRecord {
         let client = self.provider.client();
         let has_user_info = self.provider.known_metadata().is_some_and(|m| m.userinfo_endpoint.is_some());
+        let keeps_tokens = self.policy.tokens == KeptTokens::All;
         let signal = match (&response.refresh_token, has_user_info) {
-            (Some(_), _) => ActivitySignal::Refresh,
-            (None, true) => ActivitySignal::UserInfo,
-            (None, false) => ActivitySignal::None,
+            (Some(_), _) if keeps_tokens => ActivitySignal::Refresh,
+            (None, true) if keeps_tokens => ActivitySignal::UserInfo,
+            _ if self.policy.silent_login == SilentLogin::WhenDue => ActivitySignal::SilentLogin,
+            _ => ActivitySignal::None,
         };
         // RFC 6749 §5.1: without scope in the answer what was asked for was granted.
         let has_offline = |scopes: &str| scopes.split(' ').any(|scope| scope == "offline_access");
@@ -160,13 +213,14 @@ impl Manager {
         let login = Login {
             registration: client.registration.clone(),
             subject: id_token.subject,
-            nonce: nonce.to_owned(),
+            nonce: transaction.nonce.clone(),
             issued_at: id_token.issued_at,
             auth_time: id_token.auth_time,
             started_at: sent_at,
             signal,
             claims,
             offline_access,
+            authentication: transaction.authentication.clone(),
         };
         let record = SessionRecord {
             key: SessionKey::of(id, &client.registration),
@@ -175,12 +229,15 @@ impl Manager {
             sid: id_token.sid,
             session_expiry: id_token.session_expiry,
             tokens: Tokens {
-                access_token: Some(response.access_token),
-                refresh_token: response.refresh_token,
+                access_token: Some(response.access_token).filter(|_| keeps_tokens),
+                refresh_token: response.refresh_token.filter(|_| keeps_tokens),
                 id_token: raw,
                 expires_in: response.expires_in,
+                obtained_at: sent_at,
+                others: BTreeMap::new(),
             },
             last_signal: sent_at,
+            silent_login_at: None,
             expires_at: sent_at,
         };
         record.with_expiry(&self.policy)

@@ -4,7 +4,7 @@
 //! [RFC 7636](https://www.rfc-editor.org/rfc/rfc7636) (PKCE),
 //! [RFC 9207](https://www.rfc-editor.org/rfc/rfc9207) (`iss`).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use url::{Url, form_urlencoded};
@@ -20,6 +20,59 @@ pub(crate) struct LoginTransaction {
     pub(crate) pkce_verifier: String,
     pub(crate) return_to: ReturnTo,
     pub(crate) started_at: SystemTime,
+    pub(crate) authentication: Authentication,
+}
+
+/// What an authorization request asks of the authentication
+/// ([Core §3.1.2.1](https://openid.net/specs/openid-connect-core-1_0.html#AuthRequest)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Authentication {
+    pub(crate) prompt: Prompt,
+    pub(crate) acr_values: Option<String>,
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// Whether the provider may show something to the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Prompt {
+    #[default]
+    AsNeeded,
+    None,
+}
+
+impl Authentication {
+    /// A login without the user's doing, which only a session at the provider makes possible.
+    pub(crate) fn silent() -> Self {
+        Self { prompt: Prompt::None, ..Self::default() }
+    }
+
+    /// Reads `prompt`, `acr_values` and `max_age` of a query; `None` if one of them is not right.
+    pub(crate) fn parse(query: &str) -> Option<Self> {
+        let one = |name| single(query, name).ok();
+        let prompt = match one("prompt")?.as_deref() {
+            None => Prompt::AsNeeded,
+            Some("none") => Prompt::None,
+            Some(_) => return None,
+        };
+        let acr_values = one("acr_values")?;
+        let is_harmless = |text: &String| text.len() <= 500 && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        if acr_values.as_ref().is_some_and(|text| !is_harmless(text)) {
+            return None;
+        }
+        let max_age = match one("max_age")? {
+            Some(text) => Some(Duration::from_secs(text.parse::<u32>().ok()?.into())),
+            None => None,
+        };
+        Some(Self { prompt, acr_values, max_age })
+    }
+
+    /// The parameters, for the authorization request and for links to the login.
+    pub(crate) fn parameters(&self) -> Vec<(&'static str, String)> {
+        let prompt = (self.prompt == Prompt::None).then(|| ("prompt", "none".to_owned()));
+        let acr_values = self.acr_values.clone().map(|text| ("acr_values", text));
+        let max_age = self.max_age.map(|age| ("max_age", age.as_secs().to_string()));
+        [prompt, acr_values, max_age].into_iter().flatten().collect()
+    }
 }
 
 impl std::fmt::Debug for LoginTransaction {

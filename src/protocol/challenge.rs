@@ -4,8 +4,12 @@
 //! [RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3),
 //! [RFC 9470 §3](https://www.rfc-editor.org/rfc/rfc9470#section-3).
 
+use std::time::Duration;
+
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
+
+use super::authorization::Authentication;
 
 /// One challenge of a `WWW-Authenticate` header. Schemes and parameter names are in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,14 +35,16 @@ impl Challenge {
 }
 
 /// What an API's answer says about the access token that was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ApiVerdict {
     /// Nothing: the answer goes to the caller as it is.
     Accepted,
     /// The token is not good (any more).
     TokenRejected,
-    /// The token is good, but the user has to authenticate again (RFC 9470).
-    StepUp,
+    /// The token is good, but the user has to authenticate like this (RFC 9470).
+    StepUp(Authentication),
+    /// A 401 that does not say why.
+    Unexplained,
 }
 
 /// Judges an API's answer by its status and challenges.
@@ -50,7 +56,8 @@ pub(crate) enum ApiVerdict {
 /// | 401 with `error="use_dpop_nonce"` | accepted: a matter between client and API |
 /// | 401 with challenges of foreign schemes only (Basic, Negotiate) | accepted |
 /// | 401 with `error="insufficient_scope"` | accepted: privileges, not the session |
-/// | any other 401, also without a challenge | token rejected |
+/// | any other 401 with a challenge about tokens and an `error` | token rejected |
+/// | 401 without a challenge, or without an `error` | unexplained: as the API is listed |
 pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
     if status != StatusCode::UNAUTHORIZED {
         return ApiVerdict::Accepted;
@@ -58,13 +65,18 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
     let challenges: Vec<Challenge> =
         headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok()).flat_map(parse).collect();
     if challenges.is_empty() {
-        return ApiVerdict::TokenRejected;
+        return ApiVerdict::Unexplained;
     }
     let Some(challenge) = challenges.iter().find(|c| c.is_about_the_token()) else { return ApiVerdict::Accepted };
     match challenge.parameter("error") {
-        Some("insufficient_user_authentication") => ApiVerdict::StepUp,
+        Some("insufficient_user_authentication") => ApiVerdict::StepUp(Authentication {
+            acr_values: challenge.parameter("acr_values").map(str::to_owned),
+            max_age: challenge.parameter("max_age").and_then(|age| age.parse().ok()).map(Duration::from_secs),
+            ..Authentication::default()
+        }),
         Some("use_dpop_nonce" | "insufficient_scope") => ApiVerdict::Accepted,
-        _ => ApiVerdict::TokenRejected,
+        Some(_) => ApiVerdict::TokenRejected,
+        None => ApiVerdict::Unexplained,
     }
 }
 
@@ -131,35 +143,41 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(status: u16, headers: &[&str], expected: ApiVerdict) {
+    fn check(status: u16, headers: &[&str], expected: &ApiVerdict) {
         let mut map = HeaderMap::new();
         for header in headers {
             map.append(WWW_AUTHENTICATE, HeaderValue::from_str(header).unwrap());
         }
-        assert_eq!(judge(StatusCode::from_u16(status).unwrap(), &map), expected, "{status} {headers:?}");
+        assert_eq!(judge(StatusCode::from_u16(status).unwrap(), &map), *expected, "{status} {headers:?}");
     }
 
     #[test]
     fn api_answers() {
-        use ApiVerdict::{Accepted, StepUp, TokenRejected};
-        check(401, &[], TokenRejected);
-        check(401, &["Bearer"], TokenRejected);
-        check(401, &[r#"Bearer error="invalid_token""#], TokenRejected);
-        check(401, &[r#"bEaReR realm="a, b=\"c\"", ERROR=invalid_token"#], TokenRejected);
-        check(401, &[r#"DPoP error="invalid_token", algs="ES256""#], TokenRejected);
-        check(401, &[r#"error="invalid_token", error_description="expired""#], TokenRejected);
-        check(401, &[r#"Basic realm="x", Bearer error="invalid_token""#], TokenRejected);
-        check(401, &["Negotiate abc==", r#"Bearer error="invalid_token""#], TokenRejected);
-        check(401, &[r#"Bearer error="insufficient_user_authentication", acr_values="gold", max_age="5""#], StepUp);
-        check(401, &[r#"DPoP error="use_dpop_nonce""#], Accepted);
-        check(401, &[r#"Bearer error="insufficient_scope""#], Accepted);
-        check(401, &[r#"Basic realm="x""#], Accepted);
-        check(401, &["Negotiate"], Accepted);
-        check(401, &[r#"Basic realm="Bearer error=\"invalid_token\"""#], Accepted);
+        use ApiVerdict::{Accepted, StepUp, TokenRejected, Unexplained};
+        let gold = StepUp(Authentication {
+            acr_values: Some("gold".to_owned()),
+            max_age: Some(Duration::from_secs(5)),
+            ..Authentication::default()
+        });
+        check(401, &[], &Unexplained);
+        check(401, &["Bearer"], &Unexplained);
+        check(401, &[r#"Bearer realm="x""#], &Unexplained);
+        check(401, &[r#"Bearer error="invalid_token""#], &TokenRejected);
+        check(401, &[r#"bEaReR realm="a, b=\"c\"", ERROR=invalid_token"#], &TokenRejected);
+        check(401, &[r#"DPoP error="invalid_token", algs="ES256""#], &TokenRejected);
+        check(401, &[r#"error="invalid_token", error_description="expired""#], &TokenRejected);
+        check(401, &[r#"Basic realm="x", Bearer error="invalid_token""#], &TokenRejected);
+        check(401, &["Negotiate abc==", r#"Bearer error="invalid_token""#], &TokenRejected);
+        check(401, &[r#"Bearer error="insufficient_user_authentication", acr_values="gold", max_age="5""#], &gold);
+        check(401, &[r#"DPoP error="use_dpop_nonce""#], &Accepted);
+        check(401, &[r#"Bearer error="insufficient_scope""#], &Accepted);
+        check(401, &[r#"Basic realm="x""#], &Accepted);
+        check(401, &["Negotiate"], &Accepted);
+        check(401, &[r#"Basic realm="Bearer error=\"invalid_token\"""#], &Accepted);
         for status in [200, 302, 400, 403, 404, 429, 500, 503] {
-            check(status, &[r#"Bearer error="invalid_token""#], Accepted);
+            check(status, &[r#"Bearer error="invalid_token""#], &Accepted);
         }
-        check(403, &[r#"Bearer error="insufficient_scope""#], Accepted);
+        check(403, &[r#"Bearer error="insufficient_scope""#], &Accepted);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [Core §12.2](https://openid.net/specs/openid-connect-core-1_0.html#RefreshTokenResponse) at a refresh.
 //! The signature has been checked before; these are the claims, in the order of the specification.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -29,6 +29,7 @@ pub(crate) struct IdToken {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AuthenticationRequest<'a> {
     pub(crate) nonce: &'a str,
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// What a session knows of the login that a refreshed ID token has to repeat.
@@ -48,9 +49,18 @@ impl IdToken {
     ) -> Result<Self, TokenError> {
         let token = Self::common(jwt, expected)?;
         match text(&token.claims, "nonce")? {
-            Some(nonce) if nonce == request.nonce => Ok(token),
-            Some(_) => Err(TokenError::Claim("nonce", "is not the one that was sent")),
-            None => Err(TokenError::Claim("nonce", "is missing")),
+            Some(nonce) if nonce == request.nonce => {}
+            Some(_) => return Err(TokenError::Claim("nonce", "is not the one that was sent")),
+            None => return Err(TokenError::Claim("nonce", "is missing")),
+        }
+        // Core §3.1.3.7, 13: where a maximum age was asked for, the answer has to bear it out.
+        match (request.max_age, token.auth_time) {
+            (None, _) => Ok(token),
+            (Some(_), None) => Err(TokenError::Claim("auth_time", "is missing")),
+            (Some(max_age), Some(auth_time)) if expected.now > auth_time + max_age + expected.tolerance => {
+                Err(TokenError::Claim("auth_time", "is longer ago than was asked for"))
+            }
+            (Some(_), Some(_)) => Ok(token),
         }
     }
 

@@ -30,7 +30,7 @@ use crate::protocol::jwt::{Expected, KeySet, SigningAlg, TokenError, UnverifiedJ
 use crate::protocol::metadata::{ClientAuthentication, ProviderMetadata};
 use crate::protocol::names::{AccessToken, ClientSecret, IdTokenHint, RefreshToken};
 use crate::protocol::token_response::{self, TokenVerdict};
-use crate::session::record::Registration;
+use crate::session::record::{Audience, Registration};
 
 /// How far the clocks of provider and application may be apart.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
@@ -44,6 +44,8 @@ pub(crate) struct ClientConfig {
     pub(crate) post_logout_redirect_uri: Url,
     pub(crate) scopes: Vec<String>,
     pub(crate) signing_alg: SigningAlg,
+    /// What access tokens are asked for besides the first (RFC 8707).
+    pub(crate) resources: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -272,6 +274,10 @@ impl Provider {
             .add_extra_param("nonce", transaction.nonce.clone())
             .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
             .url();
+        let mut url = url;
+        url.query_pairs_mut()
+            .extend_pairs(transaction.authentication.parameters())
+            .extend_pairs(self.client.resources.iter().map(|resource| ("resource", resource)));
         Ok(url)
     }
 
@@ -301,13 +307,23 @@ impl Provider {
         Ok(token_response::judge(answer.status, &answer.headers, &answer.body))
     }
 
-    /// Presents a refresh token, once.
-    pub(crate) async fn refresh(&self, token: &RefreshToken) -> Result<TokenVerdict, Unavailable> {
+    /// Presents a refresh token, once; for an access token to `audience`, if one is given.
+    pub(crate) async fn refresh(
+        &self,
+        token: &RefreshToken,
+        audience: Option<&Audience>,
+    ) -> Result<TokenVerdict, Unavailable> {
         let metadata = self.metadata().await?;
         self.enter()?;
         let client = self.token_client(&metadata);
         let token = oauth2::RefreshToken::new(token.secret().to_owned());
-        let request = client.exchange_refresh_token(&token);
+        let mut request = client.exchange_refresh_token(&token);
+        if let Some(audience) = audience {
+            request = request.add_scopes(audience.scopes.iter().cloned().map(Scope::new));
+            for (name, value) in audience.parameters() {
+                request = request.add_extra_param(name, value);
+            }
+        }
         let sender = self.sender();
         let verdict = answer_of(request.request_async(&sender).await)
             .map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body));
@@ -458,7 +474,8 @@ fn judge_user_info(answer: &Answer, subject: &str) -> UserInfoVerdict {
             Err(_) => UserInfoVerdict::Unavailable(Unavailable::not_sent("its userinfo answer cannot be read")),
         };
     }
-    if challenge::judge(answer.status, &answer.headers) == ApiVerdict::TokenRejected {
+    let verdict = challenge::judge(answer.status, &answer.headers);
+    if matches!(verdict, ApiVerdict::TokenRejected | ApiVerdict::Unexplained) {
         return UserInfoVerdict::Refused;
     }
     UserInfoVerdict::Unavailable(Unavailable {

@@ -8,17 +8,19 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::header::SET_COOKIE;
+use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
 use super::Claimed;
 use super::login::unavailable;
 use crate::app_data;
-use crate::manager::start::LoginError;
-use crate::protocol::authorization::{self, AuthorizationResponse, LoginTransaction};
+use crate::manager::start::{LoggedIn, LoginError};
+use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, LoginTransaction, Prompt, ReturnTo};
+use crate::protocol::token_response::ErrorCode;
 use crate::relying_party::RelyingParty;
-use crate::respond::{page, redirect};
+use crate::respond::{login_url, page, redirect};
 use crate::session::event::EndReason;
-use crate::session::id::{SessionId, SessionKey};
+use crate::session::id::SessionKey;
 
 pub(super) async fn callback(
     State(rp): State<RelyingParty>,
@@ -40,56 +42,97 @@ pub(super) async fn callback(
         return bad_request("This sign-in was finished before, took too long, or was begun in another browser.");
     };
     let return_to = transaction.return_to.clone();
-    let outcome = finish(&rp, query, transaction).await;
+    let outcome = finish(&rp, query, transaction, previous.key().copied()).await;
     let mut response = match outcome {
-        Ok((id, key)) => match app_data::bind(app_data::of(&extensions), &key).await {
-            Ok(()) => {
-                if let Some(previous) = previous.key() {
-                    // Where the registry fails, nobody has its cookie any more.
-                    if let Err(error) = rp.manager().end(previous, EndReason::SupersededByLogin).await {
-                        tracing::warn!(%error, "the session before this login could not be ended");
+        Ok(LoggedIn::Confirmed) => redirect(return_to.as_str()),
+        Ok(LoggedIn::Anew(id, record)) => {
+            let key = *record.key();
+            match app_data::bind(app_data::of(&extensions), &key).await {
+                Ok(()) => {
+                    if let Some(previous) = previous.key() {
+                        // Where the registry fails, nobody has its cookie any more.
+                        if let Err(error) = rp.manager().end(previous, EndReason::SupersededByLogin).await {
+                            tracing::warn!(%error, "the session before this login could not be ended");
+                        }
                     }
+                    let mut response = redirect(return_to.as_str());
+                    response.headers_mut().append(SET_COOKIE, rp.cookies().set_session(&id));
+                    response
                 }
-                let mut response = redirect(return_to.as_str());
-                response.headers_mut().append(SET_COOKIE, rp.cookies().set_session(&id));
-                response
+                Err(error) => {
+                    tracing::error!(%error, "application data could not be bound to the login");
+                    // Without its cookie the session is of no use to anyone.
+                    let _ = rp.manager().end(&key, EndReason::EndedByApplication).await;
+                    unavailable(None)
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "application data could not be bound to the login");
-                // Without its cookie the session is of no use to anyone.
-                let _ = rp.manager().end(&key, EndReason::EndedByApplication).await;
-                unavailable(None)
-            }
-        },
-        Err(response) => *response,
+        }
+        Err(NotLoggedIn(response)) => *response,
     };
     response.headers_mut().extend(rp.cookies().remove_login(&state).map(|cookie| (SET_COOKIE, cookie)));
     response
 }
 
-type Started = (SessionId, SessionKey);
+/// What the browser gets instead.
+struct NotLoggedIn(Box<Response>);
 
-async fn finish(rp: &RelyingParty, query: &str, transaction: LoginTransaction) -> Result<Started, Box<Response>> {
+impl From<Response> for NotLoggedIn {
+    fn from(response: Response) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+async fn finish(
+    rp: &RelyingParty,
+    query: &str,
+    transaction: LoginTransaction,
+    previous: Option<SessionKey>,
+) -> Result<LoggedIn, NotLoggedIn> {
     let manager = rp.manager();
     let metadata = match manager.provider().metadata().await {
         Ok(metadata) => metadata,
-        Err(error) => return Err(Box::new(unavailable(error.retry_after))),
+        Err(error) => return Err(unavailable(error.retry_after).into()),
     };
     let sends_issuer = metadata.authorization_response_iss_parameter_supported;
     let code = match AuthorizationResponse::parse(query, rp.registration().issuer(), sends_issuer) {
         Ok(AuthorizationResponse::Code(code)) => code,
+        Ok(AuthorizationResponse::Error(error)) if transaction.authentication.prompt == Prompt::None => {
+            return Err(silently_refused(rp, &error, &transaction.return_to, previous).await.into());
+        }
         Ok(AuthorizationResponse::Error(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a login");
-            return Err(Box::new(bad_request("The sign-in service did not sign you in.")));
+            return Err(bad_request("The sign-in service did not sign you in.").into());
         }
         Err(error) => {
             tracing::warn!(%error, "a login was refused");
-            return Err(Box::new(bad_request("The answer of the sign-in service is not valid.")));
+            return Err(bad_request("The answer of the sign-in service is not valid.").into());
         }
     };
-    match manager.start(code, transaction, rp.user_info()).await {
-        Ok((id, record)) => Ok((id, *record.key())),
-        Err(error) => Err(Box::new(failed(&error))),
+    manager.start(code, transaction, rp.user_info(), previous).await.map_err(|error| failed(&error).into())
+}
+
+/// A silent login that the provider did not grant.
+async fn silently_refused(
+    rp: &RelyingParty,
+    error: &ErrorCode,
+    return_to: &ReturnTo,
+    previous: Option<SessionKey>,
+) -> Response {
+    tracing::info!(error = error.as_str(), "the provider refused a silent login");
+    let path = PathAndQuery::try_from(return_to.as_str()).ok();
+    let visibly = || redirect(&login_url(path.as_ref(), &Authentication::default()));
+    match (error.as_str(), previous) {
+        ("login_required", Some(key)) => match rp.manager().end_silently_refused(&key).await {
+            Ok(()) => visibly(),
+            Err(error) => {
+                tracing::error!(%error, "a session that is over at the provider could not be ended");
+                unavailable(None)
+            }
+        },
+        // Core §3.1.2.6: the user has to do something.
+        ("login_required" | "interaction_required" | "consent_required" | "account_selection_required", _) => visibly(),
+        // Says nothing about the user: where the session stands, it goes on; the pause between attempts ends any loop.
+        _ => redirect(return_to.as_str()),
     }
 }
 

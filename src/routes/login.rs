@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use url::form_urlencoded;
 
 use crate::manager::RetryAfter;
-use crate::protocol::authorization::{LoginTransaction, ReturnTo};
+use crate::protocol::authorization::{Authentication, LoginTransaction, ReturnTo};
 use crate::relying_party::RelyingParty;
 use crate::respond::{page, redirect, with_retry_after};
 use crate::session::id::random_text;
@@ -20,8 +20,9 @@ pub(super) async fn login(State(rp): State<RelyingParty>, uri: Uri, headers: Hea
         (Some((_, path)), None) => ReturnTo::parse(&path, rp.public_url()),
         (Some(_), Some(_)) => None,
     };
-    let Some(return_to) = return_to else {
-        tracing::info!("a login was refused: return_to is not one path of this application");
+    let authentication = Authentication::parse(uri.query().unwrap_or_default());
+    let (Some(return_to), Some(authentication)) = (return_to, authentication) else {
+        tracing::info!("a login was refused: return_to is not one path of this application, or a parameter is wrong");
         return page(StatusCode::BAD_REQUEST, "Cannot sign in", "The link that brought you here is not valid.");
     };
     let transaction = LoginTransaction {
@@ -30,6 +31,7 @@ pub(super) async fn login(State(rp): State<RelyingParty>, uri: Uri, headers: Hea
         pkce_verifier: random_text(),
         return_to,
         started_at: rp.manager().clock().now(),
+        authentication,
     };
     match rp.manager().provider().authorization_url(&transaction).await {
         Ok(url) => {

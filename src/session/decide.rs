@@ -8,8 +8,16 @@
 //! | *G* ≤ *s* < *T* | Signal | Proceed |
 //! | *s* ≥ *T*, can signal | Signal: the provider decides | Refuse: end nothing, call nobody |
 //! | *s* ≥ *T*, cannot signal | End(IdleTimeout) | End(IdleTimeout) |
+//!
+//! A session that signals by silent logins can do so with navigations only:
+//!
+//! | | navigation | other activity | passive request |
+//! |---|---|---|---|
+//! | *s* < *G* | Proceed | Proceed | Proceed |
+//! | *G* ≤ *s* < *T* | SilentLogin, but Proceed within 30 s of the last attempt | Proceed | Proceed |
+//! | *s* ≥ *T* | SilentLogin, but Wait within 30 s of the last attempt | Refuse | Refuse |
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::event::EndReason;
 use super::policy::{RequestKind, SessionPolicy};
@@ -23,9 +31,16 @@ pub(crate) enum Decision {
     Proceed,
     /// Do not serve it, and leave the session as it is: only user activity may ask the provider.
     Refuse,
+    /// Send the browser through the provider first.
+    SilentLogin,
+    /// Do not serve it for so long: an attempt to ask the provider is under way.
+    Wait(Duration),
     /// Tell the provider first (a session that cannot: write the activity down).
     Signal,
 }
+
+/// A browser is sent through the provider at most once in this time.
+const SILENT_LOGIN_PAUSE: Duration = Duration::from_secs(30);
 
 /// What has to happen to a request of `kind` that carries the session of `record` and arrives at `now`.
 pub(crate) fn decide(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime, kind: RequestKind) -> Decision {
@@ -38,10 +53,20 @@ pub(crate) fn decide(record: &SessionRecord, policy: &SessionPolicy, now: System
     let confirmed = is_confirmed(record, policy, now);
     match (kind, record.login.signal) {
         (_, ActivitySignal::None) if !confirmed => Decision::End(EndReason::IdleTimeout),
+        (RequestKind::Navigation, ActivitySignal::SilentLogin) if now >= record.signal_deadline(policy) => {
+            let again_at = record.silent_login_at.map(|at| at + SILENT_LOGIN_PAUSE);
+            match again_at.and_then(|at| at.duration_since(now).ok()).filter(|left| !left.is_zero()) {
+                None => Decision::SilentLogin,
+                Some(_) if confirmed => Decision::Proceed,
+                Some(left) => Decision::Wait(left),
+            }
+        }
+        (_, ActivitySignal::SilentLogin) if confirmed => Decision::Proceed,
+        (_, ActivitySignal::SilentLogin) => Decision::Refuse,
         (RequestKind::Passive, _) if confirmed => Decision::Proceed,
         (RequestKind::Passive, _) => Decision::Refuse,
-        (RequestKind::UserActivity, _) if now < record.signal_deadline(policy) => Decision::Proceed,
-        (RequestKind::UserActivity, _) => Decision::Signal,
+        (_, _) if now < record.signal_deadline(policy) => Decision::Proceed,
+        (_, _) => Decision::Signal,
     }
 }
 

@@ -35,6 +35,7 @@ fn record(signal: ActivitySignal) -> SessionRecord {
             signal,
             claims: serde_json::Map::new(),
             offline_access: false,
+            authentication: crate::protocol::authorization::Authentication::default(),
         }),
         sid: None,
         session_expiry: None,
@@ -43,8 +44,11 @@ fn record(signal: ActivitySignal) -> SessionRecord {
             refresh_token: Some(RefreshToken::new("r")),
             id_token: IdTokenHint::new("i"),
             expires_in: None,
+            obtained_at: START,
+            others: std::collections::BTreeMap::new(),
         },
         last_signal: START,
+        silent_login_at: None,
         expires_at: START,
     }
 }

@@ -20,6 +20,8 @@ pub enum EndReason {
     EndedByApplication,
     /// A session that cannot signal saw no activity for the provider's inactivity timeout.
     IdleTimeout,
+    /// The provider answered a silent login with `login_required`: its session is over.
+    LoginRequired,
     /// The provider's answer to a refresh spoke of another user or login.
     ProviderMisbehaved,
     /// The provider refused the refresh: its session is over.
@@ -33,12 +35,13 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::AbsoluteLifetime,
         Self::AccessTokenRejected,
         Self::BackChannelLogout,
         Self::EndedByApplication,
         Self::IdleTimeout,
+        Self::LoginRequired,
         Self::ProviderMisbehaved,
         Self::RefreshTokenRejected,
         Self::RpInitiatedLogout,
@@ -61,6 +64,7 @@ impl EndReason {
             Self::BackChannelLogout => "back_channel_logout",
             Self::EndedByApplication => "ended_by_application",
             Self::IdleTimeout => "idle_timeout",
+            Self::LoginRequired => "login_required",
             Self::ProviderMisbehaved => "provider_misbehaved",
             Self::RefreshTokenRejected => "refresh_token_rejected",
             Self::RpInitiatedLogout => "rp_initiated_logout",

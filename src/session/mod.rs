@@ -5,3 +5,4 @@ pub(crate) mod event;
 pub(crate) mod id;
 pub(crate) mod policy;
 pub(crate) mod record;
+pub(crate) mod step_up;

@@ -10,6 +10,8 @@ use http::request::Parts;
 /// What a request says about the user's presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
+    /// User activity that a browser shows as a page, so that it can be sent elsewhere first.
+    Navigation,
     UserActivity,
     Passive,
 }
@@ -47,8 +49,24 @@ pub struct SessionPolicy {
     pub(crate) op_session_lifetime: Duration,
     pub(crate) access_token_lifetime: Duration,
     pub(crate) absolute_lifetime: Duration,
+    pub(crate) tokens: KeptTokens,
+    pub(crate) silent_login: SilentLogin,
     activity: ActivityRule,
     passive: Vec<Predicate>,
+}
+
+/// Whether sessions keep the tokens that came with the login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptTokens {
+    All,
+    IdTokenOnly,
+}
+
+/// Whether sessions that have no token to signal with send navigations through the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SilentLogin {
+    Never,
+    WhenDue,
 }
 
 impl SessionPolicy {
@@ -58,6 +76,8 @@ impl SessionPolicy {
             op_session_lifetime: Duration::from_secs(15 * 60),
             access_token_lifetime: Duration::from_secs(5 * 60),
             absolute_lifetime: Duration::from_secs(12 * 60 * 60),
+            tokens: KeptTokens::All,
+            silent_login: SilentLogin::Never,
             activity: ActivityRule::EveryRequest,
             passive: Vec::new(),
         }
@@ -85,6 +105,31 @@ impl SessionPolicy {
     /// The session ends this long after the login, active or not.
     pub fn absolute_lifetime(mut self, lifetime: Duration) -> Self {
         self.absolute_lifetime = lifetime;
+        self
+    }
+
+    /// Keeps no access and refresh tokens: the application signs users in and calls no API for them.
+    ///
+    /// Such a session cannot tell the provider that its user is active. It ends by a logout token, or after *T* without
+    /// activity here; see [`signal_by_silent_login`](Self::signal_by_silent_login) for the third way.
+    pub fn discard_tokens(mut self) -> Self {
+        self.tokens = KeptTokens::IdTokenOnly;
+        self
+    }
+
+    /// Lets sessions without tokens signal by silent logins: a navigation that comes *G* or longer after the last one is
+    /// sent through the provider with `prompt=none`
+    /// ([Core §3.1.2.1](https://openid.net/specs/openid-connect-core-1_0.html#AuthRequest)) and comes back to the same
+    /// page. The provider takes it as activity, and says `login_required` if its session is over, which ends the session
+    /// here ([`LoginRequired`](crate::EndReason::LoginRequired)). For providers that send no logout token when a session
+    /// idles out, as Keycloak.
+    ///
+    /// Only user activity that the browser shows as a page is sent away, never scripts' requests: those go on until *T*
+    /// after the last silent login, then they get 401 with the `login` to navigate to. At most one silent login is tried
+    /// in 30 s, so that a provider that does not answer makes no loop. The provider's cookie has to be sent along:
+    /// navigations do.
+    pub fn signal_by_silent_login(mut self) -> Self {
+        self.silent_login = SilentLogin::WhenDue;
         self
     }
 

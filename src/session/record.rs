@@ -1,5 +1,6 @@
 //! What the registry keeps of a session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::id::SessionKey;
 use super::policy::SessionPolicy;
+use crate::protocol::authorization::Authentication;
 use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Sid, Subject};
 
 /// One client at one provider. Registries keep the sessions of different registrations apart.
@@ -46,6 +48,8 @@ pub enum ActivitySignal {
     None,
     /// By refreshing its tokens.
     Refresh,
+    /// By sending navigations through the provider with `prompt=none`.
+    SilentLogin,
     /// By a userinfo request with its access token.
     UserInfo,
 }
@@ -84,8 +88,43 @@ pub(crate) struct Tokens {
     pub(crate) access_token: Option<AccessToken>,
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) id_token: IdTokenHint,
-    /// `expires_in`, counted from the signal that brought the token.
+    /// `expires_in`, counted from `obtained_at`.
     pub(crate) expires_in: Option<Duration>,
+    pub(crate) obtained_at: SystemTime,
+    /// Access tokens for other audiences, got with the same refresh token.
+    pub(crate) others: BTreeMap<String, OtherToken>,
+}
+
+/// An access token for one audience.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OtherToken {
+    pub(crate) access_token: AccessToken,
+    pub(crate) expires_in: Option<Duration>,
+    pub(crate) obtained_at: SystemTime,
+}
+
+/// Whom an access token is for, where it is not the one of the login.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Audience {
+    /// `resource`, RFC 8707.
+    pub(crate) resource: Option<String>,
+    /// `audience`, as Auth0 and others have it.
+    pub(crate) parameter: Option<String>,
+    pub(crate) scopes: Vec<String>,
+}
+
+impl Audience {
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let resource = self.resource.clone().map(|value| ("resource", value));
+        let parameter = self.parameter.clone().map(|value| ("audience", value));
+        resource.into_iter().chain(parameter)
+    }
+
+    /// The name under which its token is kept.
+    pub(crate) fn name(&self) -> String {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("{} {} {}", part(&self.resource), part(&self.parameter), self.scopes.join(" "))
+    }
 }
 
 /// What the login established and nothing changes.
@@ -101,6 +140,8 @@ pub(crate) struct Login {
     pub(crate) signal: ActivitySignal,
     pub(crate) claims: Map<String, Value>,
     pub(crate) offline_access: bool,
+    /// What the login had asked for.
+    pub(crate) authentication: Authentication,
 }
 
 /// The record of a session, as a registry keeps it.
@@ -118,6 +159,8 @@ pub struct SessionRecord {
     pub(crate) tokens: Tokens,
     /// The last confirmed signal; for a session that cannot signal, its last recorded user activity.
     pub(crate) last_signal: SystemTime,
+    /// When a silent login was begun last.
+    pub(crate) silent_login_at: Option<SystemTime>,
     pub(crate) expires_at: SystemTime,
 }
 
@@ -187,24 +230,40 @@ impl SessionRecord {
 
     /// When the application stops using the access token: *G* or `expires_in` after it came, whichever is less.
     pub(crate) fn token_deadline(&self, policy: &SessionPolicy) -> SystemTime {
-        let lifetime = self
-            .tokens
-            .expires_in
-            .map_or(policy.access_token_lifetime, |expires_in| expires_in.min(policy.access_token_lifetime));
-        self.last_signal + lifetime
+        token_deadline(policy, self.tokens.obtained_at, self.tokens.expires_in)
+    }
+
+    /// The access token for an audience, and when the application stops using it. `None` stands for that of the login.
+    pub(crate) fn access_token(
+        &self,
+        audience: Option<&Audience>,
+        policy: &SessionPolicy,
+    ) -> Option<(&AccessToken, SystemTime)> {
+        match audience {
+            None => Some((self.tokens.access_token.as_ref()?, self.token_deadline(policy))),
+            Some(audience) => {
+                let other = self.tokens.others.get(&audience.name())?;
+                Some((&other.access_token, token_deadline(policy, other.obtained_at, other.expires_in)))
+            }
+        }
     }
 
     /// When user activity has to be signalled again. A little before a short-lived token expires, so that
     /// the request that causes the refresh does not carry a token that dies on its way.
     pub(crate) fn signal_deadline(&self, policy: &SessionPolicy) -> SystemTime {
         const LONGEST_MARGIN: Duration = Duration::from_secs(10);
-        let interval = match (self.login.signal, self.tokens.expires_in) {
+        let due = self.last_signal + policy.access_token_lifetime;
+        match (self.login.signal, self.tokens.expires_in) {
             (ActivitySignal::Refresh, Some(expires_in)) => {
                 let margin = (expires_in / 10).min(LONGEST_MARGIN);
-                expires_in.saturating_sub(margin).min(policy.access_token_lifetime)
+                due.min(self.tokens.obtained_at + expires_in.saturating_sub(margin))
             }
-            _ => policy.access_token_lifetime,
-        };
-        self.last_signal + interval
+            _ => due,
+        }
     }
+}
+
+fn token_deadline(policy: &SessionPolicy, obtained_at: SystemTime, expires_in: Option<Duration>) -> SystemTime {
+    let longest = policy.access_token_lifetime;
+    obtained_at + expires_in.map_or(longest, |expires_in| expires_in.min(longest))
 }

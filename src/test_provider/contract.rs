@@ -39,6 +39,7 @@ fn record(client: &str, sub: &str, sid: Option<&str>, issued_at: u64) -> Session
             signal: ActivitySignal::Refresh,
             claims: serde_json::Map::new(),
             offline_access: false,
+            authentication: crate::protocol::authorization::Authentication::default(),
         }),
         sid: sid.map(Sid::new),
         session_expiry: None,
@@ -47,8 +48,11 @@ fn record(client: &str, sub: &str, sid: Option<&str>, issued_at: u64) -> Session
             refresh_token: Some(RefreshToken::new("refresh")),
             id_token: IdTokenHint::new("id"),
             expires_in: Some(Duration::from_secs(60)),
+            obtained_at: at(issued_at),
+            others: std::collections::BTreeMap::new(),
         },
         last_signal: at(issued_at),
+        silent_login_at: None,
         expires_at: at(10_000),
     }
 }

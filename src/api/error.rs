@@ -1,0 +1,103 @@
+//! Why an API could not be called.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+use crate::manager::RetryAfter;
+use crate::respond::{SessionRejection, error, json, redirect};
+
+/// Why an API could not be called. As a response it is what the contract of the layer says: 401 or a redirect to the
+/// login where the session is over or the API wants the user to authenticate again, 503 where it cannot be told, 502 and
+/// 504 for the API's own failures.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{kind}")]
+pub struct ApiError {
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Kind {
+    #[error("the API rejects the fresh tokens of many sessions: it is wrong, not they")]
+    AtFault,
+    #[error("the request is not valid: {0}")]
+    Invalid(String),
+    #[error("{0} is not listed as an API of the sessions")]
+    NotListed(String),
+    #[error("the body was too long to be sent again with a new token")]
+    NotReplayed,
+    #[error("the path leads out of the API's base URL")]
+    Path,
+    #[error("the session does not admit the call")]
+    Rejected(SessionRejection),
+    #[error("the API wants the user to authenticate again")]
+    StepUp { login: String, caller: Caller },
+    #[error("the user has just authenticated as the API wanted, and it is not content")]
+    StepUpFailed,
+    #[error("the API did not answer in time")]
+    Timeout,
+    #[error("the API's answer is too long or cannot be read: {0}")]
+    Unreadable(String),
+    #[error("the API could not be reached: {0}")]
+    Unreachable(String),
+}
+
+/// Who waits for the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    Navigation,
+    Script,
+}
+
+impl ApiError {
+    /// Where the user has to go to authenticate as the API wants
+    /// ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)), if that is the reason: a path of this application. A page's
+    /// script adds its own `return_to`.
+    #[must_use]
+    pub fn step_up(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::StepUp { login, .. } => Some(login),
+            _ => None,
+        }
+    }
+}
+
+impl From<Kind> for ApiError {
+    fn from(kind: Kind) -> Self {
+        Self { kind }
+    }
+}
+
+impl From<http::Error> for ApiError {
+    fn from(error: http::Error) -> Self {
+        Kind::Invalid(error.to_string()).into()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        const STEP_UP: &str = "insufficient_user_authentication";
+        match self.kind {
+            Kind::Rejected(rejection) => rejection.into_response(),
+            Kind::StepUp { login, caller: Caller::Navigation } => redirect(&login),
+            Kind::StepUp { login, caller: Caller::Script } => {
+                json(StatusCode::UNAUTHORIZED, &serde_json::json!({"error": STEP_UP, "login": login}))
+            }
+            Kind::StepUpFailed => {
+                tracing::warn!("an API is not content with a login that was made as it asked");
+                error(StatusCode::FORBIDDEN, STEP_UP)
+            }
+            Kind::NotReplayed => SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response(),
+            Kind::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
+            Kind::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
+            Kind::AtFault => error(StatusCode::BAD_GATEWAY, "api_rejects_all_tokens"),
+            Kind::Unreachable(_) | Kind::Unreadable(_) => {
+                tracing::warn!(error = %self.kind, "an API call failed");
+                error(StatusCode::BAD_GATEWAY, "api_unreachable")
+            }
+            Kind::Invalid(_) | Kind::NotListed(_) => {
+                tracing::error!(error = %self.kind, "an API call is wrong");
+                error(StatusCode::INTERNAL_SERVER_ERROR, "api_call_invalid")
+            }
+        }
+    }
+}
