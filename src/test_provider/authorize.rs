@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use url::{Url, form_urlencoded};
 
 use super::Shared;
-use super::state::{Code, Grant, IssuerInResponse, ProviderSession, SignIn};
+use super::state::{Code, Grant, Interaction, IssuerInResponse, ProviderSession, SignIn};
 use super::{escape, random};
 
 type Parameters = HashMap<String, String>;
@@ -51,6 +51,7 @@ pub(super) async fn authorize(
             let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", shared.cookie_name(), session.cookie);
             (session, Some(cookie))
         }
+        Who::Busy => return shared.back(&redirect_uri, get("state"), &[("error", "interaction_required")]),
         Who::Nobody if get("prompt") == "none" => {
             return shared.back(&redirect_uri, get("state"), &[("error", "login_required")]);
         }
@@ -70,6 +71,7 @@ pub(super) async fn authorize(
             scope: scope.to_owned(),
             nonce: query.get("nonce").cloned(),
             auth_time: session.auth_time,
+            acr: session.acr,
             family: random(),
         };
         let code_for = Code {
@@ -88,6 +90,8 @@ pub(super) async fn authorize(
 }
 
 enum Who {
+    /// Somebody known, who has to do something first.
+    Busy,
     JustNow(ProviderSession),
     Known(ProviderSession),
     Nobody,
@@ -114,11 +118,20 @@ impl Shared {
         let known = self.cookie(headers).and_then(|cookie| state.session_of(cookie, now)).cloned();
         let prompt = query.get("prompt").map(String::as_str);
         let max_age = query.get("max_age").and_then(|age| age.parse().ok()).map(Duration::from_secs);
+        let acr_values: Vec<String> = query
+            .get("acr_values")
+            .map(|values| values.split(' ').filter(|acr| !acr.is_empty()).map(str::to_owned).collect())
+            .unwrap_or_default();
         if let Some(known) = known {
             let age = now.duration_since(known.auth_time).unwrap_or_default();
             let is_fresh = max_age.is_none_or(|max_age| age <= max_age);
-            if prompt != Some("login") && is_fresh && *method == Method::GET {
-                return Who::Known(known);
+            // RFC 9470: one of several is good enough.
+            let is_strong = acr_values.is_empty() || known.acr.as_ref().is_some_and(|acr| acr_values.contains(acr));
+            if prompt != Some("login") && is_fresh && is_strong && *method == Method::GET {
+                return match (prompt, state.settings.interaction) {
+                    (Some("none"), Interaction::Required) => Who::Busy,
+                    _ => Who::Known(known),
+                };
             }
         }
         if prompt == Some("none") {
@@ -130,7 +143,7 @@ impl Shared {
             (SignIn::Page, None) => None,
         };
         match user.filter(|user| state.users.contains(user)) {
-            Some(user) => Who::JustNow(state.begin_session(&user, now)),
+            Some(user) => Who::JustNow(state.begin_session(&user, acr_values.into_iter().next(), now)),
             None => Who::Nobody,
         }
     }

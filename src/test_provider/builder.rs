@@ -18,8 +18,8 @@ use tower_service::Service;
 use super::fault::{CloseConnection, Endpoint, interfere};
 use super::keys::{SigningAlg, SigningKey};
 use super::state::{
-    AccessTokens, Coordination, ExpiredSessions, InlineLogout, IssuerInResponse, RefreshTokens, Settings, SignIn,
-    State, Tampering, TestClient,
+    AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, RefreshTokens, Settings,
+    SignIn, State, Tampering, TestClient,
 };
 use super::{Shared, TestProvider, authorize, logout, metadata, token};
 use crate::clock::{Clock, SystemClock};
@@ -56,6 +56,7 @@ impl TestProviderBuilder {
                 coordination: Coordination::default(),
                 expired_sessions: ExpiredSessions::default(),
                 inline_logout: InlineLogout::default(),
+                interaction: Interaction::default(),
                 sign_in: SignIn::default(),
                 issuer_in_response: IssuerInResponse::default(),
             },

@@ -62,7 +62,7 @@ pub use self::keys::SigningAlg;
 use self::keys::SigningKey;
 use self::state::State;
 pub use self::state::{
-    AccessTokens, Coordination, ExpiredSessions, InlineLogout, IssuerInResponse, LogoutDelivery, OldKeys,
+    AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, LogoutDelivery, OldKeys,
     ProviderSession, RefreshTokens, SignIn, TestClient,
 };
 use crate::clock::Clock;
@@ -187,6 +187,11 @@ impl TestProvider {
     /// Whether a refused refresh sends the logout tokens first, from now on.
     pub fn set_inline_logout(&self, inline_logout: InlineLogout) {
         self.shared.state().settings.inline_logout = inline_logout;
+    }
+
+    /// Whether silent logins of known users are refused from now on.
+    pub fn set_interaction(&self, interaction: Interaction) {
+        self.shared.state().settings.interaction = interaction;
     }
 
     /// Signs with a new key from now on.

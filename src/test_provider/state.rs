@@ -55,6 +55,16 @@ pub enum InlineLogout {
     On,
 }
 
+/// Whether the provider has to show something before it lets a known user pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interaction {
+    /// No.
+    #[default]
+    NotNeeded,
+    /// Yes: a silent login of a known user is refused with `interaction_required`.
+    Required,
+}
+
 /// Whether authorization responses have `iss` (RFC 9207).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IssuerInResponse {
@@ -107,6 +117,7 @@ pub struct TestClient {
     pub(super) backchannel_logout_uri: Option<String>,
     pub(super) is_coordinated: bool,
     pub(super) gets_sid: bool,
+    pub(super) resources: Vec<String>,
 }
 
 impl TestClient {
@@ -120,6 +131,7 @@ impl TestClient {
             backchannel_logout_uri: None,
             is_coordinated: false,
             gets_sid: true,
+            resources: Vec::new(),
         }
     }
 
@@ -155,6 +167,12 @@ impl TestClient {
         self
     }
 
+    /// May ask for access tokens to this `resource` (RFC 8707).
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.resources.push(resource.into());
+        self
+    }
+
     /// Gets no `sid`, neither in ID tokens nor in logout tokens.
     pub fn without_sid(mut self) -> Self {
         self.gets_sid = false;
@@ -175,6 +193,7 @@ pub struct ProviderSession {
     pub(super) sub: String,
     pub(super) cookie: String,
     pub(super) auth_time: SystemTime,
+    pub(super) acr: Option<String>,
     pub(super) last_signal: SystemTime,
     pub(super) last_signal_by: Option<String>,
     pub(super) expires_at: SystemTime,
@@ -240,12 +259,21 @@ pub(super) struct Grant {
     pub(super) scope: String,
     pub(super) nonce: Option<String>,
     pub(super) auth_time: SystemTime,
+    pub(super) acr: Option<String>,
     /// All tokens that came from one login.
     pub(super) family: String,
 }
 
+/// Whom an access token is for, and what for.
+#[derive(Clone)]
+pub(super) struct Extent {
+    pub(super) resource: Option<String>,
+    pub(super) scope: String,
+}
+
 pub(super) struct IssuedAccess {
     pub(super) grant: Grant,
+    pub(super) extent: Extent,
     pub(super) expires_at: SystemTime,
 }
 
@@ -262,6 +290,7 @@ pub(super) struct Settings {
     pub(super) coordination: Coordination,
     pub(super) expired_sessions: ExpiredSessions,
     pub(super) inline_logout: InlineLogout,
+    pub(super) interaction: Interaction,
     pub(super) sign_in: SignIn,
     pub(super) issuer_in_response: IssuerInResponse,
 }
@@ -324,12 +353,13 @@ impl State {
         self.sessions.values().find(|session| session.cookie == cookie && now < session.expires_at)
     }
 
-    pub(super) fn begin_session(&mut self, sub: &str, now: SystemTime) -> ProviderSession {
+    pub(super) fn begin_session(&mut self, sub: &str, acr: Option<String>, now: SystemTime) -> ProviderSession {
         let session = ProviderSession {
             sid: random(),
             sub: sub.to_owned(),
             cookie: random(),
             auth_time: now,
+            acr,
             last_signal: now,
             last_signal_by: None,
             expires_at: now + self.settings.session_lifetime,

@@ -15,7 +15,9 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::state::{AccessTokens, Grant, InlineLogout, IssuedAccess, IssuedRefresh, RefreshTokens, State as Known};
+use super::state::{
+    AccessTokens, Extent, Grant, InlineLogout, IssuedAccess, IssuedRefresh, RefreshTokens, State as Known,
+};
 use super::{Shared, random, seconds};
 
 type Parameters = HashMap<String, String>;
@@ -81,7 +83,8 @@ fn by_code(shared: &Shared, client_id: &str, form: &Parameters) -> Response {
         RefreshTokens::Reuse | RefreshTokens::Rotate => Some(issue_refresh(&mut state, &grant)),
     };
     let nonce = grant.nonce.clone();
-    answer(shared, &mut state, &grant, refresh_token, nonce, now)
+    let extent = Extent { resource: None, scope: grant.scope.clone() };
+    answer(shared, &mut state, &grant, extent, refresh_token, nonce, now)
 }
 
 async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Parameters) -> Response {
@@ -90,7 +93,7 @@ async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Paramete
     let expired = {
         let mut state = shared.state();
         let rotates = state.settings.refresh_tokens == RefreshTokens::Rotate;
-        let Some(token) = state.refresh.get_mut(presented).filter(|token| token.grant.client_id == client_id) else {
+        let Some(token) = state.refresh.get(presented).filter(|token| token.grant.client_id == client_id) else {
             return invalid_grant();
         };
         let grant = token.grant.clone();
@@ -98,11 +101,17 @@ async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Paramete
             state.revoke_family(&grant.family);
             return invalid_grant();
         }
-        token.is_used = rotates;
+        let extent = match extent(&state, &grant, form) {
+            Ok(extent) => extent,
+            Err(error) => return failure(StatusCode::BAD_REQUEST, error),
+        };
+        if let Some(token) = state.refresh.get_mut(presented) {
+            token.is_used = rotates;
+        }
         if state.grant_stands(&grant, now) {
             state.signal(&grant, now);
             let refresh_token = rotates.then(|| issue_refresh(&mut state, &grant));
-            return answer(shared, &mut state, &grant, refresh_token, None, now);
+            return answer(shared, &mut state, &grant, extent, refresh_token, None, now);
         }
         (state.settings.inline_logout == InlineLogout::On).then_some(grant.sid)
     };
@@ -110,6 +119,21 @@ async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Paramete
         shared.end_and_tell(&sid).await;
     }
     invalid_grant()
+}
+
+/// What a refresh asks for: a resource of the client's (RFC 8707), no more scopes than were granted (RFC 6749 §6).
+fn extent(state: &Known, grant: &Grant, form: &Parameters) -> Result<Extent, &'static str> {
+    let resource = form.get("resource").or(form.get("audience")).cloned();
+    let resources = state.clients.get(&grant.client_id).map(|client| client.resources.as_slice()).unwrap_or_default();
+    if resource.as_ref().is_some_and(|resource| !resources.contains(resource)) {
+        return Err("invalid_target");
+    }
+    let scope = form.get("scope").cloned().unwrap_or_else(|| grant.scope.clone());
+    let granted: Vec<&str> = grant.scope.split(' ').collect();
+    if !scope.split(' ').all(|scope| granted.contains(&scope)) {
+        return Err("invalid_scope");
+    }
+    Ok(Extent { resource, scope })
 }
 
 fn issue_refresh(state: &mut Known, grant: &Grant) -> String {
@@ -122,6 +146,7 @@ fn answer(
     shared: &Shared,
     state: &mut Known,
     grant: &Grant,
+    extent: Extent,
     refresh_token: Option<String>,
     nonce: Option<String>,
     now: SystemTime,
@@ -135,10 +160,13 @@ fn answer(
         AccessTokens::Jwt => key.sign(
             &json!({"typ": "at+jwt"}),
             &json!({"iss": shared.issuer, "sub": grant.sub, "client_id": grant.client_id, "sid": grant.sid,
+                "aud": extent.resource, "scope": extent.scope,
                 "iat": seconds(now), "exp": seconds(now + lifetime), "jti": random()}),
         ),
     };
-    state.access.insert(access_token.clone(), IssuedAccess { grant: grant.clone(), expires_at: now + lifetime });
+    let scope = extent.scope.clone();
+    let issued = IssuedAccess { grant: grant.clone(), extent, expires_at: now + lifetime };
+    state.access.insert(access_token.clone(), issued);
     let gets_sid = state.clients.get(&grant.client_id).is_some_and(|client| client.gets_sid);
     let at_hash = digest(&SHA256, access_token.as_bytes());
     let mut claims = json!({
@@ -150,6 +178,9 @@ fn answer(
     if gets_sid {
         claims["sid"] = grant.sid.clone().into();
     }
+    if let Some(acr) = &grant.acr {
+        claims["acr"] = acr.clone().into();
+    }
     if let Some(nonce) = nonce {
         claims["nonce"] = nonce.into();
     }
@@ -159,7 +190,7 @@ fn answer(
     }
     let mut response = json!({
         "access_token": access_token, "token_type": "Bearer", "expires_in": lifetime.as_secs(),
-        "scope": grant.scope, "id_token": key.sign(&header, &claims),
+        "scope": scope, "id_token": key.sign(&header, &claims),
     });
     if let Some(refresh_token) = refresh_token {
         response["refresh_token"] = refresh_token.into();
@@ -208,10 +239,11 @@ pub(super) async fn introspection(
     }
     let token = form.get("token").map(String::as_str).unwrap_or_default();
     let mut state = shared.state();
-    let expires_at = state.access.get(token).map(|token| token.expires_at);
-    let body: Value = match (live_access(&mut state, token, shared.clock.now()), expires_at) {
-        (Some(grant), Some(expires_at)) => json!({"active": true, "sub": grant.sub, "client_id": grant.client_id,
-            "sid": grant.sid, "scope": grant.scope, "exp": seconds(expires_at)}),
+    let issued = state.access.get(token).map(|token| (token.extent.clone(), token.expires_at));
+    let body: Value = match (live_access(&mut state, token, shared.clock.now()), issued) {
+        (Some(grant), Some((extent, expires_at))) => json!({"active": true, "sub": grant.sub,
+            "client_id": grant.client_id, "sid": grant.sid, "aud": extent.resource, "scope": extent.scope,
+            "acr": grant.acr, "auth_time": seconds(grant.auth_time), "exp": seconds(expires_at)}),
         _ => json!({"active": false}),
     };
     Json(body).into_response()

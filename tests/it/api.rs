@@ -1,96 +1,18 @@
 //! Calls to APIs on behalf of a session, against a real API that asks the provider about tokens.
 
-use std::sync::{Arc, Mutex};
-
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use tower_oidc_session::EndReason;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, RefreshTokens, TestClient};
 
+use crate::api_server::{Answer, Api};
 use crate::world::{ABSOLUTE, G, Options, SECOND, World};
 
-/// What the API answers.
-#[derive(Clone)]
-enum Answer {
-    /// By introspection at this issuer.
-    Ask(String),
-    Fixed(StatusCode, Option<&'static str>),
-}
-
-#[derive(Clone)]
-struct Api {
-    url: String,
-    answer: Arc<Mutex<Answer>>,
-    seen: Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>,
-}
-
-impl Api {
-    async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let api = Self {
-            url: format!("http://{}/v1", listener.local_addr().unwrap()),
-            answer: Arc::new(Mutex::new(Answer::Fixed(StatusCode::OK, None))),
-            seen: Arc::default(),
-        };
-        let router = Router::new().fallback(serve).with_state(api.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        api
-    }
-
-    fn answers(&self, answer: Answer) {
-        *self.answer.lock().unwrap() = answer;
-    }
-
-    fn calls(&self) -> usize {
-        self.seen.lock().unwrap().len()
-    }
-}
-
-async fn serve(State(api): State<Api>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let token = parts.headers[AUTHORIZATION].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
-    api.seen.lock().unwrap().push((parts.method, parts.uri.to_string(), parts.headers, body.clone()));
-    let answer = api.answer.lock().unwrap().clone();
-    let (status, challenge) = match answer {
-        Answer::Fixed(status, challenge) => (status, challenge),
-        Answer::Ask(issuer) => {
-            let form = [("client_id", "api"), ("client_secret", "secret"), ("token", &token)];
-            let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-            let request = reqwest::Client::new()
-                .post(format!("{issuer}/introspect"))
-                .header("content-type", "application/x-www-form-urlencoded")
-                .body(body);
-            let answer = request.send().await.unwrap().text().await.unwrap();
-            if answer.contains("\"active\":true") {
-                (StatusCode::OK, None)
-            } else {
-                (StatusCode::UNAUTHORIZED, Some(r#"Bearer error="invalid_token""#))
-            }
-        }
-    };
-    let mut response = (status, body).into_response();
-    if let Some(challenge) = challenge {
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge.parse().unwrap());
-    }
-    response.headers_mut().insert("set-cookie", "evil=1".parse().unwrap());
-    response
-}
-
-async fn world(api: &Api, provider: impl Fn(Options) -> Options) -> World {
+pub(crate) async fn world(api: &Api, provider: impl Fn(Options) -> Options) -> World {
     let options = provider(Options { api: Some(api.url.clone()), ..Options::default() });
     let world = World::with(options).await;
     world.provider.register(TestClient::new("api", "secret"));
     world.sign_in().await;
     world
-}
-
-fn rejected() -> Answer {
-    Answer::Fixed(StatusCode::UNAUTHORIZED, Some(r#"Bearer error="invalid_token""#))
 }
 
 #[tokio::test]
@@ -137,7 +59,7 @@ async fn a_rejected_token_is_refreshed_once_and_the_call_sent_again() {
 async fn a_second_rejection_ends_the_session() {
     let api = Api::start().await;
     let world = world(&api, |o| o).await;
-    api.answers(rejected());
+    api.answers(Answer::rejected());
     let page = world.browser.get(&world.app.at("/api/x")).await;
     assert_eq!(page.status, StatusCode::UNAUTHORIZED);
     assert_eq!(page.json()["reason"], "access_token_rejected");
@@ -209,7 +131,7 @@ async fn long_bodies_are_streamed_and_not_sent_twice() {
     let body = "x".repeat(300_000);
     let request = || world.browser.request(Method::POST, &world.app.at("/api/x")).body(body.clone());
     assert_eq!(world.browser.page(request()).await.body.len(), body.len());
-    api.answers(rejected());
+    api.answers(Answer::rejected());
     let page = world.browser.page(request()).await;
     assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "the caller may try again with the new token");
     assert_eq!(api.calls(), 2);

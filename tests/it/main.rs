@@ -13,6 +13,9 @@
 )]
 
 mod api;
+mod api_audiences;
+mod api_client;
+mod api_server;
 mod app_data;
 mod backchannel_logout;
 mod browser;
@@ -30,6 +33,7 @@ mod secrets;
 #[allow(dead_code, reason = "each binary of tests uses its part")]
 #[path = "../support/servers.rs"]
 mod servers;
+mod silent_login;
 mod stores;
 mod streams;
 mod tidy;

@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
+use tower::{Layer, ServiceExt};
 use tower_oidc_session::test_provider::{ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder};
 use tower_oidc_session::{
     ApiError, ClientCredentials, CookieKey, EndReason, OidcSession, RelyingParty, RelyingPartyBuilder, SessionClient,
@@ -263,6 +264,7 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
     let passive = Router::new()
         .route("/poll", get(me))
         .route("/events", get(stream_of_events))
+        .route("/passive-orders", get(orders).with_state(api.clone().unwrap_or_default()))
         .route_layer(rp.require_session())
         .route_layer(rp.passive());
     let protected = Router::new()
@@ -288,6 +290,9 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
             post(async |session: OidcSession| session.end().await.map(|()| "left").map_err(|e| e.to_string())),
         )
         .route("/remember", post(async |session: Session| session.insert("cart", "tea").await.unwrap()))
+        .route("/orders", get(orders).with_state(api.clone().unwrap_or_default()))
+        .route("/layered", post(layered).with_state(api.clone().unwrap_or_default()))
+        .route("/elsewhere", get(async |client: SessionClient| client.get("http://127.0.0.1:9/x").send().await))
         .nest("/api", Router::new().route("/{*path}", any(forward)).with_state(api.unwrap_or_default()))
         .route_layer(rp.require_session())
         .with_state(slow);
@@ -338,6 +343,23 @@ async fn socket(upgrade: WebSocketUpgrade) -> Response {
             }
         }
     })
+}
+
+/// A call that is put together piece by piece.
+async fn orders(State(api): State<String>, client: SessionClient) -> Result<String, ApiError> {
+    let request = client.post(format!("{api}/orders")).query([("state", "open")]).header("x-custom", "1");
+    request.json(&json!({"page": 1})).send().await?.text().await
+}
+
+/// The same by a client of the application's own.
+async fn layered(State(api): State<String>, client: SessionClient, body: String) -> Result<Response, ApiError> {
+    let http = tower::service_fn(async |request: Request| {
+        let request = request.map(|body| reqwest::Body::wrap_stream(body.into_data_stream()));
+        let answer = reqwest::Client::new().execute(request.try_into()?).await?;
+        Ok::<_, reqwest::Error>(http::Response::from(answer))
+    });
+    let request = http::Request::put(format!("{api}/layered")).body(Body::from(body))?;
+    client.layer().layer(http).oneshot(request).await
 }
 
 async fn forward(State(api): State<String>, client: SessionClient, request: Request) -> Result<Response, ApiError> {

@@ -1,0 +1,109 @@
+//! Access tokens for several APIs, got with one refresh token; and APIs that ask the provider about each.
+
+use http::StatusCode;
+use serde_json::json;
+use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, RefreshTokens};
+use tower_oidc_session::{Api as Listed, EndReason};
+
+use crate::api::world;
+use crate::api_server::{Answer, Api, introspect};
+use crate::world::{ABSOLUTE, G, Options, SECOND, World};
+
+const BILLING: &str = "https://billing.example";
+
+async fn with(api: &Api, listed: Listed) -> World {
+    world(api, |mut o| {
+        let listed = listed.clone();
+        o.configure = Box::new(move |builder| builder.api(listed.clone()));
+        o.client = Box::new(|client| client.resource(BILLING));
+        o
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_api_gets_a_token_of_its_own() {
+    let api = Api::start().await;
+    let world = with(&api, Listed::at(&api.url).resource(BILLING).scopes(["profile"])).await;
+    api.answers(Answer::Ask(world.provider.issuer()));
+    for _ in 0..3 {
+        assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
+    }
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "it is kept");
+    let claims = introspect(&world.provider.issuer(), &api.tokens()[0]).await;
+    assert_eq!((&claims["aud"], &claims["scope"]), (&json!(BILLING), &json!("profile")));
+    let own = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
+    assert_ne!(own, api.tokens()[0]);
+    let claims = introspect(&world.provider.issuer(), own.as_str().unwrap()).await;
+    assert_eq!(claims["scope"], "openid profile");
+
+    // It is refreshed by the same rules: after G, and when the API refuses it.
+    world.clock.advance(G);
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
+    assert_ne!(api.tokens()[3], api.tokens()[0]);
+    api.answers_next(Answer::rejected());
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
+    assert_ne!(api.tokens()[5], api.tokens()[4]);
+    api.answers(Answer::rejected());
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::AccessTokenRejected);
+}
+
+#[tokio::test]
+async fn p2_requests_for_two_audiences_do_not_use_one_refresh_token_twice() {
+    let api = Api::start().await;
+    let world = with(&api, Listed::at(format!("{}/billing", api.url)).resource(BILLING)).await;
+    world.clock.advance(G);
+    let requests = ["/me", "/api/billing/x", "/api/orders", "/me", "/api/billing/y"].map(|path| {
+        let (browser, url) = (world.browser.clone(), world.app.at(path));
+        tokio::spawn(async move { browser.get(&url).await.status })
+    });
+    for status in futures_util::future::join_all(requests).await {
+        assert_eq!(status.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(world.provider.requests(Endpoint::Token), 3);
+    assert!(world.app.ends().is_empty());
+    // Rotation has not lost the way.
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn p4_a_resource_that_the_provider_does_not_know_ends_nothing() {
+    let api = Api::start().await;
+    let world = with(&api, Listed::at(&api.url).resource("https://unknown.example")).await;
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(api.calls(), 0);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn reference_tokens_without_refresh_token_live_and_die_with_the_session() {
+    let api = Api::start().await;
+    let world = world(&api, |mut o| {
+        o.provider = o
+            .provider
+            .coordination(Coordination::AllClients)
+            .expired_sessions(ExpiredSessions::StaySilent)
+            .refresh_tokens(RefreshTokens::None)
+            .access_token_lifetime(ABSOLUTE);
+        Options { api: Some(api.url.clone()), ..o }
+    })
+    .await;
+    api.answers(Answer::Ask(world.provider.issuer()));
+    for signals in 1..=6 {
+        world.clock.advance(G);
+        assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
+        let requests = [Endpoint::UserInfo, Endpoint::Introspection].map(|e| world.provider.requests(e));
+        assert_eq!(requests, [signals, signals]);
+    }
+    assert_eq!(world.provider.requests(Endpoint::Token), 1);
+    // The end is seen by whoever asks first: here the API, within G of the last signal.
+    world.provider.forget_session(&world.sid());
+    world.clock.advance(SECOND);
+    let page = world.browser.get(&world.app.at("/api/x")).await;
+    assert_eq!((page.status, &page.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!("access_token_rejected")));
+    assert_eq!(api.calls(), 7, "there is nothing to try again with");
+    world.app.assert_ended(EndReason::AccessTokenRejected);
+}

@@ -1,0 +1,225 @@
+//! `SessionClient`: requests put together, other clients, whose fault a rejection is, and step-up.
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde_json::json;
+use tower_oidc_session::test_provider::Endpoint;
+use tower_oidc_session::{EndReason, Unexplained};
+
+use crate::api::world;
+use crate::api_server::{Answer, Api};
+use crate::browser::Browser;
+use crate::world::{G, SECOND, T};
+
+#[tokio::test]
+async fn requests_are_put_together() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    let page = world.browser.get(&world.app.at("/orders")).await;
+    assert_eq!((page.status, page.json()), (StatusCode::OK, json!({"page": 1})));
+    let (method, uri, headers, _) = api.seen.lock().unwrap().pop().unwrap();
+    assert_eq!((method, uri.as_str()), (Method::POST, "/v1/orders?state=open"));
+    assert_eq!(
+        (&headers["x-custom"], &headers["content-type"]),
+        (&"1".parse().unwrap(), &"application/json".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn other_clients_get_the_same_by_a_layer() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers_next(Answer::rejected());
+    let request = world.browser.request(Method::POST, &world.app.at("/layered")).body("tea");
+    let page = world.browser.page(request).await;
+    assert_eq!((page.status, page.body.as_str()), (StatusCode::OK, "tea"));
+    let tokens = api.tokens();
+    assert!(tokens.len() == 2 && tokens[0] != tokens[1] && !tokens[0].is_empty(), "{tokens:?}");
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    api.answers(Answer::rejected());
+    let request = world.browser.request(Method::POST, &world.app.at("/layered")).body("tea");
+    assert_eq!(world.browser.page(request).await.status, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::AccessTokenRejected);
+}
+
+#[tokio::test]
+async fn a_token_that_was_replaced_meanwhile_is_not_refreshed_again() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers_next(Answer::rejected());
+    api.close();
+    let (browser, url) = (world.browser.clone(), world.app.at("/api/x"));
+    let call = tokio::spawn(async move { browser.get(&url).await });
+    while api.calls() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    api.open();
+    assert_eq!(call.await.unwrap().status, StatusCode::OK);
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (2, 2));
+    assert_ne!(api.tokens()[0], api.tokens()[1]);
+}
+
+#[tokio::test]
+async fn p2_calls_whose_tokens_are_rejected_together_share_one_refresh() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    (0..20).for_each(|_| api.answers_next(Answer::rejected()));
+    api.close();
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let (browser, url) = (world.browser.clone(), world.app.at("/api/x"));
+            tokio::spawn(async move { browser.get(&url).await.status })
+        })
+        .collect();
+    while api.calls() < 20 {
+        tokio::task::yield_now().await;
+    }
+    api.open();
+    for status in join_all(calls).await {
+        assert_eq!(status.unwrap(), StatusCode::OK);
+    }
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (40, 2));
+}
+
+#[tokio::test]
+async fn an_api_at_fault_does_not_log_everybody_out() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers(Answer::rejected());
+    let browsers: Vec<_> = (0..5).map(|_| Browser::new()).collect();
+    for browser in &browsers {
+        assert_eq!(browser.go(&world.app.at("/me")).await.status, StatusCode::OK);
+    }
+    let mut statuses = Vec::new();
+    for browser in &browsers {
+        statuses.push(browser.get(&world.app.at("/api/x")).await.status.as_u16());
+    }
+    assert_eq!(statuses, [401, 401, 502, 502, 502]);
+    assert_eq!(world.app.ends(), vec!["ended: access_token_rejected"; 2]);
+    for browser in &browsers[2..] {
+        assert_eq!(browser.get(&world.app.at("/me")).await.status, StatusCode::OK);
+    }
+    // Mended, it is called as before, and single rejections end their sessions again.
+    api.answers(Answer::Fixed(StatusCode::OK, None));
+    world.clock.advance(SECOND * 61);
+    for browser in &browsers[2..] {
+        assert_eq!(browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
+    }
+    api.answers(Answer::rejected());
+    assert_eq!(browsers[2].get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.app.ends().len(), 3);
+}
+
+#[tokio::test]
+async fn an_unexplained_401_is_judged_as_the_api_is_listed() {
+    for (unexplained, expected, ends) in
+        [(Unexplained::TokenRejected, "session_ended", 1), (Unexplained::PassedBack, "mine", 0)]
+    {
+        for challenge in [None, Some("Bearer"), Some(r#"Bearer realm="x""#)] {
+            let api = Api::start().await;
+            let listed = tower_oidc_session::Api::at(&api.url).unexplained(unexplained);
+            let world = world(&api, |mut o| {
+                let listed = listed.clone();
+                o.configure = Box::new(move |builder| builder.api(listed.clone()));
+                o
+            })
+            .await;
+            api.answers(Answer::Fixed(StatusCode::UNAUTHORIZED, challenge));
+            let request = world.browser.request(Method::POST, &world.app.at("/api/x")).body("mine");
+            let page = world.browser.page(request).await;
+            assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+            assert!(page.body.contains(expected), "{unexplained:?} {challenge:?} {page:?}");
+            assert_eq!(world.app.ends().len(), ends);
+        }
+    }
+}
+
+#[tokio::test]
+async fn p5_a_passive_request_does_not_refresh_for_an_api() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    assert_eq!(world.browser.get(&world.app.at("/passive-orders")).await.status, StatusCode::OK);
+    world.clock.advance(G);
+    let page = world.browser.get(&world.app.at("/passive-orders")).await;
+    assert_eq!((page.status, &page.json()["error"]), (StatusCode::UNAUTHORIZED, &json!("not_confirmed")));
+    assert!(!page.is_removal());
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (1, 1));
+    // A token that is refused before its time is no reason either.
+    assert_eq!(world.me().await, StatusCode::OK);
+    api.answers(Answer::rejected());
+    assert_eq!(world.browser.get(&world.app.at("/passive-orders")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p9_apis_that_are_not_listed_get_no_token() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    let page = world.browser.get(&world.app.at("/elsewhere")).await;
+    assert_eq!((page.status, &page.json()["error"]), (StatusCode::INTERNAL_SERVER_ERROR, &json!("api_call_invalid")));
+}
+
+#[tokio::test]
+async fn answers_that_are_read_whole_are_bounded() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers(Answer::Long(16 * 1024 * 1024));
+    assert_eq!(world.browser.get(&world.app.at("/orders")).await.status, StatusCode::OK);
+    api.answers(Answer::Long(16 * 1024 * 1024 + 1));
+    assert_eq!(world.browser.get(&world.app.at("/orders")).await.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn an_api_that_wants_a_better_login_gets_one() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers(Answer::AskForAcr(world.provider.issuer(), "gold"));
+    // A page comes back to where it was.
+    let page = world.browser.step(&world.app.at("/api/x?y=1")).await;
+    assert_eq!(
+        page.location().as_str(),
+        world.app.at("/auth/login?return_to=/api/x%3Fy%3D1&acr_values=gold&max_age=60")
+    );
+    let page = world.browser.go(page.location().as_str()).await;
+    assert_eq!((page.status, page.url.as_str()), (StatusCode::OK, world.app.at("/api/x?y=1").as_str()));
+    assert_eq!(world.app.ends(), ["ended: superseded_by_login"]);
+    let me = world.browser.get(&world.app.at("/me")).await.json();
+    assert_eq!((&me["sub"], &me["claims"]["acr"]), (&json!("alice"), &json!("gold")));
+    // It is still there for the next call.
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_script_is_told_where_to_step_up() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers(Answer::AskForAcr(world.provider.issuer(), "gold"));
+    let page = world.browser.get(&world.app.at("/orders")).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        page.json(),
+        json!({"error": "insufficient_user_authentication", "login": "/auth/login?acr_values=gold&max_age=60"})
+    );
+    assert!(!page.is_removal() && world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn an_api_that_is_never_content_makes_no_loop() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    // The provider knows no platinum, and says so by its silence.
+    world.provider.tamper_id_token(|_, claims| claims["acr"] = "bronze".into());
+    api.answers(Answer::Fixed(
+        StatusCode::UNAUTHORIZED,
+        Some(r#"Bearer error="insufficient_user_authentication", acr_values="platinum""#),
+    ));
+    let page = world.browser.go(&world.app.at("/api/x")).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN, "{page:?}");
+    assert_eq!(world.me().await, StatusCode::OK);
+    world.clock.advance(T - SECOND);
+    let page = world.browser.step(&world.app.at("/api/x")).await;
+    assert!(page.location().as_str().contains("acr_values=platinum"), "later it may be worth another try");
+}
