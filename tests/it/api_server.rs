@@ -98,6 +98,8 @@ pub(crate) async fn introspect(issuer: &str, token: &str) -> Value {
     serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap()
 }
 
+const REJECTED: (StatusCode, Option<&str>) = (StatusCode::UNAUTHORIZED, Some(r#"Bearer error="invalid_token""#));
+
 async fn serve(State(api): State<Api>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -106,7 +108,6 @@ async fn serve(State(api): State<Api>, request: Request) -> Response {
     let next = api.next.lock().unwrap().pop_front();
     let answer = next.unwrap_or_else(|| api.answer.lock().unwrap().clone());
     api.open.subscribe().wait_for(|open| *open).await.unwrap();
-    const REJECTED: (StatusCode, Option<&str>) = (StatusCode::UNAUTHORIZED, Some(r#"Bearer error="invalid_token""#));
     let (status, challenge) = match answer {
         Answer::Fixed(status, challenge) => (status, challenge),
         Answer::Long(length) => return vec![b'x'; length].into_response(),

@@ -9,6 +9,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod examples;
 mod oidc_provider;
 mod process;
 mod replicas;

@@ -58,10 +58,15 @@ impl Process {
 
 /// The reference application, which finds a free port by itself.
 pub(crate) fn web_app() -> Command {
+    example("web_app")
+}
+
+/// An example that listens where `LISTEN` says.
+pub(crate) fn example(name: &str) -> Command {
     // Beside `deps`, where this test is: cargo builds the examples before the tests.
     let test = std::env::current_exe().expect("a test has a path");
     let target: PathBuf = test.ancestors().nth(2).expect("target/debug/deps/test").into();
-    let mut command = Command::new(target.join("examples/web_app"));
+    let mut command = Command::new(target.join("examples").join(name));
     command.env_clear().env("RUST_LOG", "off").env("LISTEN", "127.0.0.1:0");
     command
 }
