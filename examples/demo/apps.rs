@@ -1,10 +1,10 @@
-//! The cast: a provider, two applications, an API.
+//! The cast: a provider, four applications of three kinds, an API.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http::StatusCode;
@@ -17,6 +17,7 @@ use tower_oidc_session::{
 };
 
 const SECRET: &str = "a secret of the demonstration";
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that runs.
 pub(crate) struct Demo {
@@ -29,7 +30,26 @@ pub(crate) struct Demo {
 pub(crate) struct App {
     pub(crate) name: &'static str,
     pub(crate) url: String,
+    pub(crate) kind: ClientKind,
     log: Arc<Mutex<Vec<(SystemTime, Happening)>>>,
+}
+
+/// What an application has to signal activity with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    Refreshing,
+    Introspected,
+    Tokenless,
+}
+
+impl ClientKind {
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Refreshing => "has a refresh token: signals by refreshing",
+            Self::Introspected => "has an access token only: signals by userinfo, and its API by introspection",
+            Self::Tokenless => "has no token: signals by sending page views through the provider",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +91,13 @@ impl Demo {
             .map_err(|error| error.to_string())?;
         let api = start_api(&provider).await?;
         let mut apps = Vec::new();
-        for name in ["shop", "bank"] {
-            apps.push(start_app(name, &provider, &api, session_lifetime, signal_interval).await?);
+        for (name, kind) in [
+            ("shop", ClientKind::Refreshing),
+            ("bank", ClientKind::Refreshing),
+            ("reports", ClientKind::Introspected),
+            ("wiki", ClientKind::Tokenless),
+        ] {
+            apps.push(start_app(name, kind, &provider, &api, session_lifetime, signal_interval).await?);
         }
         Ok(Self { provider, apps })
     }
@@ -123,17 +148,27 @@ struct Context {
 
 async fn start_app(
     name: &'static str,
+    kind: ClientKind,
     provider: &TestProvider,
     api: &str,
     session_lifetime: Duration,
     signal_interval: Duration,
 ) -> Result<App, String> {
     let (listener, url) = listen().await?;
-    provider.register(TestClient::at(name, SECRET, &url));
-    let app = App { name, url: url.clone(), log: Arc::default() };
+    let client = TestClient::at(name, SECRET, &url);
+    provider.register(match kind {
+        ClientKind::Refreshing | ClientKind::Tokenless => client,
+        // It cannot be had anew, so it has to live as long as the session.
+        ClientKind::Introspected => client.without_refresh_token().access_token_lifetime(A_DAY),
+    });
+    let app = App { name, url: url.clone(), kind, log: Arc::default() };
+    let policy = SessionPolicy::new().op_session_lifetime(session_lifetime).access_token_lifetime(signal_interval);
     let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(name, SECRET))
         .public_url(&url)
-        .policy(SessionPolicy::new().op_session_lifetime(session_lifetime).access_token_lifetime(signal_interval))
+        .policy(match kind {
+            ClientKind::Refreshing | ClientKind::Introspected => policy,
+            ClientKind::Tokenless => policy.discard_tokens().signal_by_silent_login(),
+        })
         .api(api)
         .on_event({
             let app = app.clone();
@@ -151,6 +186,7 @@ async fn start_app(
             Router::new()
                 .route("/me", get(me))
                 .route("/click", post(me))
+                .route("/visit", get(async || Redirect::to("/")))
                 .nest("/api", Router::new().route("/{*path}", any(call)).with_state(context.clone()))
                 .route_layer(rp.require_session()),
         )
@@ -198,6 +234,8 @@ async fn state(State(context): State<Context>, session: Option<OidcSession>) -> 
         .collect();
     Json(json!({
         "app": context.app.name,
+        "kind": context.app.kind.describe(),
+        "clicks": if context.app.kind == ClientKind::Tokenless { "navigate" } else { "fetch" },
         "sub": session.as_ref().map(|session| session.subject().as_str().to_owned()),
         "idle": session.as_ref().map(|session| left(session.idle_expires_at())),
         "lifetime": context.session_lifetime.as_secs_f64(),

@@ -1,4 +1,4 @@
-//! The main job on embedded defaults: a provider, two applications and an API in one process.
+//! The main job on embedded defaults: a provider, applications of each kind and an API in one process.
 //!
 //! `demo` shows live pages; `demo --headless` plays the story by itself, checks every step and exits with 0 only if all
 //! held. `--session-lifetime 60s` and `--signal-interval 15s` set the provider's inactivity timeout *T* and how often
@@ -44,11 +44,11 @@ async fn run() -> Result<(), String> {
     let interval = arguments.signal_interval.unwrap_or(Duration::from_secs(15));
     let demo = Demo::start(lifetime, interval).await?;
     println!("The provider ends sessions after {lifetime:?} without activity; applications signal every {interval:?}.");
-    println!("Open both and sign in as alice or bob (the password is the name):\n");
+    println!("Open two or more and sign in as alice or bob (the password is the name):\n");
     for app in &demo.apps {
-        println!("  {:<6} {}", app.name, app.url);
+        println!("  {:<8} {}  {}", app.name, app.url, app.kind.describe());
     }
-    println!("\nThen click in one of them only and watch the other. Ctrl-C ends the demonstration.");
+    println!("\nThen click in one of them only and watch the others. Ctrl-C ends the demonstration.");
     tokio::signal::ctrl_c().await.map_err(|error| error.to_string())
 }
 

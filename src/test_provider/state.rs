@@ -117,6 +117,8 @@ pub struct TestClient {
     pub(super) backchannel_logout_uri: Option<String>,
     pub(super) is_coordinated: bool,
     pub(super) gets_sid: bool,
+    pub(super) gets_refresh_token: bool,
+    pub(super) access_token_lifetime: Option<Duration>,
     pub(super) resources: Vec<String>,
 }
 
@@ -131,6 +133,8 @@ impl TestClient {
             backchannel_logout_uri: None,
             is_coordinated: false,
             gets_sid: true,
+            gets_refresh_token: true,
+            access_token_lifetime: None,
             resources: Vec::new(),
         }
     }
@@ -170,6 +174,18 @@ impl TestClient {
     /// May ask for access tokens to this `resource` (RFC 8707).
     pub fn resource(mut self, resource: impl Into<String>) -> Self {
         self.resources.push(resource.into());
+        self
+    }
+
+    /// Gets no refresh token, whatever [`RefreshTokens`] says.
+    pub fn without_refresh_token(mut self) -> Self {
+        self.gets_refresh_token = false;
+        self
+    }
+
+    /// `expires_in` of its access tokens; default: that of the provider.
+    pub fn access_token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.access_token_lifetime = Some(lifetime);
         self
     }
 

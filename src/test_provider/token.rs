@@ -78,10 +78,9 @@ fn by_code(shared: &Shared, client_id: &str, form: &Parameters) -> Response {
     }
     state.signal(&code.grant, now);
     let grant = code.grant;
-    let refresh_token = match state.settings.refresh_tokens {
-        RefreshTokens::None => None,
-        RefreshTokens::Reuse | RefreshTokens::Rotate => Some(issue_refresh(&mut state, &grant)),
-    };
+    let gets_refresh_token = state.settings.refresh_tokens != RefreshTokens::None
+        && state.clients.get(client_id).is_some_and(|client| client.gets_refresh_token);
+    let refresh_token = gets_refresh_token.then(|| issue_refresh(&mut state, &grant));
     let nonce = grant.nonce.clone();
     let extent = Extent { resource: None, scope: grant.scope.clone() };
     answer(shared, &mut state, &grant, extent, refresh_token, nonce, now)
@@ -151,7 +150,9 @@ fn answer(
     nonce: Option<String>,
     now: SystemTime,
 ) -> Response {
-    let lifetime = state.settings.access_token_lifetime;
+    let client = state.clients.get(&grant.client_id);
+    let lifetime = client.and_then(|client| client.access_token_lifetime);
+    let lifetime = lifetime.unwrap_or(state.settings.access_token_lifetime);
     let Some(key) = state.keys.first().cloned() else {
         return failure(StatusCode::INTERNAL_SERVER_ERROR, "server_error");
     };
