@@ -41,7 +41,7 @@
 //!
 //! # Metrics
 //!
-//! Through the `metrics` facade: `oidc_sessions_started_total`, `oidc_sessions_ended_total{reason}`,
+//! Through the `metrics` facade: `oidc_api_at_fault_total`, `oidc_sessions_started_total`, `oidc_sessions_ended_total{reason}`,
 //! `oidc_refreshes_total{outcome}`, `oidc_logout_tokens_total{outcome}`, `oidc_provider_fetches_total{what}`.
 
 mod api;
