@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::process::{Process, address, free_ports, web_app};
+use crate::report::{Column, Report};
 use crate::until;
 use crate::visitor::{Page, Visitor};
 
@@ -96,9 +97,11 @@ impl World {
 
 #[tokio::test]
 async fn sessions_live_as_long_as_those_of_the_provider() {
+    let mut report = Report::of("npm oidc-provider 9, coordinated");
     let world = World::start().await;
     assert_eq!(world.get("/me").await.status, StatusCode::UNAUTHORIZED);
     world.sign_in().await;
+    report.holds(Column::Login);
 
     // Active for twice the timeout: rotating refreshes keep the provider's session alive.
     let begin = Instant::now();
@@ -109,11 +112,14 @@ async fn sessions_live_as_long_as_those_of_the_provider() {
     let extended = world.events("session.extended").await;
     let refreshes = extended.iter().filter(|event| event["grant_type"] == "refresh_token").count();
     assert!((4..=6).contains(&refreshes), "{refreshes} refreshes");
+    report.holds(Column::SignalExtends);
+    report.holds(Column::Rotation);
 
     // An administrator ends it: the logout token arrives, and the next request is refused.
     assert_eq!(world.admin(&Method::POST, "/end-session?sub=alice", "").await["ended"], 1);
     assert_eq!(world.events("backchannel.success").await.len(), 1);
     world.assert_ended("back_channel_logout").await;
+    report.holds(Column::LogoutBySid);
 
     // Nobody is told: the next refresh is refused.
     world.sign_in().await;
@@ -121,6 +127,7 @@ async fn sessions_live_as_long_as_those_of_the_provider() {
     assert_eq!(world.get("/me").await.status, StatusCode::OK);
     sleep(G).await;
     world.assert_ended("refresh_token_rejected").await;
+    report.holds(Column::RefusedRefreshEnds);
 
     // An outage is no end.
     world.sign_in().await;
@@ -137,16 +144,26 @@ async fn sessions_live_as_long_as_those_of_the_provider() {
     assert_eq!(world.get("/me").await.status, StatusCode::OK);
 
     // Idle, with nothing but polling: the provider ends the session and says so.
+    let told = world.events("backchannel.success").await.len();
     let quiet = Instant::now();
-    while world.get("/poll").await.status == StatusCode::OK {
+    let refusal = loop {
+        let page = world.get("/poll").await;
+        if page.status == StatusCode::UNAUTHORIZED {
+            break page;
+        }
         assert!(quiet.elapsed() < T * 2, "polling keeps nobody signed in");
         sleep(G / 4).await;
-    }
+    };
     assert!(quiet.elapsed() + G + Duration::from_secs(1) > T, "after {:?}", quiet.elapsed());
     until("the provider ends it too", async || {
         world.events("session.ended").await.last().is_some_and(|event| event["reason"] == "idle")
     })
     .await;
+    until("its logout token arrives", async || world.events("backchannel.success").await.len() > told).await;
+    // Polling is refused at T by the application's own clock, unless the token was faster.
+    let refusal = if refusal.json()["error"] == "not_confirmed" { world.get("/poll").await } else { refusal };
+    assert_eq!(refusal.json()["reason"], "back_channel_logout");
+    report.is(Column::IdleEndSeen, "at once, by logout token");
 }
 
 #[tokio::test]
