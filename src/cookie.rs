@@ -165,6 +165,7 @@ mod tests {
             pkce_verifier: random_text(),
             return_to: ReturnTo::front_page(),
             started_at,
+            session: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A client for APIs that carries the session's access token and judges the answers.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -41,7 +42,9 @@ use crate::session::step_up;
 ///    the fault is taken to be its own: that is reported, answered with 502, and ends nothing.
 /// 5. An API that wants the user to authenticate again ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)) causes a
 ///    login with the `acr_values` and `max_age` it asks for, from which the browser comes back to the same page.
-/// 6. A passive request does not refresh: it gets 401 where that would be needed, and the session stands.
+/// 6. A passive request does not refresh: it gets 401 where that would be needed, and the session stands. So does a
+///    client that a handler goes on using for longer than *G*, on a stream or a WebSocket: what a program does by itself
+///    is no activity. [`OidcSession::record_activity`] tells of the user's.
 ///
 /// ```
 /// use tower_oidc_session::{ApiError, SessionClient};
@@ -57,11 +60,14 @@ pub struct SessionClient {
     asker: Asker,
 }
 
-/// Whom a failure is answered to.
+/// Whom a failure is answered to. Of the request's headers only those that this depends on: the others are nobody's
+/// business, least of all a log's.
 #[derive(Clone, Debug)]
 struct Asker {
     method: Method,
     headers: HeaderMap,
+    /// What is done long after the request was admitted is no activity of its user's.
+    active_until: SystemTime,
 }
 
 /// What carries a request to an API.
@@ -86,6 +92,12 @@ impl Transport for Reqwest {
             }
         })
     }
+}
+
+/// Whether another request has replaced a token.
+enum Replaced {
+    No,
+    Yes,
 }
 
 /// How far a call has come.
@@ -181,10 +193,14 @@ impl SessionClient {
         };
         let mut body = Outgoing::read(body).await.map_err(|error| Kind::Invalid(error.to_string()))?;
         let mut record = self.record_with_good_token(&api).await?;
-        let mut last_attempt = false;
+        let (mut refreshed, mut switched) = (false, false);
         loop {
             let Some(body) = body.take() else { return Err(Kind::NotReplayed.into()) };
             let answer = transport.call(with_token(&parts, &api, &record, self.policy())?, body).await?;
+            if record.access_token(api.audience(), self.policy()).is_none() {
+                // An API that was given no token says nothing about the session.
+                return Ok(Judged::Answered(answer));
+            }
             let verdict = match challenge::judge(answer.status(), answer.headers()) {
                 ApiVerdict::Unexplained if api.unexplained() == Unexplained::PassedBack => {
                     return Ok(Judged::Answered(answer));
@@ -193,16 +209,25 @@ impl SessionClient {
             };
             match verdict {
                 ApiVerdict::Accepted => {
-                    self.note(&api, &record, Outcome::Accepted);
+                    if answer.status().is_success() || answer.status().is_redirection() {
+                        self.note(&api, &record, Outcome::Accepted);
+                    }
                     return Ok(Judged::Answered(answer));
                 }
                 ApiVerdict::StepUp(authentication) => return Ok(Judged::StepUp(answer, authentication)),
-                ApiVerdict::TokenRejected | ApiVerdict::Unexplained if last_attempt => {
+                ApiVerdict::TokenRejected | ApiVerdict::Unexplained if refreshed => {
                     return Err(self.token_rejected(&api, &record).await);
                 }
                 ApiVerdict::TokenRejected | ApiVerdict::Unexplained => {
-                    record = self.after_rejection(&api, &record).await?;
-                    last_attempt = true;
+                    // The provider is spared what would change nothing.
+                    if self.fault(&api, &record) == Fault::Api {
+                        return Err(Kind::AtFault.into());
+                    }
+                    match self.newer(&api, &record).await? {
+                        // Another request has replaced the token already; once is enough to go by that.
+                        (newer, Replaced::Yes) if !switched => (record, switched) = (newer, true),
+                        (current, _) => (record, refreshed) = (self.anew(&api, &current).await?, true),
+                    }
                 }
             }
         }
@@ -249,7 +274,8 @@ impl SessionClient {
     }
 
     fn is_passive(&self) -> bool {
-        self.session.request().kind() == RequestKind::Passive
+        let now = self.rp.manager().clock().now();
+        self.session.request().kind() == RequestKind::Passive || now >= self.asker.active_until
     }
 
     fn policy(&self) -> &SessionPolicy {
@@ -257,11 +283,11 @@ impl SessionClient {
     }
 
     fn note(&self, api: &Listed, record: &SessionRecord, outcome: Outcome) -> Fault {
-        let obtained_at = match api.audience() {
-            None => Some(record.tokens.obtained_at),
-            Some(audience) => record.tokens.others.get(&audience.name()).map(|token| token.obtained_at),
-        };
-        obtained_at.map_or(Fault::Session, |at| self.rp.apis().note(api, record, at, outcome))
+        obtained_at(api, record).map_or(Fault::Session, |at| self.rp.apis().note(api, record, at, outcome))
+    }
+
+    fn fault(&self, api: &Listed, record: &SessionRecord) -> Fault {
+        obtained_at(api, record).map_or(Fault::Session, |at| self.rp.apis().fault(api, at))
     }
 
     /// The record, with a token whose time is not over.
@@ -271,10 +297,27 @@ impl SessionClient {
         let is_good = match (record.access_token(api.audience(), self.policy()), record.login.signal) {
             (Some((_, until)), ActivitySignal::Refresh) => now < until,
             (None, ActivitySignal::Refresh) => false,
+            (None, _) if api.audience().is_some() => return Err(Kind::NoToken.into()),
             // What cannot be had anew is used for as long as it works; an API that needs none gets none.
             _ => true,
         };
-        if is_good { Ok(record.clone()) } else { self.refreshed(api, record).await }
+        match is_good {
+            true => Ok(record.clone()),
+            false if self.is_passive() => self.refreshed_by_others(api, record).await,
+            false => self.refreshed(api, record).await,
+        }
+    }
+
+    /// The record with a good token that somebody's activity has brought meanwhile.
+    async fn refreshed_by_others(
+        &self,
+        api: &Listed,
+        record: &Arc<SessionRecord>,
+    ) -> Result<Arc<SessionRecord>, ApiError> {
+        let (newer, _) = self.newer(api, record).await?;
+        let now = self.rp.manager().clock().now();
+        let is_good = newer.access_token(api.audience(), self.policy()).is_some_and(|(_, until)| now < until);
+        if is_good { Ok(newer) } else { Err(self.rejected(&Admission::Refused)) }
     }
 
     async fn refreshed(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
@@ -283,6 +326,7 @@ impl SessionClient {
         }
         match self.rp.manager().get_token(record, api.audience()).await {
             Signalled::Confirmed(record) => Ok(record),
+            Signalled::Denied => Err(Kind::NoToken.into()),
             Signalled::Ended(reason) => {
                 self.session.request().mark_over();
                 Err(self.rejected(&reason.map_or(Admission::Unknown, Admission::Ended)))
@@ -291,19 +335,27 @@ impl SessionClient {
         }
     }
 
-    /// A record with another token than the one that an API refused.
-    async fn after_rejection(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
+    /// A record with a new token, after an API refused the one there was.
+    async fn anew(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
+        match record.login.signal {
+            ActivitySignal::Refresh => self.refreshed(api, record).await,
+            _ => Err(self.token_rejected(api, record).await),
+        }
+    }
+
+    /// The record as it is now, and whether its token is another one.
+    async fn newer(
+        &self,
+        api: &Listed,
+        record: &Arc<SessionRecord>,
+    ) -> Result<(Arc<SessionRecord>, Replaced), ApiError> {
         let manager = self.rp.manager();
         let token = |record: &SessionRecord| {
             record.access_token(api.audience(), self.policy()).map(|(token, _)| token.secret().to_owned())
         };
         match manager.look(record.key()).await {
-            // Another request has replaced the token already.
-            Ok(Loaded::Live(newer)) if token(&newer) != token(record) => Ok(newer),
-            Ok(Loaded::Live(current)) if current.login.signal == ActivitySignal::Refresh => {
-                self.refreshed(api, &current).await
-            }
-            Ok(Loaded::Live(_)) => Err(self.token_rejected(api, record).await),
+            Ok(Loaded::Live(newer)) if token(&newer) != token(record) => Ok((newer, Replaced::Yes)),
+            Ok(Loaded::Live(current)) => Ok((current, Replaced::No)),
             Ok(Loaded::Ended(reason)) => {
                 self.session.request().mark_over();
                 Err(self.rejected(&Admission::Ended(reason)))
@@ -344,6 +396,14 @@ impl SessionClient {
             Visitor { method: &self.asker.method, headers: &self.asker.headers, path: self.session.request().path() };
         let rejection = SessionRejection::of(admission, visitor);
         Kind::Rejected(rejection.unwrap_or_else(|| SessionRejection::sign_in(visitor, None))).into()
+    }
+}
+
+/// When the session got the token that an API is called with.
+fn obtained_at(api: &Listed, record: &SessionRecord) -> Option<SystemTime> {
+    match api.audience() {
+        None => Some(record.tokens.obtained_at),
+        Some(audience) => record.tokens.others.get(&audience.name()).map(|token| token.obtained_at),
     }
 }
 
@@ -401,7 +461,13 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionClient {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, SessionRejection> {
         let rp = parts.extensions.get::<RelyingParty>().cloned().ok_or_else(SessionRejection::no_layer)?;
         let session = <OidcSession as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        let asker = Asker { method: parts.method.clone(), headers: parts.headers.clone() };
+        let mut headers = parts.headers.clone();
+        for name in parts.headers.keys().filter(|name| !matches!(name.as_str(), "accept" | "sec-fetch-mode")) {
+            headers.remove(name);
+        }
+        let manager = rp.manager();
+        let active_until = manager.clock().now() + manager.policy().access_token_lifetime;
+        let asker = Asker { method: parts.method.clone(), headers, active_until };
         Ok(Self { session, rp, asker })
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Invalid(String),
     #[error("{0} is not listed as an API of the sessions")]
     NotListed(String),
+    #[error("the provider gives the session no token for the API")]
+    NoToken,
     #[error("the body was too long to be sent again with a new token")]
     NotReplayed,
     #[error("the path leads out of the API's base URL")]
@@ -89,6 +91,7 @@ impl IntoResponse for ApiError {
             Kind::NotReplayed => SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response(),
             Kind::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
             Kind::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
+            Kind::NoToken => error(StatusCode::BAD_GATEWAY, "no_token_for_api"),
             Kind::AtFault => error(StatusCode::BAD_GATEWAY, "api_rejects_all_tokens"),
             Kind::Unreachable(_) | Kind::Unreadable(_) => {
                 tracing::warn!(error = %self.kind, "an API call failed");

@@ -5,7 +5,7 @@
 //! counted for each API: where several sessions' were rejected lately, and more than were accepted, no session ends for
 //! it, and it is reported.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use crate::session::id::SessionKey;
@@ -16,7 +16,7 @@ pub(crate) const FRESH: Duration = Duration::from_secs(60);
 const WINDOW: Duration = Duration::from_secs(60);
 /// Fewer sessions say nothing about the API.
 const FEWEST: usize = 3;
-/// No more answers are remembered.
+/// The answers of no more sessions are remembered.
 const MOST: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,26 +36,49 @@ pub(crate) fn fault(rejected: usize, accepted: usize) -> Fault {
     if rejected >= FEWEST && rejected > accepted { Fault::Api } else { Fault::Session }
 }
 
-/// What an API answered to fresh tokens lately.
+/// What an API answered to each session's fresh tokens lately. A rejection outweighs answers that came after it: an API
+/// that takes a token for one thing and not for another would look sound otherwise.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
-    answers: VecDeque<(SystemTime, SessionKey, Outcome)>,
+    answers: HashMap<SessionKey, (SystemTime, Outcome)>,
 }
 
 impl Answers {
     /// Notes an answer, and says whose fault rejections are now.
     pub(crate) fn note(&mut self, session: &SessionKey, outcome: Outcome, now: SystemTime) -> Fault {
-        self.answers.push_back((now, *session, outcome));
-        while self.answers.len() > MOST
-            || self.answers.front().is_some_and(|(at, ..)| now.duration_since(*at).is_ok_and(|age| age >= WINDOW))
-        {
-            self.answers.pop_front();
+        self.forget_old(now);
+        match (self.answers.get(session), outcome) {
+            (Some((_, Outcome::Rejected)), Outcome::Accepted) => {}
+            (known, _) => {
+                if known.is_none() && self.answers.len() >= MOST {
+                    self.forget_oldest();
+                }
+                self.answers.insert(*session, (now, outcome));
+            }
         }
-        let sessions = |wanted| {
-            let keys = self.answers.iter().filter(|(_, _, outcome)| *outcome == wanted).map(|(_, key, _)| *key);
-            keys.collect::<HashSet<_>>().len()
-        };
-        fault(sessions(Outcome::Rejected), sessions(Outcome::Accepted))
+        self.fault()
+    }
+
+    /// Whose fault rejections are now.
+    pub(crate) fn look(&mut self, now: SystemTime) -> Fault {
+        self.forget_old(now);
+        self.fault()
+    }
+
+    fn fault(&self) -> Fault {
+        let count = |wanted| self.answers.values().filter(|(_, outcome)| *outcome == wanted).count();
+        fault(count(Outcome::Rejected), count(Outcome::Accepted))
+    }
+
+    fn forget_old(&mut self, now: SystemTime) {
+        self.answers.retain(|_, (at, _)| now.duration_since(*at).is_ok_and(|age| age < WINDOW));
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.answers.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| *key);
+        if let Some(key) = oldest {
+            self.answers.remove(&key);
+        }
     }
 }
 
@@ -88,7 +111,30 @@ mod tests {
         }
         assert_eq!(answers.note(&key(2), Outcome::Rejected, at(5)), Fault::Session);
         assert_eq!(answers.note(&key(3), Outcome::Rejected, at(6)), Fault::Api);
+        assert_eq!(answers.note(&key(3), Outcome::Accepted, at(7)), Fault::Api, "a rejection outweighs it");
         assert_eq!(answers.note(&key(4), Outcome::Rejected, at(63)), Fault::Api);
         assert_eq!(answers.note(&key(4), Outcome::Rejected, at(66)), Fault::Session, "the others are forgotten");
+        assert_eq!(answers.look(at(66)), Fault::Session);
+    }
+
+    #[test]
+    fn no_client_drives_the_others_out() {
+        let key = |number: u16| {
+            let mut bytes = [0; 32];
+            bytes[..2].copy_from_slice(&number.to_be_bytes());
+            SessionKey::from_bytes(bytes)
+        };
+        let now = SystemTime::UNIX_EPOCH;
+        let mut answers = Answers::default();
+        for number in 0..3 {
+            answers.note(&key(number), Outcome::Rejected, now);
+        }
+        for _ in 0..=MOST {
+            assert_eq!(answers.note(&key(9), Outcome::Accepted, now), Fault::Api);
+        }
+        for number in 10..5000 {
+            answers.note(&key(number), Outcome::Accepted, now + Duration::from_secs(1));
+        }
+        assert_eq!(answers.answers.len(), MOST);
     }
 }

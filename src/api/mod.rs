@@ -111,6 +111,8 @@ impl From<String> for Api {
 #[derive(Debug)]
 pub(crate) struct Listed {
     origin: Origin,
+    /// Of the base URL, without a slash at its end.
+    path: String,
     api: Api,
     answers: Mutex<Answers>,
 }
@@ -140,8 +142,12 @@ pub(crate) struct Apis {
 impl Apis {
     pub(crate) fn new(apis: &[Api], clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         let list = |api: &Api| {
-            let origin = check_url("api", &api.base_url)?.origin();
-            Ok(Arc::new(Listed { origin, api: api.clone(), answers: Mutex::default() }))
+            let url = check_url("api", &api.base_url)?;
+            if url.query().is_some() {
+                return Err(ConfigError::new("api", &api.base_url, "a base URL without query"));
+            }
+            let path = url.path().trim_end_matches('/').to_owned();
+            Ok(Arc::new(Listed { origin: url.origin(), path, api: api.clone(), answers: Mutex::default() }))
         };
         let listed = apis.iter().map(list).collect::<Result<_, _>>()?;
         let http = reqwest::Client::builder()
@@ -153,15 +159,14 @@ impl Apis {
         Ok(Self { listed, clock, http })
     }
 
-    /// The API that a URL belongs to: of those at its origin the one with the longest base path above it.
+    /// The API that a URL belongs to: of those that it is below the one with the longest base path.
     pub(crate) fn of(&self, url: &Url) -> Option<&Arc<Listed>> {
         let origin = url.origin();
-        let path_of = |listed: &Listed| Url::parse(listed.base_url()).map(|base| base.path().to_owned());
-        let at_origin = self.listed.iter().filter(|listed| listed.origin == origin);
-        at_origin.max_by_key(|listed| {
-            let path = path_of(listed).unwrap_or_default();
-            if url.path().starts_with(path.as_str()) { path.len() } else { 0 }
-        })
+        let above = self.listed.iter().filter(|listed| {
+            let below = url.path().strip_prefix(listed.path.as_str());
+            listed.origin == origin && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        above.max_by_key(|listed| listed.path.len())
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
@@ -182,5 +187,43 @@ impl Apis {
         }
         let mut answers = listed.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.note(record.key(), outcome, now)
+    }
+
+    /// Whether a rejection of a token of that age is the API's fault already.
+    fn fault(&self, listed: &Listed, obtained_at: std::time::SystemTime) -> Fault {
+        let now = self.clock.now();
+        if now.duration_since(obtained_at).is_ok_and(|age| age >= FRESH) {
+            return Fault::Session;
+        }
+        listed.answers.lock().unwrap_or_else(PoisonError::into_inner).look(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn urls_belong_to_the_nearest_api_above_them() {
+        let apis = ["https://a.example/v1", "https://a.example/v1/billing/", "https://b.example"].map(Api::at);
+        let apis = Apis::new(&apis, Arc::new(SystemClock)).unwrap();
+        for (url, expected) in [
+            ("https://a.example/v1", Some("https://a.example/v1")),
+            ("https://a.example/v1/orders", Some("https://a.example/v1")),
+            ("https://a.example/v1/billing", Some("https://a.example/v1/billing/")),
+            ("https://a.example/v1/billing/7", Some("https://a.example/v1/billing/")),
+            ("https://a.example/v1/billings", Some("https://a.example/v1")),
+            ("https://a.example/v1x", None),
+            ("https://a.example/admin", None),
+            ("https://a.example/", None),
+            ("http://a.example/v1", None),
+            ("https://a.example:444/v1", None),
+            ("https://b.example/anything", Some("https://b.example")),
+            ("https://b.example.evil.example/", None),
+        ] {
+            let found = apis.of(&Url::parse(url).unwrap()).map(|listed| listed.base_url());
+            assert_eq!(found, expected, "{url}");
+        }
     }
 }

@@ -158,6 +158,7 @@ impl Manager {
                 Admission::Admitted(record)
             }
             Signalled::Unavailable(retry_after) => Admission::Unavailable(retry_after),
+            Signalled::Denied => Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)),
         }
     }
 
@@ -180,6 +181,7 @@ impl Manager {
             Signalled::Confirmed(record) => Admission::Admitted(record),
             Signalled::Ended(reason) => reason.map_or(Admission::Unknown, Admission::Ended),
             Signalled::Unavailable(retry_after) => Admission::Unavailable(retry_after),
+            Signalled::Denied => Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)),
         }
     }
 
@@ -210,9 +212,8 @@ impl Manager {
     /// As [`end`](Self::end).
     pub(crate) async fn end_silently_refused(self: &Arc<Self>, key: &SessionKey) -> Result<(), RegistryError> {
         match self.registry.load(key).await? {
-            Loaded::Live(record) if record.login.signal == ActivitySignal::SilentLogin => {
-                self.end(key, EndReason::LoginRequired).await
-            }
+            // Only the attempt that the session itself has begun, and that has not come back yet.
+            Loaded::Live(record) if record.silent_login_at.is_some() => self.end(key, EndReason::LoginRequired).await,
             _ => Ok(()),
         }
     }

@@ -36,6 +36,8 @@ const MANY_PAUSES: usize = 1024;
 pub(crate) enum Signalled {
     /// The provider confirmed the session; this is its record now.
     Confirmed(Arc<SessionRecord>),
+    /// The provider gives no token for what was asked; that says nothing about the session.
+    Denied,
     Ended(Option<EndReason>),
     /// Nobody knows; the session is as it was.
     Unavailable(RetryAfter),
@@ -51,7 +53,7 @@ struct UnderWay {
 }
 
 /// A request waits for so many flights that it does not need, or finds overtaken, before its own.
-const MOST_FLIGHTS: usize = 4;
+const MOST_FLIGHTS: usize = 16;
 
 /// The signals that are under way in this process, and the sessions whose last one failed.
 pub(super) struct Flights {
@@ -109,7 +111,7 @@ impl Manager {
     /// # Cancel safety
     /// The signal is finished, and rotated tokens are stored, without the caller.
     pub(crate) async fn signal(self: &Arc<Self>, record: &Arc<SessionRecord>) -> Signalled {
-        self.get_token(record, None).await
+        self.await_flight(record, None, |_| true).await
     }
 
     /// The same, for a new access token to `audience`; the record that comes back has it.
@@ -121,9 +123,21 @@ impl Manager {
         record: &Arc<SessionRecord>,
         audience: Option<&Audience>,
     ) -> Signalled {
-        let token =
-            |record: &SessionRecord| record.access_token(audience, &self.policy).map(|(token, _)| token.clone());
+        // A token that came later is another one, though some providers give the same text again.
+        let token = |record: &SessionRecord| {
+            record.access_token(audience, &self.policy).map(|(token, until)| (token.clone(), until))
+        };
         let before = token(record);
+        self.await_flight(record, audience, |newer| token(newer) != before).await
+    }
+
+    /// Takes part in flights until one brings a record that will do.
+    async fn await_flight(
+        self: &Arc<Self>,
+        record: &Arc<SessionRecord>,
+        audience: Option<&Audience>,
+        will_do: impl Fn(&SessionRecord) -> bool,
+    ) -> Signalled {
         let mut record = record.clone();
         for _ in 0..MOST_FLIGHTS {
             let flight = {
@@ -145,11 +159,9 @@ impl Manager {
             let Ok(signalled) = tokio::time::timeout(patience, flight.flight).await else { break };
             match signalled {
                 // A flight for another audience, or one that another replica overtook, leaves this token as it was.
-                Signalled::Confirmed(newer)
-                    if token(&newer) == before && (audience.is_some() || flight.audience.is_some()) =>
-                {
-                    record = newer;
-                }
+                Signalled::Confirmed(newer) if !will_do(&newer) => record = newer,
+                // What one API is denied, another may get.
+                Signalled::Denied if flight.audience.as_ref() != audience => {}
                 signalled => return signalled,
             }
         }
@@ -212,7 +224,7 @@ impl Manager {
                 Either::Right((never, _)) => match never {},
             }
         };
-        if matches!(signalled, Ok(Signalled::Unavailable(_))) {
+        if matches!(signalled, Ok(Signalled::Denied | Signalled::Unavailable(_))) {
             self.registry.release_refresh(record.key(), lease.holder).await?;
         }
         signalled
@@ -257,11 +269,11 @@ impl Manager {
                     return self.store(record, response, audience, sent_at).await;
                 }
                 Ok(TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error))
-                    if audience.is_some() && matches!(error.as_str(), "invalid_target" | "invalid_scope") =>
+                    if audience.is_some() && !matches!(error.as_str(), "invalid_grant" | "token_inactive") =>
                 {
                     // RFC 8707 §2: about what was asked for, not about the session.
                     tracing::error!(error = error.as_str(), ?audience, "the provider gives no token for an API");
-                    return Ok(self.no_answer(None));
+                    return Ok(Signalled::Denied);
                 }
                 Ok(TokenVerdict::Refused(error)) => return self.refused(record, &error).await,
                 Ok(TokenVerdict::Ambiguous(error)) if last_attempt => return self.refused(record, &error).await,

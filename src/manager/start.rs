@@ -15,7 +15,7 @@ use crate::protocol::names::IdTokenHint;
 use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
 use crate::provider::{Unavailable, UserInfoVerdict, VerifyError};
 use crate::registry::{Committed, Created, Loaded, RegistryError};
-use crate::session::event::{SessionEvent, SessionInfo};
+use crate::session::event::{EndReason, SessionEvent, SessionInfo};
 use crate::session::id::{SessionId, SessionKey};
 use crate::session::policy::{KeptTokens, SilentLogin};
 use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
@@ -110,9 +110,9 @@ impl Manager {
         };
         let refresh_token = response.refresh_token.clone();
         let started = self.store_login(response, &transaction, sent_at, user_info, previous).await;
-        // Tokens that no session holds are good for nothing but theft.
-        let is_held = matches!(&started, Ok(LoggedIn::Anew(_, record)) if record.tokens.refresh_token.is_some());
-        if let (false, Some(token)) = (is_held, refresh_token) {
+        // Tokens of a login that failed are good for nothing but theft. Those that a session does without are dropped: to
+        // revoke them ends the client's part of the session at some providers (Keycloak).
+        if let (Err(_), Some(token)) = (&started, refresh_token) {
             let manager = self.clone();
             tokio::spawn(async move { manager.provider.revoke(token).await });
         }
@@ -120,7 +120,7 @@ impl Manager {
     }
 
     async fn store_login(
-        &self,
+        self: &Arc<Self>,
         response: TokenResponse,
         transaction: &LoginTransaction,
         sent_at: SystemTime,
@@ -137,10 +137,14 @@ impl Manager {
         if user_info == UserInfo::Claims {
             claims.extend(self.user_info_claims(&response, &id_token).await?);
         }
-        if let (Some(previous), Prompt::None) = (previous, transaction.authentication.prompt)
-            && let Some(confirmed) = self.confirm_silently(&previous, &raw, &id_token, sent_at).await?
-        {
-            return Ok(confirmed);
+        if let (Some(session), Prompt::None) = (transaction.session, transaction.authentication.prompt) {
+            // Begun for a session that has ended meanwhile, or left the browser, it starts no new one.
+            if previous != Some(session) {
+                return Err(LoginError::LoggedOut);
+            }
+            if let Some(confirmed) = self.confirm_silently(&session, &response, &id_token, sent_at).await? {
+                return Ok(confirmed);
+            }
         }
         let id = SessionId::random();
         let record = Arc::new(self.new_record(&id, response, raw, id_token, claims, transaction, sent_at));
@@ -158,13 +162,17 @@ impl Manager {
 
     /// Takes a silent login as the confirmation of the session that asked for it, if it is of the same user.
     async fn confirm_silently(
-        &self,
+        self: &Arc<Self>,
         key: &SessionKey,
-        raw: &IdTokenHint,
+        response: &TokenResponse,
         id_token: &IdToken,
         sent_at: SystemTime,
     ) -> Result<Option<LoggedIn>, LoginError> {
-        let Loaded::Live(record) = self.registry.load(key).await? else { return Ok(None) };
+        let record = match self.registry.load(key).await? {
+            Loaded::Live(record) => record,
+            Loaded::Ended(_) => return Err(LoginError::LoggedOut),
+            Loaded::Unknown => return Ok(None),
+        };
         if record.login.signal != ActivitySignal::SilentLogin || *record.subject() != id_token.subject {
             return Ok(None);
         }
@@ -173,14 +181,25 @@ impl Manager {
         next.silent_login_at = None;
         next.sid = id_token.sid.clone().or(next.sid);
         next.session_expiry = id_token.session_expiry.or(next.session_expiry);
-        next.tokens.id_token = raw.clone();
+        if let Some(raw) = &response.id_token {
+            next.tokens.id_token = raw.clone();
+        }
+        if next.tokens.access_token.is_some() {
+            next.tokens.access_token = Some(response.access_token.clone());
+            next.tokens.expires_in = response.expires_in;
+            next.tokens.obtained_at = sent_at;
+        }
         match self.registry.commit(next.with_expiry(&self.policy), self.clock.now()).await? {
             Committed::Committed(record) => {
                 self.emit(&SessionEvent::Refreshed(SessionInfo::of(&record)));
                 Ok(Some(LoggedIn::Confirmed))
             }
             Committed::Stale(_) => Ok(Some(LoggedIn::Confirmed)),
-            Committed::Gone(_) => Err(LoginError::LoggedOut),
+            Committed::Gone(reason) => {
+                // It may only be hidden by a tombstone for its new sid.
+                self.end(key, reason.unwrap_or(EndReason::BackChannelLogout)).await?;
+                Err(LoginError::LoggedOut)
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use url::{Url, form_urlencoded};
 
 use super::names::Issuer;
 use super::token_response::ErrorCode;
+use crate::session::id::SessionKey;
 
 /// Everything that one attempt to log in has to remember until the browser comes back.
 #[derive(Clone, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub(crate) struct LoginTransaction {
     pub(crate) return_to: ReturnTo,
     pub(crate) started_at: SystemTime,
     pub(crate) authentication: Authentication,
+    /// The session that a silent login is to confirm.
+    pub(crate) session: Option<SessionKey>,
 }
 
 /// What an authorization request asks of the authentication
@@ -63,7 +66,9 @@ impl Authentication {
             Some(text) => Some(Duration::from_secs(text.parse::<u32>().ok()?.into())),
             None => None,
         };
-        Some(Self { prompt, acr_values, max_age })
+        // A login that has to be silent and better than the one there is can only fail.
+        let is_possible = prompt == Prompt::AsNeeded || (acr_values.is_none() && max_age.is_none());
+        is_possible.then_some(Self { prompt, acr_values, max_age })
     }
 
     /// The parameters, for the authorization request and for links to the login.

@@ -71,7 +71,10 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
     match challenge.parameter("error") {
         Some("insufficient_user_authentication") => ApiVerdict::StepUp(Authentication {
             acr_values: challenge.parameter("acr_values").map(str::to_owned),
-            max_age: challenge.parameter("max_age").and_then(|age| age.parse().ok()).map(Duration::from_secs),
+            max_age: challenge
+                .parameter("max_age")
+                .and_then(|age| age.parse().ok())
+                .map(|age: u64| Duration::from_secs(age.min(u32::MAX.into()))),
             ..Authentication::default()
         }),
         Some("use_dpop_nonce" | "insufficient_scope") => ApiVerdict::Accepted,

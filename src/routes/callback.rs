@@ -97,7 +97,8 @@ async fn finish(
     let code = match AuthorizationResponse::parse(query, rp.registration().issuer(), sends_issuer) {
         Ok(AuthorizationResponse::Code(code)) => code,
         Ok(AuthorizationResponse::Error(error)) if transaction.authentication.prompt == Prompt::None => {
-            return Err(silently_refused(rp, &error, &transaction.return_to, previous).await.into());
+            let session = transaction.session.filter(|session| previous == Some(*session));
+            return Err(silently_refused(rp, &error, &transaction.return_to, session).await.into());
         }
         Ok(AuthorizationResponse::Error(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a login");
@@ -116,12 +117,12 @@ async fn silently_refused(
     rp: &RelyingParty,
     error: &ErrorCode,
     return_to: &ReturnTo,
-    previous: Option<SessionKey>,
+    session: Option<SessionKey>,
 ) -> Response {
     tracing::info!(error = error.as_str(), "the provider refused a silent login");
     let path = PathAndQuery::try_from(return_to.as_str()).ok();
     let visibly = || redirect(&login_url(path.as_ref(), &Authentication::default()));
-    match (error.as_str(), previous) {
+    match (error.as_str(), session) {
         ("login_required", Some(key)) => match rp.manager().end_silently_refused(&key).await {
             Ok(()) => visibly(),
             Err(error) => {

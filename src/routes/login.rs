@@ -6,13 +6,19 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Uri};
 use url::form_urlencoded;
 
+use super::Claimed;
 use crate::manager::RetryAfter;
-use crate::protocol::authorization::{Authentication, LoginTransaction, ReturnTo};
+use crate::protocol::authorization::{Authentication, LoginTransaction, Prompt, ReturnTo};
 use crate::relying_party::RelyingParty;
 use crate::respond::{page, redirect, with_retry_after};
 use crate::session::id::random_text;
 
-pub(super) async fn login(State(rp): State<RelyingParty>, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn login(
+    State(rp): State<RelyingParty>,
+    Claimed(session): Claimed,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let mut wanted =
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name == "return_to");
     let return_to = match (wanted.next(), wanted.next()) {
@@ -31,6 +37,7 @@ pub(super) async fn login(State(rp): State<RelyingParty>, uri: Uri, headers: Hea
         pkce_verifier: random_text(),
         return_to,
         started_at: rp.manager().clock().now(),
+        session: session.key().copied().filter(|_| authentication.prompt == Prompt::None),
         authentication,
     };
     match rp.manager().provider().authorization_url(&transaction).await {

@@ -2,12 +2,12 @@
 
 use http::StatusCode;
 use serde_json::json;
-use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, RefreshTokens};
+use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, Fault, RefreshTokens};
 use tower_oidc_session::{Api as Listed, EndReason};
 
 use crate::api::world;
 use crate::api_server::{Answer, Api, introspect};
-use crate::world::{ABSOLUTE, G, Options, SECOND, World};
+use crate::world::{ABSOLUTE, G, Options, SECOND, World, policy};
 
 const BILLING: &str = "https://billing.example";
 
@@ -72,8 +72,11 @@ async fn p2_requests_for_two_audiences_do_not_use_one_refresh_token_twice() {
 async fn p4_a_resource_that_the_provider_does_not_know_ends_nothing() {
     let api = Api::start().await;
     let world = with(&api, Listed::at(&api.url).resource("https://unknown.example")).await;
-    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let page = world.browser.get(&world.app.at("/api/x")).await;
+    assert_eq!((page.status, &page.json()["error"]), (StatusCode::BAD_GATEWAY, &json!("no_token_for_api")));
     assert_eq!(api.calls(), 0);
+    // Nothing else of the session has to wait for that.
+    assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.me().await, StatusCode::OK);
     assert!(world.app.ends().is_empty());
 }
@@ -106,4 +109,42 @@ async fn reference_tokens_without_refresh_token_live_and_die_with_the_session() 
     assert_eq!((page.status, &page.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!("access_token_rejected")));
     assert_eq!(api.calls(), 7, "there is nothing to try again with");
     world.app.assert_ended(EndReason::AccessTokenRejected);
+}
+
+#[tokio::test]
+async fn what_an_audience_is_refused_ends_nothing_but_a_dead_grant_does() {
+    for (error, ends) in [("access_denied", 0), ("consent_required", 0), ("invalid_request", 0), ("invalid_grant", 1)] {
+        let api = Api::start().await;
+        let world = with(&api, Listed::at(&api.url).resource(BILLING)).await;
+        let body = format!(r#"{{"error":"{error}"}}"#);
+        let fault = Fault::Body { status: 400, content_type: "application/json", body };
+        world.provider.set_fault(Endpoint::Token, fault);
+        let status = world.browser.get(&world.app.at("/api/x")).await.status;
+        let expected = if ends == 0 { StatusCode::BAD_GATEWAY } else { StatusCode::UNAUTHORIZED };
+        assert_eq!((status, world.app.ends().len()), (expected, ends), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_was_given_no_token_cannot_end_a_session() {
+    // One that gets the login's token, of a session that keeps none.
+    let api = Api::start().await;
+    api.answers(Answer::rejected());
+    let tokenless = world(&api, |o| Options { policy: policy().discard_tokens(), ..o }).await;
+    assert_eq!(tokenless.browser.step(&tokenless.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!((api.calls(), api.tokens()), (1, vec![String::new()]));
+    assert_eq!(tokenless.me().await, StatusCode::OK);
+    // One that gets a token of its own, which takes a refresh token.
+    let api = Api::start().await;
+    let listed = Listed::at(&api.url).resource(BILLING);
+    let world = world(&api, |mut o| {
+        let listed = listed.clone();
+        o.configure = Box::new(move |builder| builder.api(listed.clone()));
+        o.provider = o.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(ABSOLUTE);
+        o
+    })
+    .await;
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(api.calls(), 0);
+    assert_eq!(world.me().await, StatusCode::OK);
 }

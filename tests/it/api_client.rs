@@ -223,3 +223,37 @@ async fn an_api_that_is_never_content_makes_no_loop() {
     let page = world.browser.step(&world.app.at("/api/x")).await;
     assert!(page.location().as_str().contains("acr_values=platinum"), "later it may be worth another try");
 }
+
+#[tokio::test]
+async fn p5_a_handler_that_goes_on_for_long_is_no_activity() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    for (active, expected) in [(false, StatusCode::UNAUTHORIZED), (true, StatusCode::OK)] {
+        let (browser, url) = (world.browser.clone(), world.app.at("/long"));
+        let call = tokio::spawn(async move { browser.get(&url).await });
+        world.app.slow.arrived().await;
+        let before = world.provider.requests(Endpoint::Token);
+        world.clock.advance(G);
+        if active {
+            // With the tokens that the user's own requests bring it goes on.
+            assert_eq!(world.me().await, StatusCode::OK);
+        }
+        world.app.slow.go_on();
+        assert_eq!(call.await.unwrap().status, expected);
+        assert_eq!(world.provider.requests(Endpoint::Token), before + u64::from(active));
+        assert_eq!(world.me().await, StatusCode::OK);
+    }
+    assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p9_clients_show_no_secret() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    world.app.slow.go_on();
+    let page = world.browser.get(&world.app.at("/long")).await;
+    assert!(page.body.contains("SessionClient"), "{page:?}");
+    for secret in world.browser.cookies(&world.app.url).values().chain(&api.tokens()) {
+        assert!(!secret.is_empty() && !page.body.contains(secret), "{}", page.body);
+    }
+}

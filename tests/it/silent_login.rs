@@ -22,11 +22,8 @@ fn cookie(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn discarded_tokens_are_revoked_and_signal_nothing() {
+async fn discarded_tokens_are_kept_nowhere_and_signal_nothing() {
     let world = World::signed_in_with(tokenless()).await;
-    while world.provider.revoked() == 0 {
-        tokio::task::yield_now().await;
-    }
     assert_eq!(world.browser.get(&world.app.at("/me")).await.json()["token"], json!(null));
     world.clock.advance(T - SECOND);
     assert_eq!(world.me().await, StatusCode::OK);
@@ -36,6 +33,7 @@ async fn discarded_tokens_are_revoked_and_signal_nothing() {
     world.app.assert_ended(EndReason::IdleTimeout);
     let requests = [Endpoint::Token, Endpoint::UserInfo].map(|e| world.provider.requests(e));
     assert_eq!(requests, [1, 0]);
+    assert_eq!(world.provider.requests(Endpoint::Revocation), 0, "some providers end the session for it");
 }
 
 #[tokio::test]
@@ -176,4 +174,40 @@ async fn p1_a_logout_while_a_silent_login_waits_for_its_tokens_is_final() {
     assert_eq!(login.await.unwrap().status, StatusCode::BAD_REQUEST);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
     world.app.assert_ended(EndReason::BackChannelLogout);
+}
+
+#[tokio::test]
+async fn a_foreign_link_to_a_silent_login_ends_nothing() {
+    let world = silent().await;
+    let begun = world.browser.step(&world.app.at("/auth/login?prompt=none")).await;
+    world.provider.forget_session(&world.sid());
+    world.provider.set_sign_in(SignIn::Page);
+    // The provider says login_required, but the session had not asked.
+    let page = world.browser.go(begun.location().as_str()).await;
+    assert_eq!(page.url.path(), "/authorize");
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert!(world.app.ends().is_empty());
+    for query in ["prompt=none&max_age=0", "prompt=none&acr_values=gold", "prompt=login", "max_age=x", "acr_values=%00"]
+    {
+        let page = world.browser.step(&world.app.at(&format!("/auth/login?{query}"))).await;
+        assert_eq!(page.status, StatusCode::BAD_REQUEST, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn p1_a_silent_login_starts_no_session_after_a_logout_here() {
+    use tower_oidc_session::test_provider::GateAt;
+    for waits_at in [Endpoint::Authorize, Endpoint::Token] {
+        let world = silent().await;
+        world.clock.advance(G);
+        let mut gate = world.provider.gate(waits_at, GateAt::Response);
+        let (browser, url) = (world.browser.clone(), world.app.at("/me"));
+        let login = tokio::spawn(async move { browser.go(&url).await });
+        gate.arrived().await;
+        assert_eq!(world.browser.post(&world.app.at("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+        gate.open();
+        assert_eq!(login.await.unwrap().status, StatusCode::BAD_REQUEST, "{waits_at:?}");
+        assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+        world.app.assert_ended(EndReason::RpInitiatedLogout);
+    }
 }

@@ -292,6 +292,7 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
         .route("/remember", post(async |session: Session| session.insert("cart", "tea").await.unwrap()))
         .route("/orders", get(orders).with_state(api.clone().unwrap_or_default()))
         .route("/layered", post(layered).with_state(api.clone().unwrap_or_default()))
+        .route("/long", get(long).with_state((slow.clone(), api.clone().unwrap_or_default())))
         .route("/elsewhere", get(async |client: SessionClient| client.get("http://127.0.0.1:9/x").send().await))
         .nest("/api", Router::new().route("/{*path}", any(forward)).with_state(api.unwrap_or_default()))
         .route_layer(rp.require_session())
@@ -349,6 +350,14 @@ async fn socket(upgrade: WebSocketUpgrade) -> Response {
 async fn orders(State(api): State<String>, client: SessionClient) -> Result<String, ApiError> {
     let request = client.post(format!("{api}/orders")).query([("state", "open")]).header("x-custom", "1");
     request.json(&json!({"page": 1})).send().await?.text().await
+}
+
+/// A handler that goes on calling long after its user has asked.
+async fn long(State((slow, api)): State<(Slow, String)>, client: SessionClient) -> Result<String, ApiError> {
+    let debug = format!("{client:?} {:?} {:?}", client.get(&api), client.layer());
+    slow.arrive.send(()).unwrap();
+    slow.go_on.notified().await;
+    client.post(&api).body(debug).send().await?.text().await
 }
 
 /// The same by a client of the application's own.
