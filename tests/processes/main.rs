@@ -1,4 +1,4 @@
-//! `examples/web_app.rs` as a process of its own, in real time: against a provider that nobody here wrote, as
+//! `examples/web_app.rs` as a process of its own, in real time: against providers that nobody here wrote, as
 //! several replicas on one store, and with settings that cannot work.
 
 #![allow(
@@ -10,6 +10,7 @@
 )]
 
 mod examples;
+mod keycloak;
 mod oidc_provider;
 mod process;
 mod replicas;
