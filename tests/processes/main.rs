@@ -9,10 +9,10 @@
     reason = "tests fail by panicking"
 )]
 
+mod hydra;
 mod oidc_provider;
 mod process;
 mod replicas;
-#[expect(dead_code, reason = "filled in by the tests of each provider")]
 mod report;
 mod secure_stores;
 #[allow(dead_code, reason = "each binary of tests uses its part")]
