@@ -1,6 +1,6 @@
 module tower-oidc-session.example/hydra
 
-go 1.26
+go 1.24
 
 tool github.com/ory/hydra/v2
 

@@ -10,6 +10,7 @@
 )]
 
 mod hydra;
+mod lemonldap;
 mod oidc_provider;
 mod process;
 mod replicas;

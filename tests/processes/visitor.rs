@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
+use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
 use http::{Method, StatusCode};
 use serde_json::Value;
 use url::Url;
@@ -70,8 +70,11 @@ impl Visitor {
 
     /// One request.
     pub(crate) async fn send(&self, method: Method, url: &Url, accept: &str) -> Page {
+        self.execute(self.http.request(method, url.clone()).header(ACCEPT, accept), url).await
+    }
+
+    async fn execute(&self, mut request: reqwest::RequestBuilder, url: &Url) -> Page {
         let origin = url.origin().ascii_serialization();
-        let mut request = self.http.request(method, url.clone()).header(ACCEPT, accept);
         let cookies = self.cookies(&origin);
         if !cookies.is_empty() {
             request = request.header(COOKIE, cookies);
@@ -99,15 +102,22 @@ impl Visitor {
 
     /// A click, and the redirects that follow.
     pub(crate) async fn go(&self, method: Method, url: &str) -> Page {
-        let (mut method, mut url) = (method, Url::parse(url).unwrap());
+        self.follow(self.send(method, &Url::parse(url).unwrap(), "text/html").await).await
+    }
+
+    /// A form that is sent, and the redirects that follow.
+    pub(crate) async fn post_form(&self, url: &Url, fields: &[(&str, &str)]) -> Page {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = self.http.post(url.clone()).header(ACCEPT, "text/html");
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+        self.follow(self.execute(request, url).await).await
+    }
+
+    async fn follow(&self, mut page: Page) -> Page {
         for _ in 0..16 {
-            let page = self.send(method, &url, "text/html").await;
-            match page.location {
-                Some(location) => url = location,
-                None => return page,
-            }
-            method = Method::GET;
+            let Some(location) = &page.location else { return page };
+            page = self.send(Method::GET, location, "text/html").await;
         }
-        panic!("a redirect loop at {url}");
+        panic!("a redirect loop at {}", page.url);
     }
 }
