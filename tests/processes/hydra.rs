@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{RawQuery, State};
 use axum::response::Redirect;
 use axum::routing::{get, post};
 use base64::Engine as _;
@@ -72,40 +72,36 @@ impl LoginApp {
         (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default())
     }
 
-    async fn challenge(&self, kind: &str, challenge: &Challenge) -> Value {
-        let query = &challenge[0];
-        let query = form_urlencoded::Serializer::new(String::new()).append_pair(&query.0, &query.1).finish();
-        self.call(Method::GET, &format!("/oauth2/auth/requests/{kind}?{query}"), &Value::Null).await.1
+    /// What Hydra asks, by the `…_challenge=…` that it sent the browser with.
+    async fn request(&self, kind: &str, challenge: &str) -> Value {
+        self.call(Method::GET, &format!("/oauth2/auth/requests/{kind}?{challenge}"), &Value::Null).await.1
     }
 
-    async fn accept(&self, kind: &str, challenge: &Challenge, body: Value) -> Redirect {
-        let query = &challenge[0];
-        let query = form_urlencoded::Serializer::new(String::new()).append_pair(&query.0, &query.1).finish();
-        let path = format!("/oauth2/auth/requests/{kind}/accept?{query}");
+    async fn accept(&self, kind: &str, challenge: &str, body: Value) -> Redirect {
+        let path = format!("/oauth2/auth/requests/{kind}/accept?{challenge}");
         let (status, answer) = self.call(Method::PUT, &path, &body).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         Redirect::to(answer["redirect_to"].as_str().unwrap())
     }
 }
 
-/// `login_challenge=…` and the like.
-type Challenge = Vec<(String, String)>;
-
-async fn login(State(app): State<LoginApp>, Query(challenge): Query<Challenge>) -> Redirect {
-    let request = app.challenge("login", &challenge).await;
+async fn login(State(app): State<LoginApp>, RawQuery(challenge): RawQuery) -> Redirect {
+    let challenge = challenge.unwrap();
+    let request = app.request("login", &challenge).await;
     app.seen.lock().unwrap().logins.push(request["skip"] == true);
     app.accept("login", &challenge, json!({"subject": "alice", "remember": true, "remember_for": 3600})).await
 }
 
-async fn consent(State(app): State<LoginApp>, Query(challenge): Query<Challenge>) -> Redirect {
-    let request = app.challenge("consent", &challenge).await;
+async fn consent(State(app): State<LoginApp>, RawQuery(challenge): RawQuery) -> Redirect {
+    let challenge = challenge.unwrap();
+    let request = app.request("consent", &challenge).await;
     let session = json!({"id_token": {"name": "Alice"}});
     app.accept("consent", &challenge, json!({"grant_scope": request["requested_scope"], "session": session})).await
 }
 
-async fn logout(State(app): State<LoginApp>, Query(challenge): Query<Challenge>) -> Redirect {
+async fn logout(State(app): State<LoginApp>, RawQuery(challenge): RawQuery) -> Redirect {
     app.seen.lock().unwrap().logouts += 1;
-    app.accept("logout", &challenge, Value::Null).await
+    app.accept("logout", &challenge.unwrap(), Value::Null).await
 }
 
 /// Hydra goes on with what it has.

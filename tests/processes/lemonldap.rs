@@ -26,6 +26,7 @@ const SESSIONS: &str = "/usr/share/lemonldap-ng/bin/lemonldap-ng-sessions";
 
 struct World {
     visitor: Visitor,
+    issuer: String,
     app: String,
     folder: PathBuf,
     _processes: [Process; 2],
@@ -81,7 +82,7 @@ impl World {
                 .args(["-c", serve, &port.to_string(), PORTAL])
                 .env("PERL5LIB", sources()),
         );
-        let world = Self { visitor: Visitor::new(), app, folder, _processes: [lemonldap, web_app] };
+        let world = Self { visitor: Visitor::new(), issuer, app, folder, _processes: [lemonldap, web_app] };
         until("web_app reaches the provider", async || world.get("/").await.status == StatusCode::OK).await;
         world
     }
@@ -96,10 +97,13 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// How many sessions of users it ended.
+    /// Ends the sessions of all users, and says how many there were.
     fn end_sessions(&self) -> usize {
         let ids = self.sessions(&["search", "--where", "_session_kind=SSO", "--id-only"]);
-        ids.lines().map(|id| self.sessions(&["delete", id])).count()
+        for id in ids.lines() {
+            self.sessions(&["delete", id]);
+        }
+        ids.lines().count()
     }
 
     async fn get(&self, path: &str) -> Page {
@@ -131,6 +135,8 @@ async fn a_plugin_makes_refreshes_count_as_activity() {
     assert_eq!(world.get("/me").await.status, StatusCode::UNAUTHORIZED);
     world.sign_in().await;
     report.holds(Column::Login);
+    let discovery = world.visitor.get(&format!("{}/.well-known/openid-configuration", world.issuer)).await.json();
+    assert_eq!(discovery["backchannel_logout_supported"], false, "{discovery}");
     report.is(Column::LogoutBySid, "front-channel only");
     report.is(Column::LogoutBySub, "front-channel only");
 
