@@ -14,6 +14,7 @@
 //! | `OP_SESSION_LIFETIME` | `15m` | the provider's inactivity timeout |
 //! | `ACCESS_TOKEN_LIFETIME` | `5m` | how long one access token is used before a refresh |
 //! | `ABSOLUTE_LIFETIME` | `12h` | sessions end this long after the login |
+//! | `LOGOUT_TOKEN_MISSING_EXP` | `refuse` | how long after its `iat` a logout token without `exp` is accepted, as `2m` |
 //! | `PROVIDER_TIMEOUT` | `5s` | the bound on one call to the provider |
 //! | `COOKIE_KEY` | random | 64 bytes in base64, shared by replicas |
 //! | `API_URL` | none | the base URL of an API |
@@ -37,9 +38,9 @@ use futures_util::stream::{self, Stream, StreamExt};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tower_oidc_session::{
-    ApiError, ClientCredentials, ConfigError, CookieKey, MemoryRegistry, OidcSession, PostgresRegistry, RedisRegistry,
-    RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRejection, SigningAlg, StorageKey,
-    UserInfo,
+    ApiError, ClientCredentials, ConfigError, CookieKey, LogoutTokenPolicy, MemoryRegistry, MissingExpiry, OidcSession,
+    PostgresRegistry, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRejection,
+    SigningAlg, StorageKey, UserInfo,
 };
 
 #[tokio::main]
@@ -146,6 +147,13 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         "claims" => UserInfo::Claims,
         other => return Err(format!("OIDC_USERINFO is {other}: it takes signal or claims")),
     };
+    let missing_expiry = match variable("LOGOUT_TOKEN_MISSING_EXP", "refuse").as_str() {
+        "refuse" => MissingExpiry::Refuse,
+        value => MissingExpiry::AcceptYoungerThan(
+            seconds(value)
+                .ok_or_else(|| format!("LOGOUT_TOKEN_MISSING_EXP is {value}: it takes refuse or a duration, as 2m"))?,
+        ),
+    };
     let issuer = required("OIDC_ISSUER", "the provider's issuer URL")?;
     let mut builder = RelyingParty::builder(issuer, credentials)
         .public_url(variable("PUBLIC_URL", default_url).trim_end_matches('/'))
@@ -153,6 +161,7 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         .scopes(variable("OIDC_SCOPES", "openid profile").split_whitespace())
         .signing_alg(alg)
         .user_info(user_info)
+        .logout_tokens(LogoutTokenPolicy::new().missing_expiry(missing_expiry))
         .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
     builder = with_store(builder).await?;
     if let Ok(key) = env::var("COOKIE_KEY") {
@@ -223,17 +232,18 @@ fn parsed<T: std::str::FromStr>(name: &str, default: &str, takes: &str) -> Resul
 
 fn duration(name: &str, default: &str) -> Result<Duration, String> {
     let value = variable(name, default);
-    let read = || {
-        let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 60 * 60,
-            _ => return None,
-        };
-        number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+    seconds(&value).ok_or_else(|| format!("{name} is {value}: it takes a duration, as 20s, 15m or 12h"))
+}
+
+fn seconds(duration: &str) -> Option<Duration> {
+    let (number, unit) = duration.split_at_checked(duration.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        _ => return None,
     };
-    read().ok_or_else(|| format!("{name} is {value}: it takes a duration, as 20s, 15m or 12h"))
+    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
 }
 
 fn escape(text: &str) -> String {

@@ -10,7 +10,9 @@
 )]
 
 mod examples;
+mod hydra;
 mod keycloak;
+mod lemonldap;
 mod oidc_provider;
 mod process;
 mod replicas;

@@ -45,6 +45,7 @@ fn wrong_variables_are_named() {
         ("OP_SESSION_LIFETIME", "0s"),
         ("ACCESS_TOKEN_LIFETIME", "15m"),
         ("ABSOLUTE_LIFETIME", "soon"),
+        ("LOGOUT_TOKEN_MISSING_EXP", "accept"),
         ("PROVIDER_TIMEOUT", "-1s"),
         ("COOKIE_KEY", "short"),
         ("API_URL", "http://api.example"),
