@@ -99,7 +99,11 @@ impl IdToken {
             subject: Subject::new(subject),
             sid: text(&claims, "sid")?.map(Sid::new),
             issued_at,
-            auth_time: date(&claims, "auth_time")?,
+            auth_time: match claims.get("auth_time") {
+                // As if it were absent: LemonLDAP::NG writes this where it does not know.
+                Some(Value::Null) => None,
+                _ => date(&claims, "auth_time")?,
+            },
             session_expiry: date(&claims, "session_expiry")?,
             claims,
         })

@@ -73,6 +73,7 @@ modules! { login_is_accepted:
     oidcc_client_test_missing_athash |_, c| remove(c, "at_hash");
     oidcc_client_test_idtoken_sig_rs256 |_, _| {};
     aud_as_an_array |_, c| c["aud"] = json!([c["aud"]]);
+    auth_time_of_null |_, c| c["auth_time"] = Value::Null;
     no_auth_time |_, c| remove(c, "auth_time");
     no_sid |_, c| remove(c, "sid");
     azp_of_this_client |_, c| c["azp"] = "shop".into();
