@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE, UPGRADE};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use url::Url;
 
 use super::body::{Attempt, Outgoing};
@@ -76,7 +76,7 @@ pub(super) trait Transport: Send {
 }
 
 /// The crate's own client.
-struct Reqwest(reqwest::Client);
+pub(super) struct Reqwest(reqwest::Client);
 
 impl Transport for Reqwest {
     fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, Kind>> {
@@ -101,7 +101,7 @@ enum Replaced {
 }
 
 /// How far a call has come.
-enum Judged {
+pub(super) enum Judged {
     Answered(Response),
     StepUp(Response, Authentication),
 }
@@ -171,7 +171,16 @@ impl SessionClient {
     /// # Cancel safety
     /// The call is dropped; a refresh that it caused is finished.
     pub async fn send(&self, request: Request<Body>) -> Result<Response, ApiError> {
-        self.send_by(&mut Reqwest(self.rp.apis().http().clone()), request).await
+        self.send_by(&mut self.own_transport(), request).await
+    }
+
+    pub(super) fn own_transport(&self) -> Reqwest {
+        Reqwest(self.rp.apis().http().clone())
+    }
+
+    /// Whether a browser shows the answer as a page.
+    pub(super) fn is_for_navigation(&self) -> bool {
+        is_navigation(&self.asker.method, &self.asker.headers)
     }
 
     pub(super) async fn send_by(
@@ -185,7 +194,11 @@ impl SessionClient {
         }
     }
 
-    async fn judged(&self, transport: &mut impl Transport, request: Request<Body>) -> Result<Judged, ApiError> {
+    pub(super) async fn judged(
+        &self,
+        transport: &mut impl Transport,
+        request: Request<Body>,
+    ) -> Result<Judged, ApiError> {
         let (parts, body) = request.into_parts();
         let url = Url::parse(&parts.uri.to_string()).map_err(|error| Kind::Invalid(error.to_string()))?;
         let Some(api) = self.rp.apis().of(&url).cloned() else {
@@ -234,43 +247,18 @@ impl SessionClient {
     }
 
     /// The login that an API asks for, unless the user has just done what it asks for.
-    fn step_up(&self, authentication: &Authentication) -> ApiError {
+    pub(super) fn step_up(&self, authentication: &Authentication) -> ApiError {
         let record = self.session.record();
         let now = self.rp.manager().clock().now();
         if step_up::is_hopeless(&record.login.authentication, record.login.started_at, authentication, now) {
             return Kind::StepUpFailed.into();
         }
-        let (caller, return_to) = if is_navigation(&self.asker.method, &self.asker.headers) {
+        let (caller, return_to) = if self.is_for_navigation() {
             (Caller::Navigation, self.session.request().path())
         } else {
             (Caller::Script, None)
         };
         Kind::StepUp { login: login_url(return_to, authentication), caller }.into()
-    }
-
-    /// Passes a request of the browser on, as a reverse proxy: its path and query (what [`Router::nest`](axum::Router)
-    /// left of it) below `base_url`, its method, headers and body, without cookies, credentials and what belongs to
-    /// the connection. The answer comes back without its cookies.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    /// As [`send`](Self::send).
-    pub async fn forward(&self, request: Request<Body>, base_url: &str) -> Result<Response, ApiError> {
-        let (parts, body) = request.into_parts();
-        let mut onward = Request::new(body);
-        *onward.method_mut() = parts.method;
-        *onward.uri_mut() = below(base_url, &parts.uri)?.as_str().parse().map_err(http::Error::from)?;
-        *onward.headers_mut() = end_to_end(parts.headers, &[COOKIE, AUTHORIZATION, HOST, CONTENT_LENGTH]);
-        let answer = match self.judged(&mut Reqwest(self.rp.apis().http().clone()), onward).await? {
-            Judged::Answered(answer) => answer,
-            Judged::StepUp(answer, _) if !is_navigation(&self.asker.method, &self.asker.headers) => answer,
-            Judged::StepUp(_, authentication) => return Err(self.step_up(&authentication)),
-        };
-        let (mut parts, body) = answer.into_parts();
-        parts.headers = end_to_end(parts.headers, &[SET_COOKIE]);
-        Ok(Response::from_parts(parts, body))
     }
 
     fn is_passive(&self) -> bool {
@@ -419,42 +407,6 @@ fn with_token(parts: &Parts, api: &Listed, record: &SessionRecord, policy: &Sess
     Ok(parts)
 }
 
-/// The URL of `uri`'s path and query below `base_url`, and nowhere else.
-fn below(base_url: &str, uri: &http::Uri) -> Result<Url, Kind> {
-    let base = Url::parse(base_url).map_err(|error| Kind::Invalid(error.to_string()))?;
-    let prefix = format!("{}/", base.path().trim_end_matches('/'));
-    let path = uri.path().trim_start_matches('/');
-    let mut url = base.clone();
-    url.set_path(&format!("{prefix}{path}"));
-    url.set_query(uri.query());
-    // Dot segments, written as they are or encoded, are resolved by now and may lead out of the base.
-    if url.path().starts_with(&prefix) { Ok(url) } else { Err(Kind::Path) }
-}
-
-/// The headers that go further than the next hop (RFC 9110 §7.6.1), without `others`.
-fn end_to_end(mut headers: HeaderMap, others: &[HeaderName]) -> HeaderMap {
-    const HOP_BY_HOP: [HeaderName; 7] = [
-        HeaderName::from_static("keep-alive"),
-        http::header::PROXY_AUTHENTICATE,
-        http::header::PROXY_AUTHORIZATION,
-        http::header::TE,
-        http::header::TRAILER,
-        http::header::TRANSFER_ENCODING,
-        UPGRADE,
-    ];
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP).chain(&[CONNECTION]).chain(others) {
-        headers.remove(name);
-    }
-    headers
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for SessionClient {
     type Rejection = SessionRejection;
 
@@ -469,26 +421,5 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionClient {
         let active_until = manager.clock().now() + manager.policy().access_token_lifetime;
         let asker = Asker { method: parts.method.clone(), headers, active_until };
         Ok(Self { session, rp, asker })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forwarded_paths_stay_below_the_base() {
-        for (base, path, expected) in [
-            ("http://api.example", "/orders?x=1", Some("http://api.example/orders?x=1")),
-            ("http://api.example/v1/", "/orders", Some("http://api.example/v1/orders")),
-            ("http://api.example/v1", "/a%2Fb", Some("http://api.example/v1/a%2Fb")),
-            ("http://api.example/v1", "/../secret", None),
-            ("http://api.example/v1", "/%2e%2e/secret", None),
-            ("http://api.example/v1", "/a/../../v1x", None),
-            ("http://api.example/v1", "//evil.example/x", Some("http://api.example/v1/evil.example/x")),
-        ] {
-            let url = below(base, &path.parse().unwrap()).ok();
-            assert_eq!(url.as_ref().map(Url::as_str), expected, "{base} {path}");
-        }
     }
 }

@@ -3,6 +3,7 @@
 mod body;
 pub(crate) mod client;
 pub(crate) mod error;
+mod forward;
 mod guard;
 pub(crate) mod layer;
 pub(crate) mod request;

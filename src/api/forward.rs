@@ -1,0 +1,94 @@
+//! The browser's own requests, passed on to an API.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE, UPGRADE};
+use http::{HeaderMap, HeaderName, Request};
+use url::Url;
+
+use super::client::{Judged, SessionClient};
+use super::error::{ApiError, Kind};
+
+impl SessionClient {
+    /// Passes a request of the browser on, as a reverse proxy: its path and query (what [`Router::nest`](axum::Router)
+    /// left of it) below `base_url`, its method, headers and body, without cookies, credentials and what belongs to
+    /// the connection. The answer comes back without its cookies.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn forward(&self, request: Request<Body>, base_url: &str) -> Result<Response, ApiError> {
+        let (parts, body) = request.into_parts();
+        let mut onward = Request::new(body);
+        *onward.method_mut() = parts.method;
+        *onward.uri_mut() = below(base_url, &parts.uri)?.as_str().parse().map_err(http::Error::from)?;
+        *onward.headers_mut() = end_to_end(parts.headers, &[COOKIE, AUTHORIZATION, HOST, CONTENT_LENGTH]);
+        let answer = match self.judged(&mut self.own_transport(), onward).await? {
+            Judged::Answered(answer) => answer,
+            Judged::StepUp(answer, _) if !self.is_for_navigation() => answer,
+            Judged::StepUp(_, authentication) => return Err(self.step_up(&authentication)),
+        };
+        let (mut parts, body) = answer.into_parts();
+        parts.headers = end_to_end(parts.headers, &[SET_COOKIE]);
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// The URL of `uri`'s path and query below `base_url`, and nowhere else.
+fn below(base_url: &str, uri: &http::Uri) -> Result<Url, Kind> {
+    let base = Url::parse(base_url).map_err(|error| Kind::Invalid(error.to_string()))?;
+    let prefix = format!("{}/", base.path().trim_end_matches('/'));
+    let path = uri.path().trim_start_matches('/');
+    let mut url = base.clone();
+    url.set_path(&format!("{prefix}{path}"));
+    url.set_query(uri.query());
+    // Dot segments, written as they are or encoded, are resolved by now and may lead out of the base.
+    if url.path().starts_with(&prefix) { Ok(url) } else { Err(Kind::Path) }
+}
+
+/// The headers that go further than the next hop (RFC 9110 §7.6.1), without `others`.
+fn end_to_end(mut headers: HeaderMap, others: &[HeaderName]) -> HeaderMap {
+    const HOP_BY_HOP: [HeaderName; 7] = [
+        HeaderName::from_static("keep-alive"),
+        http::header::PROXY_AUTHENTICATE,
+        http::header::PROXY_AUTHORIZATION,
+        http::header::TE,
+        http::header::TRAILER,
+        http::header::TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP).chain(&[CONNECTION]).chain(others) {
+        headers.remove(name);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_paths_stay_below_the_base() {
+        for (base, path, expected) in [
+            ("http://api.example", "/orders?x=1", Some("http://api.example/orders?x=1")),
+            ("http://api.example/v1/", "/orders", Some("http://api.example/v1/orders")),
+            ("http://api.example/v1", "/a%2Fb", Some("http://api.example/v1/a%2Fb")),
+            ("http://api.example/v1", "/../secret", None),
+            ("http://api.example/v1", "/%2e%2e/secret", None),
+            ("http://api.example/v1", "/a/../../v1x", None),
+            ("http://api.example/v1", "//evil.example/x", Some("http://api.example/v1/evil.example/x")),
+        ] {
+            let url = below(base, &path.parse().unwrap()).ok();
+            assert_eq!(url.as_ref().map(Url::as_str), expected, "{base} {path}");
+        }
+    }
+}
