@@ -38,7 +38,7 @@ use crate::session::step_up;
 /// 3. A 401 that is about the token makes it refresh once and send again once, if the body is at most 64 KiB.
 /// 4. A second 401, or one with no refresh token to use, ends the session
 ///    ([`AccessTokenRejected`](EndReason::AccessTokenRejected)). Other answers never do, whatever they are; and where an
-///    API rejects tokens less than a minute old of three or more sessions within a minute, and of more than it accepts,
+///    API rejects tokens less than a minute old of five or more sessions within a minute, and of more than it accepts,
 ///    the fault is taken to be its own: that is reported, answered with 502, and ends nothing.
 /// 5. An API that wants the user to authenticate again ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)) causes a
 ///    login with the `acr_values` and `max_age` it asks for, from which the browser comes back to the same page.

@@ -30,10 +30,15 @@ impl SessionClient {
             Judged::StepUp(answer, _) if !self.is_for_navigation() => answer,
             Judged::StepUp(_, authentication) => return Err(self.step_up(&authentication)),
         };
-        let (mut parts, body) = answer.into_parts();
-        parts.headers = end_to_end(parts.headers, &[SET_COOKIE]);
-        Ok(Response::from_parts(parts, body))
+        Ok(passed_on(answer))
     }
+}
+
+/// An API's answer as it goes to the browser.
+pub(super) fn passed_on(answer: Response) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    parts.headers = end_to_end(parts.headers, &[SET_COOKIE]);
+    Response::from_parts(parts, body)
 }
 
 /// The URL of `uri`'s path and query below `base_url`, and nowhere else.

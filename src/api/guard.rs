@@ -15,7 +15,7 @@ pub(crate) const FRESH: Duration = Duration::from_secs(60);
 /// How long an answer counts.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Fewer sessions say nothing about the API.
-const FEWEST: usize = 3;
+const FEWEST: usize = 5;
 /// The answers of no more sessions are remembered.
 const MOST: usize = 1024;
 
@@ -90,11 +90,11 @@ mod tests {
     fn faults() {
         for (rejected, accepted, expected) in [
             (0, 0, Fault::Session),
-            (2, 0, Fault::Session),
-            (3, 0, Fault::Api),
-            (3, 2, Fault::Api),
-            (3, 3, Fault::Session),
-            (4, 3, Fault::Api),
+            (4, 0, Fault::Session),
+            (5, 0, Fault::Api),
+            (5, 4, Fault::Api),
+            (5, 5, Fault::Session),
+            (6, 5, Fault::Api),
             (100, 100, Fault::Session),
         ] {
             assert_eq!(fault(rejected, accepted), expected, "{rejected} rejected, {accepted} accepted");
@@ -109,11 +109,13 @@ mod tests {
         for second in 0..5 {
             assert_eq!(answers.note(&key(1), Outcome::Rejected, at(second)), Fault::Session, "one session");
         }
-        assert_eq!(answers.note(&key(2), Outcome::Rejected, at(5)), Fault::Session);
-        assert_eq!(answers.note(&key(3), Outcome::Rejected, at(6)), Fault::Api);
+        for number in 2..5 {
+            assert_eq!(answers.note(&key(number), Outcome::Rejected, at(5)), Fault::Session);
+        }
+        assert_eq!(answers.note(&key(5), Outcome::Rejected, at(6)), Fault::Api);
         assert_eq!(answers.note(&key(3), Outcome::Accepted, at(7)), Fault::Api, "a rejection outweighs it");
-        assert_eq!(answers.note(&key(4), Outcome::Rejected, at(63)), Fault::Api);
-        assert_eq!(answers.note(&key(4), Outcome::Rejected, at(66)), Fault::Session, "the others are forgotten");
+        assert_eq!(answers.note(&key(6), Outcome::Rejected, at(63)), Fault::Api);
+        assert_eq!(answers.note(&key(6), Outcome::Rejected, at(66)), Fault::Session, "the others are forgotten");
         assert_eq!(answers.look(at(66)), Fault::Session);
     }
 
@@ -126,7 +128,7 @@ mod tests {
         };
         let now = SystemTime::UNIX_EPOCH;
         let mut answers = Answers::default();
-        for number in 0..3 {
+        for number in 0..5 {
             answers.note(&key(number), Outcome::Rejected, now);
         }
         for _ in 0..=MOST {

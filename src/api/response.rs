@@ -8,11 +8,13 @@ use serde::de::DeserializeOwned;
 
 use super::API_TIMEOUT;
 use super::error::{ApiError, Kind};
+use super::forward::passed_on;
 
 /// Longer answers are read as streams only.
 const LONGEST: usize = 16 * 1024 * 1024;
 
-/// The answer of an API, whose body has not been read yet. As a response it is passed on as it is.
+/// The answer of an API, whose body has not been read yet. As a response it is passed on
+/// without its cookies and what belongs to the connection.
 #[derive(Debug)]
 #[must_use]
 pub struct ApiResponse {
@@ -82,6 +84,6 @@ impl ApiResponse {
 
 impl IntoResponse for ApiResponse {
     fn into_response(self) -> Response {
-        self.response
+        passed_on(self.response)
     }
 }

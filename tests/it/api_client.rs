@@ -26,6 +26,16 @@ async fn requests_are_put_together() {
 }
 
 #[tokio::test]
+async fn an_answer_is_passed_on_without_its_cookies() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers(Answer::Fixed(StatusCode::IM_A_TEAPOT, None));
+    let page = world.browser.get(&world.app.at("/passed-on")).await;
+    assert_eq!(page.status, StatusCode::IM_A_TEAPOT);
+    assert!(!page.headers.contains_key("set-cookie"));
+}
+
+#[tokio::test]
 async fn other_clients_get_the_same_by_a_layer() {
     let api = Api::start().await;
     let world = world(&api, |o| o).await;
@@ -88,7 +98,7 @@ async fn an_api_at_fault_does_not_log_everybody_out() {
     let api = Api::start().await;
     let world = world(&api, |o| o).await;
     api.answers(Answer::rejected());
-    let browsers: Vec<_> = (0..5).map(|_| Browser::new()).collect();
+    let browsers: Vec<_> = (0..7).map(|_| Browser::new()).collect();
     for browser in &browsers {
         assert_eq!(browser.go(&world.app.at("/me")).await.status, StatusCode::OK);
     }
@@ -96,20 +106,20 @@ async fn an_api_at_fault_does_not_log_everybody_out() {
     for browser in &browsers {
         statuses.push(browser.get(&world.app.at("/api/x")).await.status.as_u16());
     }
-    assert_eq!(statuses, [401, 401, 502, 502, 502]);
-    assert_eq!(world.app.ends(), vec!["ended: access_token_rejected"; 2]);
-    for browser in &browsers[2..] {
+    assert_eq!(statuses, [401, 401, 401, 401, 502, 502, 502]);
+    assert_eq!(world.app.ends(), vec!["ended: access_token_rejected"; 4]);
+    for browser in &browsers[4..] {
         assert_eq!(browser.get(&world.app.at("/me")).await.status, StatusCode::OK);
     }
     // Mended, it is called as before, and single rejections end their sessions again.
     api.answers(Answer::Fixed(StatusCode::OK, None));
     world.clock.advance(SECOND * 61);
-    for browser in &browsers[2..] {
+    for browser in &browsers[4..] {
         assert_eq!(browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
     }
     api.answers(Answer::rejected());
-    assert_eq!(browsers[2].get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(world.app.ends().len(), 3);
+    assert_eq!(browsers[4].get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.app.ends().len(), 5);
 }
 
 #[tokio::test]
@@ -256,4 +266,20 @@ async fn p9_clients_show_no_secret() {
     for secret in world.browser.cookies(&world.app.url).values().chain(&api.tokens()) {
         assert!(!secret.is_empty() && !page.body.contains(secret), "{}", page.body);
     }
+}
+
+#[tokio::test]
+async fn a_page_whose_calls_are_always_rejected_makes_no_endless_loop() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    api.answers(Answer::rejected());
+    let mut page = world.browser.step(&world.app.at("/api/x")).await;
+    let mut redirects = 0;
+    while page.status.is_redirection() {
+        redirects += 1;
+        page = world.browser.step(page.location().as_str()).await;
+    }
+    // Browsers give up after twenty.
+    assert!(page.status == StatusCode::BAD_GATEWAY && redirects < 20, "{redirects} {page:?}");
+    assert_eq!(world.me().await, StatusCode::OK);
 }

@@ -19,8 +19,8 @@ use tokio::sync::{Notify, mpsc};
 use tower::{Layer, ServiceExt};
 use tower_oidc_session::test_provider::{ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder};
 use tower_oidc_session::{
-    ApiError, ClientCredentials, CookieKey, EndReason, OidcSession, RelyingParty, RelyingPartyBuilder, SessionClient,
-    SessionEvent, SessionPolicy, SessionRegistry,
+    ApiError, ApiResponse, ClientCredentials, CookieKey, EndReason, OidcSession, RelyingParty, RelyingPartyBuilder,
+    SessionClient, SessionEvent, SessionPolicy, SessionRegistry,
 };
 use tower_sessions::{Session, SessionManagerLayer};
 
@@ -293,6 +293,7 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
         .route("/orders", get(orders).with_state(api.clone().unwrap_or_default()))
         .route("/layered", post(layered).with_state(api.clone().unwrap_or_default()))
         .route("/long", get(long).with_state((slow.clone(), api.clone().unwrap_or_default())))
+        .route("/passed-on", get(passed_on).with_state(api.clone().unwrap_or_default()))
         .route("/elsewhere", get(async |client: SessionClient| client.get("http://127.0.0.1:9/x").send().await))
         .nest("/api", Router::new().route("/{*path}", any(forward)).with_state(api.unwrap_or_default()))
         .route_layer(rp.require_session())
@@ -358,6 +359,10 @@ async fn long(State((slow, api)): State<(Slow, String)>, client: SessionClient) 
     slow.arrive.send(()).unwrap();
     slow.go_on.notified().await;
     client.post(&api).body(debug).send().await?.text().await
+}
+
+async fn passed_on(State(api): State<String>, client: SessionClient) -> Result<ApiResponse, ApiError> {
+    client.get(api).send().await
 }
 
 /// The same by a client of the application's own.
