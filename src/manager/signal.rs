@@ -139,6 +139,7 @@ impl Manager {
         will_do: impl Fn(&SessionRecord) -> bool,
     ) -> Signalled {
         let mut record = record.clone();
+        let mut own_flights = 0;
         for _ in 0..MOST_FLIGHTS {
             let flight = {
                 let mut under_way = self.flights.under_way();
@@ -148,6 +149,7 @@ impl Manager {
                     if let Some(retry_after) = self.flights.pause(record.key(), self.clock.now()) {
                         return Signalled::Unavailable(retry_after);
                     }
+                    own_flights += 1;
                     let flight = self.take_off(record.clone(), audience.cloned());
                     let flight = UnderWay { audience: audience.cloned(), flight };
                     under_way.insert(*record.key(), flight.clone());
@@ -158,8 +160,9 @@ impl Manager {
             let patience = LEASE + self.provider.timeout() * 3;
             let Ok(signalled) = tokio::time::timeout(patience, flight.flight).await else { break };
             match signalled {
-                // A flight for another audience, or one that another replica overtook, leaves this token as it was.
-                Signalled::Confirmed(newer) if !will_do(&newer) => record = newer,
+                // A flight for another audience, or one that another replica overtook, leaves this token as it was. Two
+                // of our own that do are a provider that gives the same token again.
+                Signalled::Confirmed(newer) if own_flights < 2 && !will_do(&newer) => record = newer,
                 // What one API is denied, another may get.
                 Signalled::Denied if flight.audience.as_ref() != audience => {}
                 signalled => return signalled,

@@ -283,3 +283,18 @@ async fn a_page_whose_calls_are_always_rejected_makes_no_endless_loop() {
     assert!(page.status == StatusCode::BAD_GATEWAY && redirects < 20, "{redirects} {page:?}");
     assert_eq!(world.me().await, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_provider_that_gives_the_same_token_again_is_not_asked_for_ever() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    let token = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
+    world.provider.tamper_id_token(|_, claims| {
+        claims.as_object_mut().unwrap().remove("at_hash");
+    });
+    world.provider.tamper_token_response(move |response| response["access_token"] = token.clone());
+    api.answers(Answer::rejected());
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (2, 3));
+    world.app.assert_ended(EndReason::AccessTokenRejected);
+}
