@@ -228,17 +228,15 @@ impl SessionClient {
                     return Ok(Judged::Answered(answer));
                 }
                 ApiVerdict::StepUp(authentication) => return Ok(Judged::StepUp(answer, authentication)),
-                ApiVerdict::TokenRejected | ApiVerdict::Unexplained if refreshed => {
-                    return Err(self.token_rejected(&api, &record).await);
-                }
                 ApiVerdict::TokenRejected | ApiVerdict::Unexplained => {
                     // The provider is spared what would change nothing.
                     if self.fault(&api, &record) == Fault::Api {
-                        return Err(Kind::AtFault.into());
+                        return Err(self.token_rejected(&api, &record).await);
                     }
                     match self.newer(&api, &record).await? {
                         // Another request has replaced the token already; once is enough to go by that.
                         (newer, Replaced::Yes) if !switched => (record, switched) = (newer, true),
+                        _ if refreshed => return Err(self.token_rejected(&api, &record).await),
                         (current, _) => (record, refreshed) = (self.anew(&api, &current).await?, true),
                     }
                 }
@@ -303,9 +301,7 @@ impl SessionClient {
         record: &Arc<SessionRecord>,
     ) -> Result<Arc<SessionRecord>, ApiError> {
         let (newer, _) = self.newer(api, record).await?;
-        let now = self.rp.manager().clock().now();
-        let is_good = newer.access_token(api.audience(), self.policy()).is_some_and(|(_, until)| now < until);
-        if is_good { Ok(newer) } else { Err(self.rejected(&Admission::Refused)) }
+        if self.is_out_of_time(api, &newer) { Err(self.rejected(&Admission::Refused)) } else { Ok(newer) }
     }
 
     async fn refreshed(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
@@ -313,7 +309,7 @@ impl SessionClient {
             return Err(self.rejected(&Admission::Refused));
         }
         match self.rp.manager().get_token(record, api.audience()).await {
-            Signalled::Confirmed(record) => Ok(record),
+            Signalled::Confirmed(record) | Signalled::Overtaken(record) => Ok(record),
             Signalled::Denied => Err(Kind::NoToken.into()),
             Signalled::Ended(reason) => {
                 self.session.request().mark_over();
@@ -327,8 +323,15 @@ impl SessionClient {
     async fn anew(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, ApiError> {
         match record.login.signal {
             ActivitySignal::Refresh => self.refreshed(api, record).await,
+            // The next page view brings another.
+            ActivitySignal::SilentLogin if self.is_out_of_time(api, record) => Err(self.rejected(&Admission::Refused)),
             _ => Err(self.token_rejected(api, record).await),
         }
+    }
+
+    fn is_out_of_time(&self, api: &Listed, record: &SessionRecord) -> bool {
+        let now = self.rp.manager().clock().now();
+        record.access_token(api.audience(), self.policy()).is_none_or(|(_, until)| now >= until)
     }
 
     /// The record as it is now, and whether its token is another one.

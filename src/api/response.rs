@@ -1,5 +1,7 @@
 //! What an API answered.
 
+use std::fmt;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,7 +17,6 @@ const LONGEST: usize = 16 * 1024 * 1024;
 
 /// The answer of an API, whose body has not been read yet. As a response it is passed on
 /// without its cookies and what belongs to the connection.
-#[derive(Debug)]
 #[must_use]
 pub struct ApiResponse {
     response: Response,
@@ -79,6 +80,13 @@ impl ApiResponse {
     #[must_use]
     pub fn into_inner(self) -> http::Response<Body> {
         self.response
+    }
+}
+
+/// The status only: headers and body are the API's business with the application.
+impl fmt::Debug for ApiResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiResponse").field("status", &self.status()).finish_non_exhaustive()
     }
 }
 

@@ -151,7 +151,7 @@ impl Manager {
 
     async fn admit_after_signal(self: &Arc<Self>, record: Arc<SessionRecord>) -> Admission {
         match self.signal(&record).await {
-            Signalled::Confirmed(record) => Admission::Admitted(record),
+            Signalled::Confirmed(record) | Signalled::Overtaken(record) => Admission::Admitted(record),
             Signalled::Ended(reason) => reason.map_or(Admission::Unknown, Admission::Ended),
             // The provider's silence is no refusal: within T the session stands.
             Signalled::Unavailable(_) if is_confirmed(&record, &self.policy, self.clock.now()) => {
@@ -178,7 +178,7 @@ impl Manager {
             return Admission::Refused;
         }
         match self.signal(&record).await {
-            Signalled::Confirmed(record) => Admission::Admitted(record),
+            Signalled::Confirmed(record) | Signalled::Overtaken(record) => Admission::Admitted(record),
             Signalled::Ended(reason) => reason.map_or(Admission::Unknown, Admission::Ended),
             Signalled::Unavailable(retry_after) => Admission::Unavailable(retry_after),
             Signalled::Denied => Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)),

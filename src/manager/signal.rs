@@ -28,6 +28,8 @@ const LEASE: Duration = Duration::from_secs(5);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long rotated tokens are held while the registry does not take them.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the provider is spared after it has denied a token for an audience.
+const DENIAL: Duration = Duration::from_secs(30);
 /// Above this many sessions in a pause, those whose pause is over are forgotten.
 const MANY_PAUSES: usize = 1024;
 
@@ -38,6 +40,8 @@ pub(crate) enum Signalled {
     Confirmed(Arc<SessionRecord>),
     /// The provider gives no token for what was asked; that says nothing about the session.
     Denied,
+    /// Another replica was faster; this is the session's record now, whatever that one asked for.
+    Overtaken(Arc<SessionRecord>),
     Ended(Option<EndReason>),
     /// Nobody knows; the session is as it was.
     Unavailable(RetryAfter),
@@ -59,12 +63,14 @@ const MOST_FLIGHTS: usize = 16;
 pub(super) struct Flights {
     under_way: Mutex<HashMap<SessionKey, UnderWay>>,
     pauses: Mutex<HashMap<SessionKey, Circuit>>,
+    /// Until when the provider is not asked for tokens to audiences that it has just denied.
+    denied: Mutex<HashMap<Audience, SystemTime>>,
     longest_pause: Duration,
 }
 
 impl Flights {
     pub(super) fn new(longest_pause: Duration) -> Self {
-        Self { under_way: Mutex::default(), pauses: Mutex::default(), longest_pause }
+        Self { under_way: Mutex::default(), pauses: Mutex::default(), denied: Mutex::default(), longest_pause }
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<SessionKey, UnderWay>> {
@@ -77,6 +83,16 @@ impl Flights {
 
     fn pause(&self, key: &SessionKey, now: SystemTime) -> Option<RetryAfter> {
         self.pauses().get(key).and_then(|circuit| circuit.check(now).err()).map(|open| RetryAfter(open.retry_after))
+    }
+
+    fn is_denied(&self, audience: Option<&Audience>, now: SystemTime) -> bool {
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        audience.and_then(|audience| denied.get(audience)).is_some_and(|until| now < *until)
+    }
+
+    fn deny(&self, audience: &Audience, now: SystemTime) {
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.insert(audience.clone(), now + DENIAL);
     }
 
     fn landed(&self, key: &SessionKey, now: SystemTime, signalled: &Signalled) {
@@ -139,7 +155,6 @@ impl Manager {
         will_do: impl Fn(&SessionRecord) -> bool,
     ) -> Signalled {
         let mut record = record.clone();
-        let mut own_flights = 0;
         for _ in 0..MOST_FLIGHTS {
             let flight = {
                 let mut under_way = self.flights.under_way();
@@ -149,7 +164,9 @@ impl Manager {
                     if let Some(retry_after) = self.flights.pause(record.key(), self.clock.now()) {
                         return Signalled::Unavailable(retry_after);
                     }
-                    own_flights += 1;
+                    if self.flights.is_denied(audience, self.clock.now()) {
+                        return Signalled::Denied;
+                    }
                     let flight = self.take_off(record.clone(), audience.cloned());
                     let flight = UnderWay { audience: audience.cloned(), flight };
                     under_way.insert(*record.key(), flight.clone());
@@ -160,9 +177,13 @@ impl Manager {
             let patience = LEASE + self.provider.timeout() * 3;
             let Ok(signalled) = tokio::time::timeout(patience, flight.flight).await else { break };
             match signalled {
-                // A flight for another audience, or one that another replica overtook, leaves this token as it was. Two
-                // of our own that do are a provider that gives the same token again.
-                Signalled::Confirmed(newer) if own_flights < 2 && !will_do(&newer) => record = newer,
+                // A flight for another audience, or one that another replica overtook, may leave this token as it was. One
+                // for this audience that does is a provider that gives the same token again.
+                Signalled::Confirmed(newer) if flight.audience.as_ref() != audience && !will_do(&newer) => {
+                    record = newer;
+                }
+                Signalled::Overtaken(newer) if !will_do(&newer) => record = newer,
+                Signalled::Overtaken(newer) => return Signalled::Confirmed(newer),
                 // What one API is denied, another may get.
                 Signalled::Denied if flight.audience.as_ref() != audience => {}
                 signalled => return signalled,
@@ -238,7 +259,7 @@ impl Manager {
         loop {
             match self.registry.claim_refresh(record.key(), record.version(), lease).await? {
                 Claimed::Granted => return Ok(None),
-                Claimed::Changed(record) => return Ok(Some(Signalled::Confirmed(record))),
+                Claimed::Changed(record) => return Ok(Some(Signalled::Overtaken(record))),
                 Claimed::Gone(reason) => return Ok(Some(Signalled::Ended(reason))),
                 Claimed::Held => tokio::time::sleep(LOOK_INTERVAL).await,
             }
@@ -272,10 +293,12 @@ impl Manager {
                     return self.store(record, response, audience, sent_at).await;
                 }
                 Ok(TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error))
-                    if audience.is_some() && !matches!(error.as_str(), "invalid_grant" | "token_inactive") =>
+                    if let Some(audience) = audience
+                        && !matches!(error.as_str(), "invalid_grant" | "token_inactive") =>
                 {
                     // RFC 8707 §2: about what was asked for, not about the session.
                     tracing::error!(error = error.as_str(), ?audience, "the provider gives no token for an API");
+                    self.flights.deny(audience, self.clock.now());
                     return Ok(Signalled::Denied);
                 }
                 Ok(TokenVerdict::Refused(error)) => return self.refused(record, &error).await,
@@ -334,7 +357,7 @@ impl Manager {
     async fn overtaken(&self, record: &SessionRecord) -> Result<Option<Signalled>, RegistryError> {
         Ok(match self.registry.load(record.key()).await? {
             Loaded::Live(newer) if newer.tokens == record.tokens && newer.version == record.version => None,
-            Loaded::Live(newer) => Some(Signalled::Confirmed(newer)),
+            Loaded::Live(newer) => Some(Signalled::Overtaken(newer)),
             Loaded::Ended(reason) => Some(Signalled::Ended(Some(reason))),
             Loaded::Unknown => Some(Signalled::Ended(None)),
         })
@@ -443,7 +466,7 @@ impl Manager {
                 Signalled::Confirmed(record)
             }
             // The winner's tokens are of the same family: revoking ours could end the session.
-            Committed::Stale(newer) => Signalled::Confirmed(newer),
+            Committed::Stale(newer) => Signalled::Overtaken(newer),
             Committed::Gone(reason) => {
                 // It may only be hidden by a tombstone for its new sid.
                 self.end(&key, reason.unwrap_or(EndReason::BackChannelLogout)).await?;

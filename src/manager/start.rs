@@ -35,7 +35,7 @@ pub enum UserInfo {
 pub(crate) enum LoggedIn {
     /// A new session.
     Anew(SessionId, Arc<SessionRecord>),
-    /// The session that there was goes on.
+    /// The session that there is goes on.
     Confirmed,
 }
 
@@ -92,6 +92,12 @@ impl Manager {
         user_info: UserInfo,
         previous: Option<SessionKey>,
     ) -> Result<LoggedIn, LoginError> {
+        // A silent login that the browser comes back from with another session, or none, confirms nothing any more.
+        if let (Some(session), Prompt::None) = (transaction.session, transaction.authentication.prompt)
+            && previous != Some(session)
+        {
+            return if previous.is_some() { Ok(LoggedIn::Confirmed) } else { Err(LoginError::LoggedOut) };
+        }
         let verifier = std::mem::take(&mut transaction.pkce_verifier);
         let sent_at = self.clock.now();
         let response = match self.provider.exchange_code(code, verifier).await? {
@@ -109,7 +115,7 @@ impl Manager {
             }
         };
         let refresh_token = response.refresh_token.clone();
-        let started = self.store_login(response, &transaction, sent_at, user_info, previous).await;
+        let started = self.store_login(response, &transaction, sent_at, user_info).await;
         // Tokens of a login that failed are good for nothing but theft. Those that a session does without are dropped: to
         // revoke them ends the client's part of the session at some providers (Keycloak).
         if let (Err(_), Some(token)) = (&started, refresh_token) {
@@ -125,7 +131,6 @@ impl Manager {
         transaction: &LoginTransaction,
         sent_at: SystemTime,
         user_info: UserInfo,
-        previous: Option<SessionKey>,
     ) -> Result<LoggedIn, LoginError> {
         let raw = response.id_token.clone().ok_or(LoginError::Nonsense("the token response has no ID token"))?;
         let verified = self.provider.verify(raw.secret()).await?;
@@ -137,14 +142,10 @@ impl Manager {
         if user_info == UserInfo::Claims {
             claims.extend(self.user_info_claims(&response, &id_token).await?);
         }
-        if let (Some(session), Prompt::None) = (transaction.session, transaction.authentication.prompt) {
-            // Begun for a session that has ended meanwhile, or left the browser, it starts no new one.
-            if previous != Some(session) {
-                return Err(LoginError::LoggedOut);
-            }
-            if let Some(confirmed) = self.confirm_silently(&session, &response, &id_token, sent_at).await? {
-                return Ok(confirmed);
-            }
+        if let (Some(session), Prompt::None) = (transaction.session, transaction.authentication.prompt)
+            && let Some(confirmed) = self.confirm_silently(&session, &response, &id_token, sent_at).await?
+        {
+            return Ok(confirmed);
         }
         let id = SessionId::random();
         let record = Arc::new(self.new_record(&id, response, raw, id_token, claims, transaction, sent_at));
@@ -168,37 +169,43 @@ impl Manager {
         id_token: &IdToken,
         sent_at: SystemTime,
     ) -> Result<Option<LoggedIn>, LoginError> {
-        let record = match self.registry.load(key).await? {
+        let mut record = match self.registry.load(key).await? {
             Loaded::Live(record) => record,
+            // The browser has a newer one.
+            Loaded::Ended(EndReason::SupersededByLogin) => return Ok(Some(LoggedIn::Confirmed)),
             Loaded::Ended(_) => return Err(LoginError::LoggedOut),
             Loaded::Unknown => return Ok(None),
         };
         if record.login.signal != ActivitySignal::SilentLogin || *record.subject() != id_token.subject {
             return Ok(None);
         }
-        let mut next = SessionRecord::clone(&record);
-        next.last_signal = sent_at;
-        next.silent_login_at = None;
-        next.sid = id_token.sid.clone().or(next.sid);
-        next.session_expiry = id_token.session_expiry.or(next.session_expiry);
-        if let Some(raw) = &response.id_token {
-            next.tokens.id_token = raw.clone();
-        }
-        if next.tokens.access_token.is_some() {
-            next.tokens.access_token = Some(response.access_token.clone());
-            next.tokens.expires_in = response.expires_in;
-            next.tokens.obtained_at = sent_at;
-        }
-        match self.registry.commit(next.with_expiry(&self.policy), self.clock.now()).await? {
-            Committed::Committed(record) => {
-                self.emit(&SessionEvent::Refreshed(SessionInfo::of(&record)));
-                Ok(Some(LoggedIn::Confirmed))
+        loop {
+            let mut next = SessionRecord::clone(&record);
+            next.last_signal = sent_at;
+            next.silent_login_at = None;
+            next.sid = id_token.sid.clone().or(next.sid);
+            next.session_expiry = id_token.session_expiry.or(next.session_expiry);
+            if let Some(raw) = &response.id_token {
+                next.tokens.id_token = raw.clone();
             }
-            Committed::Stale(_) => Ok(Some(LoggedIn::Confirmed)),
-            Committed::Gone(reason) => {
-                // It may only be hidden by a tombstone for its new sid.
-                self.end(key, reason.unwrap_or(EndReason::BackChannelLogout)).await?;
-                Err(LoginError::LoggedOut)
+            if next.tokens.access_token.is_some() {
+                next.tokens.access_token = Some(response.access_token.clone());
+                next.tokens.expires_in = response.expires_in;
+                next.tokens.obtained_at = sent_at;
+            }
+            match self.registry.commit(next.with_expiry(&self.policy), self.clock.now()).await? {
+                Committed::Committed(record) => {
+                    self.emit(&SessionEvent::Refreshed(SessionInfo::of(&record)));
+                    return Ok(Some(LoggedIn::Confirmed));
+                }
+                // Another attempt began meanwhile; that is not an answer yet.
+                Committed::Stale(newer) if newer.last_signal < sent_at => record = newer,
+                Committed::Stale(_) => return Ok(Some(LoggedIn::Confirmed)),
+                Committed::Gone(reason) => {
+                    // It may only be hidden by a tombstone for its new sid.
+                    self.end(key, reason.unwrap_or(EndReason::BackChannelLogout)).await?;
+                    return Err(LoginError::LoggedOut);
+                }
             }
         }
     }

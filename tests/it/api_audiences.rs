@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::json;
-use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, Fault, RefreshTokens};
+use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, Fault, GateAt, RefreshTokens};
 use tower_oidc_session::{Api as Listed, EndReason};
 
 use crate::api::world;
@@ -75,7 +75,12 @@ async fn p4_a_resource_that_the_provider_does_not_know_ends_nothing() {
     let page = world.browser.get(&world.app.at("/api/x")).await;
     assert_eq!((page.status, &page.json()["error"]), (StatusCode::BAD_GATEWAY, &json!("no_token_for_api")));
     assert_eq!(api.calls(), 0);
-    // Nothing else of the session has to wait for that.
+    // The provider is spared for a while, and nothing else of the session has to wait for that.
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    world.clock.advance(SECOND * 30);
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(world.provider.requests(Endpoint::Token), 3);
     assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.me().await, StatusCode::OK);
     assert!(world.app.ends().is_empty());
@@ -147,4 +152,30 @@ async fn an_api_that_was_given_no_token_cannot_end_a_session() {
     assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::BAD_GATEWAY);
     assert_eq!(api.calls(), 0);
     assert_eq!(world.me().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn p2_a_replica_that_is_overtaken_by_another_audience_gets_its_own_token_all_the_same() {
+    let api = Api::start().await;
+    let listed = [Listed::at(&api.url), Listed::at(format!("{}/billing", api.url)).resource(BILLING)];
+    let world = with(&api, listed[1].clone()).await;
+    let replica = world.replica_calling(world.app.registry.clone(), &listed, Some(api.url.clone())).await;
+    let at_replica = world.browser.copy();
+    for (name, value) in world.browser.cookies(&world.app.url) {
+        at_replica.set_cookie(&replica.url, &name, &value);
+    }
+    // One replica refreshes for billing; the other is told meanwhile that the login's token is no good.
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let (browser, url) = (world.browser.clone(), world.app.at("/api/billing/x"));
+    let billing = tokio::spawn(async move { browser.get(&url).await.status });
+    gate.arrived().await;
+    api.answers_next(Answer::rejected());
+    let orders = tokio::spawn(async move { at_replica.get(&replica.at("/api/orders")).await.status });
+    while api.calls() < 1 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    assert_eq!((billing.await.unwrap(), orders.await.unwrap()), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(world.provider.requests(Endpoint::Token), 3);
+    assert!(world.app.ends().is_empty());
 }

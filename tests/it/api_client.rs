@@ -295,6 +295,6 @@ async fn a_provider_that_gives_the_same_token_again_is_not_asked_for_ever() {
     world.provider.tamper_token_response(move |response| response["access_token"] = token.clone());
     api.answers(Answer::rejected());
     assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (2, 3));
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (2, 2));
     world.app.assert_ended(EndReason::AccessTokenRejected);
 }

@@ -211,3 +211,27 @@ async fn p1_a_silent_login_starts_no_session_after_a_logout_here() {
         world.app.assert_ended(EndReason::RpInitiatedLogout);
     }
 }
+
+#[tokio::test]
+async fn a_silent_login_that_another_login_overtook_leads_to_the_new_session() {
+    use tower_oidc_session::test_provider::GateAt;
+    for waits_at in [Endpoint::Authorize, Endpoint::Token] {
+        let world = silent().await;
+        world.clock.advance(G);
+        let mut gate = world.provider.gate(waits_at, GateAt::Response);
+        let (browser, url) = (world.browser.clone(), world.app.at("/me"));
+        let tab = tokio::spawn(async move { browser.go(&url).await });
+        gate.arrived().await;
+        let (browser, url) = (world.browser.clone(), world.app.at("/auth/login?return_to=/me"));
+        let other = tokio::spawn(async move { browser.go(&url).await });
+        while gate.waiting() < 2 {
+            tokio::task::yield_now().await;
+        }
+        gate.open();
+        for page in [tab.await.unwrap(), other.await.unwrap()] {
+            assert_eq!((page.status, page.url.path()), (StatusCode::OK, "/me"), "{waits_at:?} {page:?}");
+        }
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.provider.requests(Endpoint::Revocation), 0);
+    }
+}

@@ -170,13 +170,24 @@ impl World {
 
     /// Another replica of the application: the same client, store, key and public URL.
     pub(crate) async fn replica(&self, registry: impl SessionRegistry) -> App {
+        self.replica_calling(registry, &[], None).await
+    }
+
+    /// The same, which calls APIs.
+    pub(crate) async fn replica_calling(
+        &self,
+        registry: impl SessionRegistry,
+        apis: &[tower_oidc_session::Api],
+        api: Option<String>,
+    ) -> App {
         let builder = RelyingParty::builder(self.provider.issuer(), ClientCredentials::secret("shop", "secret"))
             .public_url(&self.app.url)
             .cookie_key(key())
             .policy(policy())
             .clock(self.clock.clone())
             .registry(registry);
-        App::serve(listener().await, builder, self.app.registry.clone(), None).await
+        let builder = apis.iter().cloned().fold(builder, RelyingPartyBuilder::api);
+        App::serve(listener().await, builder, self.app.registry.clone(), api).await
     }
 }
 

@@ -155,12 +155,23 @@ impl Store {
 
     fn until_it_listens(&self) {
         for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if self.is_ready() {
                 return;
             }
             std::thread::sleep(PAUSE);
         }
         panic!("{:?} does not listen", self.command);
+    }
+
+    /// Whether it takes connections: a PostgreSQL listens a moment before it does.
+    fn is_ready(&self) -> bool {
+        let port = self.port.to_string();
+        let takes_connections = || {
+            let mut command = Command::new(postgres_programs().join("pg_isready"));
+            command.args(["-q", "-h", "127.0.0.1", "-p", &port]).status().is_ok_and(|status| status.success())
+        };
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+            && (!self.url.starts_with("postgres") || takes_connections())
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -208,7 +219,7 @@ impl Store {
                 if self.child.try_wait().unwrap().is_some() {
                     break;
                 }
-                if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                if self.is_ready() {
                     return;
                 }
                 std::thread::sleep(PAUSE);
