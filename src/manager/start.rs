@@ -201,6 +201,7 @@ impl Manager {
                 // Another attempt began meanwhile; that is not an answer yet.
                 Committed::Stale(newer) if newer.last_signal < sent_at => record = newer,
                 Committed::Stale(_) => return Ok(Some(LoggedIn::Confirmed)),
+                Committed::Gone(Some(EndReason::SupersededByLogin)) => return Ok(Some(LoggedIn::Confirmed)),
                 Committed::Gone(reason) => {
                     // It may only be hidden by a tombstone for its new sid.
                     self.end(key, reason.unwrap_or(EndReason::BackChannelLogout)).await?;

@@ -169,7 +169,7 @@ async fn the_absolute_lifetime_ends_active_sessions() {
     assert_eq!(world.me().await, StatusCode::OK);
     world.clock.advance(SECOND);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
-    world.app.assert_ended(EndReason::AbsoluteLifetime);
+    world.app.until_ended(EndReason::AbsoluteLifetime).await;
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn the_providers_session_expiry_ends_the_session() {
     assert_eq!(status["absolute_expires_in"], 1);
     world.clock.advance(SECOND);
     assert_eq!(world.poll().await, StatusCode::UNAUTHORIZED);
-    world.app.assert_ended(EndReason::SessionExpiry);
+    world.app.until_ended(EndReason::SessionExpiry).await;
 }
 
 fn seconds_of(world: &World) -> u64 {
@@ -224,7 +224,7 @@ async fn without_any_signal_the_local_idle_deadline_ends_the_session() {
     assert_eq!(world.poll().await, StatusCode::OK);
     world.clock.advance(SECOND);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
-    world.app.assert_ended(EndReason::IdleTimeout);
+    world.app.until_ended(EndReason::IdleTimeout).await;
     let calls = [Endpoint::UserInfo, Endpoint::Introspection].map(|e| world.provider.requests(e));
     assert_eq!((calls, world.provider.requests(Endpoint::Token)), ([0, 0], 1));
 }

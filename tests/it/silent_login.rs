@@ -30,7 +30,7 @@ async fn discarded_tokens_are_kept_nowhere_and_signal_nothing() {
     world.clock.advance(T);
     let page = world.browser.step(&world.app.at("/me")).await;
     assert_eq!(page.location().as_str(), world.app.at("/auth/login?return_to=/me"));
-    world.app.assert_ended(EndReason::IdleTimeout);
+    world.app.until_ended(EndReason::IdleTimeout).await;
     let requests = [Endpoint::Token, Endpoint::UserInfo].map(|e| world.provider.requests(e));
     assert_eq!(requests, [1, 0]);
     assert_eq!(world.provider.requests(Endpoint::Revocation), 0, "some providers end the session for it");

@@ -68,7 +68,7 @@ async fn p11_streams_end_at_the_absolute_lifetime() {
     events.chunk().await.unwrap().unwrap();
     world.clock.advance(ABSOLUTE);
     assert_eq!(soon(events.chunk()).await.unwrap(), None);
-    world.app.assert_ended(EndReason::AbsoluteLifetime);
+    world.app.until_ended(EndReason::AbsoluteLifetime).await;
 }
 
 #[tokio::test]

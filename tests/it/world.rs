@@ -264,6 +264,17 @@ impl App {
         self.events().into_iter().filter(|event| event.starts_with("ended")).collect()
     }
 
+    /// The same where the end may be found by the cleaner just as well, which tells of it a moment later.
+    pub(crate) async fn until_ended(&self, reason: EndReason) {
+        let told = async {
+            while self.ends().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), told).await.expect("somebody tells of the end");
+        self.assert_ended(reason);
+    }
+
     #[track_caller]
     pub(crate) fn assert_ended(&self, reason: EndReason) {
         assert_eq!(self.ends(), [format!("ended: {reason}")]);
