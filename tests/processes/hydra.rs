@@ -274,7 +274,7 @@ async fn sessions_end_when_hydra_says_so() {
     assert_ne!(other, sid);
     assert_eq!(world.login_app.seen.lock().unwrap().logins, [false, false]);
     world.delete("consent?subject=alice&client=web-app").await;
-    assert_eq!(world.get("/me").await.status, StatusCode::OK);
+    assert_eq!(world.get("/poll").await.status, StatusCode::OK);
     sleep(G).await;
     world.assert_ended("refresh_token_rejected").await;
     report.holds(Column::RefusedRefreshEnds);

@@ -157,7 +157,7 @@ async fn a_plugin_makes_refreshes_count_as_activity() {
     // An administrator ends it.
     world.sign_in().await;
     assert!(world.end_sessions() >= 1, "idle ones stay until somebody sweeps them up");
-    assert_eq!(world.get("/me").await.status, StatusCode::OK);
+    assert_eq!(world.get("/poll").await.status, StatusCode::OK, "nobody is told");
     sleep(G).await;
     world.assert_ended("refresh_token_rejected").await;
     report.holds(Column::RefusedRefreshEnds);

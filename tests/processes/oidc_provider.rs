@@ -124,7 +124,7 @@ async fn sessions_live_as_long_as_those_of_the_provider() {
     // Nobody is told: the next refresh is refused.
     world.sign_in().await;
     assert_eq!(world.admin(&Method::POST, "/end-session?sub=alice&notify=0", "").await["ended"], 1);
-    assert_eq!(world.get("/me").await.status, StatusCode::OK);
+    assert_eq!(world.get("/poll").await.status, StatusCode::OK);
     sleep(G).await;
     world.assert_ended("refresh_token_rejected").await;
     report.holds(Column::RefusedRefreshEnds);
