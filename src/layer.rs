@@ -108,7 +108,10 @@ fn request_session(rp: &RelyingParty, parts: &http::request::Parts) -> RequestSe
         Presented::Nothing => (None, CookieState::Absent),
     };
     let kind = match rp.manager().policy().classify(parts) {
-        RequestKind::UserActivity if is_navigation(&parts.method, &parts.headers) => RequestKind::Navigation,
+        // Makes a difference to sessions only.
+        RequestKind::UserActivity if key.is_some() && is_navigation(&parts.method, &parts.headers) => {
+            RequestKind::Navigation
+        }
         kind => kind,
     };
     RequestSession::new(rp.manager().clone(), key, cookie, parts.uri.path_and_query().cloned(), kind)

@@ -20,7 +20,7 @@ use super::request::SessionRequest;
 use super::{API_TIMEOUT, Listed, Unexplained};
 use crate::extract::OidcSession;
 use crate::manager::signal::Signalled;
-use crate::manager::{Admission, RetryAfter};
+use crate::manager::{Admission, REGISTRY_RETRY_AFTER, RetryAfter};
 use crate::protocol::authorization::Authentication;
 use crate::protocol::challenge::{self, ApiVerdict};
 use crate::registry::Loaded;
@@ -84,11 +84,10 @@ impl Transport for Reqwest {
         Box::pin(async move {
             let request = reqwest::Request::try_from(Request::from_parts(parts, reqwest::Body::from(body)));
             let request = request.map_err(|error| Kind::Invalid(error.without_url().to_string()))?;
-            match tokio::time::timeout(API_TIMEOUT, client.execute(request)).await {
-                Ok(Ok(answer)) => Ok(http::Response::from(answer).map(Body::new)),
-                Ok(Err(error)) if error.is_timeout() => Err(Kind::Timeout),
-                Ok(Err(error)) => Err(Kind::Unreachable(error.without_url().to_string())),
-                Err(_) => Err(Kind::Timeout),
+            match client.execute(request).await {
+                Ok(answer) => Ok(http::Response::from(answer).map(Body::new)),
+                Err(error) if error.is_timeout() => Err(Kind::Timeout),
+                Err(error) => Err(Kind::Unreachable(error.without_url().to_string())),
             }
         })
     }
@@ -209,7 +208,8 @@ impl SessionClient {
         let (mut refreshed, mut switched) = (false, false);
         loop {
             let Some(body) = body.take() else { return Err(Kind::NotReplayed.into()) };
-            let answer = transport.call(with_token(&parts, &api, &record, self.policy())?, body).await?;
+            let answer = transport.call(with_token(&parts, &api, &record, self.policy())?, body);
+            let answer = tokio::time::timeout(API_TIMEOUT, answer).await.map_err(|_| Kind::Timeout)??;
             if record.access_token(api.audience(), self.policy()).is_none() {
                 // An API that was given no token says nothing about the session.
                 return Ok(Judged::Answered(answer));
@@ -223,14 +223,14 @@ impl SessionClient {
             match verdict {
                 ApiVerdict::Accepted => {
                     if answer.status().is_success() || answer.status().is_redirection() {
-                        self.note(&api, &record, Outcome::Accepted);
+                        self.rp.apis().note(&api, &record, Outcome::Accepted);
                     }
                     return Ok(Judged::Answered(answer));
                 }
                 ApiVerdict::StepUp(authentication) => return Ok(Judged::StepUp(answer, authentication)),
                 ApiVerdict::TokenRejected | ApiVerdict::Unexplained => {
                     // The provider is spared what would change nothing.
-                    if self.fault(&api, &record) == Fault::Api {
+                    if self.rp.apis().fault(&api, &record) == Fault::Api {
                         return Err(self.token_rejected(&api, &record).await);
                     }
                     match self.newer(&api, &record).await? {
@@ -268,14 +268,6 @@ impl SessionClient {
         self.rp.manager().policy()
     }
 
-    fn note(&self, api: &Listed, record: &SessionRecord, outcome: Outcome) -> Fault {
-        obtained_at(api, record).map_or(Fault::Session, |at| self.rp.apis().note(api, record, at, outcome))
-    }
-
-    fn fault(&self, api: &Listed, record: &SessionRecord) -> Fault {
-        obtained_at(api, record).map_or(Fault::Session, |at| self.rp.apis().fault(api, at))
-    }
-
     /// The record, with a token whose time is not over.
     async fn record_with_good_token(&self, api: &Listed) -> Result<Arc<SessionRecord>, ApiError> {
         let record = self.session.record();
@@ -311,10 +303,7 @@ impl SessionClient {
         match self.rp.manager().get_token(record, api.audience()).await {
             Signalled::Confirmed(record) | Signalled::Overtaken(record) => Ok(record),
             Signalled::Denied => Err(Kind::NoToken.into()),
-            Signalled::Ended(reason) => {
-                self.session.request().mark_over();
-                Err(self.rejected(&reason.map_or(Admission::Unknown, Admission::Ended)))
-            }
+            Signalled::Ended(reason) => Err(self.over(reason)),
             Signalled::Unavailable(retry_after) => Err(self.rejected(&Admission::Unavailable(retry_after))),
         }
     }
@@ -347,23 +336,19 @@ impl SessionClient {
         match manager.look(record.key()).await {
             Ok(Loaded::Live(newer)) if token(&newer) != token(record) => Ok((newer, Replaced::Yes)),
             Ok(Loaded::Live(current)) => Ok((current, Replaced::No)),
-            Ok(Loaded::Ended(reason)) => {
-                self.session.request().mark_over();
-                Err(self.rejected(&Admission::Ended(reason)))
-            }
-            Ok(Loaded::Unknown) => {
-                self.session.request().mark_over();
-                Err(self.rejected(&Admission::Unknown))
-            }
+            Ok(Loaded::Ended(reason)) => Err(self.over(Some(reason))),
+            Ok(Loaded::Unknown) => Err(self.over(None)),
             Err(error) => {
                 tracing::error!(%error, "a rejected access token could not be looked up");
-                Err(self.rejected(&Admission::Unavailable(RetryAfter(std::time::Duration::from_secs(1)))))
+                Err(self.rejected(&Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER))))
             }
         }
     }
 
     async fn token_rejected(&self, api: &Listed, record: &SessionRecord) -> ApiError {
-        if self.note(api, record, Outcome::Rejected) == Fault::Api {
+        let apis = self.rp.apis();
+        apis.note(api, record, Outcome::Rejected);
+        if apis.fault(api, record) == Fault::Api {
             let api = api.base_url();
             tracing::error!(api, "an API rejects the fresh tokens of many sessions: none is ended for it");
             metrics::counter!("oidc_api_at_fault_total").increment(1);
@@ -371,15 +356,18 @@ impl SessionClient {
         }
         let reason = EndReason::AccessTokenRejected;
         match self.rp.manager().end(record.key(), reason).await {
-            Ok(()) => {
-                self.session.request().mark_over();
-                self.rejected(&Admission::Ended(reason))
-            }
+            Ok(()) => self.over(Some(reason)),
             Err(error) => {
                 tracing::error!(%error, "a session whose access token was rejected could not be ended");
-                self.rejected(&Admission::Unavailable(RetryAfter(std::time::Duration::from_secs(1))))
+                self.rejected(&Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)))
             }
         }
+    }
+
+    /// The session turned out to be over while the request was served.
+    fn over(&self, reason: Option<EndReason>) -> ApiError {
+        self.session.request().mark_over();
+        self.rejected(&reason.map_or(Admission::Unknown, Admission::Ended))
     }
 
     fn rejected(&self, admission: &Admission) -> ApiError {
@@ -387,14 +375,6 @@ impl SessionClient {
             Visitor { method: &self.asker.method, headers: &self.asker.headers, path: self.session.request().path() };
         let rejection = SessionRejection::of(admission, visitor);
         Kind::Rejected(rejection.unwrap_or_else(|| SessionRejection::sign_in(visitor, None))).into()
-    }
-}
-
-/// When the session got the token that an API is called with.
-fn obtained_at(api: &Listed, record: &SessionRecord) -> Option<SystemTime> {
-    match api.audience() {
-        None => Some(record.tokens.obtained_at),
-        Some(audience) => record.tokens.others.get(&audience.name()).map(|token| token.obtained_at),
     }
 }
 
@@ -416,9 +396,10 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionClient {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, SessionRejection> {
         let rp = parts.extensions.get::<RelyingParty>().cloned().ok_or_else(SessionRejection::no_layer)?;
         let session = <OidcSession as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        let mut headers = parts.headers.clone();
-        for name in parts.headers.keys().filter(|name| !matches!(name.as_str(), "accept" | "sec-fetch-mode")) {
-            headers.remove(name);
+        let kept = parts.headers.iter().filter(|(name, _)| matches!(name.as_str(), "accept" | "sec-fetch-mode"));
+        let mut headers = HeaderMap::new();
+        for (name, value) in kept {
+            headers.append(name, value.clone());
         }
         let manager = rp.manager();
         let active_until = manager.clock().now() + manager.policy().access_token_lifetime;

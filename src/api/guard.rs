@@ -44,11 +44,10 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Notes an answer, and says whose fault rejections are now.
-    pub(crate) fn note(&mut self, session: &SessionKey, outcome: Outcome, now: SystemTime) -> Fault {
-        self.forget_old(now);
+    /// Notes an answer.
+    pub(crate) fn note(&mut self, session: &SessionKey, outcome: Outcome, now: SystemTime) {
         match (self.answers.get(session), outcome) {
-            (Some((_, Outcome::Rejected)), Outcome::Accepted) => {}
+            (Some((at, Outcome::Rejected)), Outcome::Accepted) if counts(*at, now) => {}
             (known, _) => {
                 if known.is_none() && self.answers.len() >= MOST {
                     self.forget_oldest();
@@ -56,22 +55,13 @@ impl Answers {
                 self.answers.insert(*session, (now, outcome));
             }
         }
-        self.fault()
     }
 
     /// Whose fault rejections are now.
-    pub(crate) fn look(&mut self, now: SystemTime) -> Fault {
-        self.forget_old(now);
-        self.fault()
-    }
-
-    fn fault(&self) -> Fault {
+    pub(crate) fn fault(&mut self, now: SystemTime) -> Fault {
+        self.answers.retain(|_, (at, _)| counts(*at, now));
         let count = |wanted| self.answers.values().filter(|(_, outcome)| *outcome == wanted).count();
         fault(count(Outcome::Rejected), count(Outcome::Accepted))
-    }
-
-    fn forget_old(&mut self, now: SystemTime) {
-        self.answers.retain(|_, (at, _)| now.duration_since(*at).is_ok_and(|age| age < WINDOW));
     }
 
     fn forget_oldest(&mut self) {
@@ -82,9 +72,21 @@ impl Answers {
     }
 }
 
+/// Whether an answer of that time still counts.
+fn counts(at: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(at).is_ok_and(|age| age < WINDOW)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Answers {
+        fn note_and_judge(&mut self, session: &SessionKey, outcome: Outcome, now: SystemTime) -> Fault {
+            self.note(session, outcome, now);
+            self.fault(now)
+        }
+    }
 
     #[test]
     fn faults() {
@@ -107,16 +109,20 @@ mod tests {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let mut answers = Answers::default();
         for second in 0..5 {
-            assert_eq!(answers.note(&key(1), Outcome::Rejected, at(second)), Fault::Session, "one session");
+            assert_eq!(answers.note_and_judge(&key(1), Outcome::Rejected, at(second)), Fault::Session, "one session");
         }
         for number in 2..5 {
-            assert_eq!(answers.note(&key(number), Outcome::Rejected, at(5)), Fault::Session);
+            assert_eq!(answers.note_and_judge(&key(number), Outcome::Rejected, at(5)), Fault::Session);
         }
-        assert_eq!(answers.note(&key(5), Outcome::Rejected, at(6)), Fault::Api);
-        assert_eq!(answers.note(&key(3), Outcome::Accepted, at(7)), Fault::Api, "a rejection outweighs it");
-        assert_eq!(answers.note(&key(6), Outcome::Rejected, at(63)), Fault::Api);
-        assert_eq!(answers.note(&key(6), Outcome::Rejected, at(66)), Fault::Session, "the others are forgotten");
-        assert_eq!(answers.look(at(66)), Fault::Session);
+        assert_eq!(answers.note_and_judge(&key(5), Outcome::Rejected, at(6)), Fault::Api);
+        assert_eq!(answers.note_and_judge(&key(3), Outcome::Accepted, at(7)), Fault::Api, "a rejection outweighs it");
+        assert_eq!(answers.note_and_judge(&key(6), Outcome::Rejected, at(63)), Fault::Api);
+        assert_eq!(
+            answers.note_and_judge(&key(6), Outcome::Rejected, at(66)),
+            Fault::Session,
+            "the others are forgotten"
+        );
+        assert_eq!(answers.fault(at(66)), Fault::Session);
     }
 
     #[test]
@@ -129,13 +135,13 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let mut answers = Answers::default();
         for number in 0..5 {
-            answers.note(&key(number), Outcome::Rejected, now);
+            answers.note_and_judge(&key(number), Outcome::Rejected, now);
         }
         for _ in 0..=MOST {
-            assert_eq!(answers.note(&key(9), Outcome::Accepted, now), Fault::Api);
+            assert_eq!(answers.note_and_judge(&key(9), Outcome::Accepted, now), Fault::Api);
         }
         for number in 10..5000 {
-            answers.note(&key(number), Outcome::Accepted, now + Duration::from_secs(1));
+            answers.note_and_judge(&key(number), Outcome::Accepted, now + Duration::from_secs(1));
         }
         assert_eq!(answers.answers.len(), MOST);
     }

@@ -12,7 +12,6 @@ use http::request::Parts;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::API_TIMEOUT;
 use super::body::Attempt;
 use super::client::{SessionClient, Transport};
 use super::error::{ApiError, Kind};
@@ -84,11 +83,8 @@ where
         let mut inner = self.0.clone();
         Box::pin(async move {
             let unreachable = |error: S::Error| Kind::Unreachable(error.into().to_string());
-            let answer = async {
-                std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(unreachable)?;
-                inner.call(Request::from_parts(parts, body.into())).await.map_err(unreachable)
-            };
-            let answer = tokio::time::timeout(API_TIMEOUT, answer).await.map_err(|_| Kind::Timeout)??;
+            std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(unreachable)?;
+            let answer = inner.call(Request::from_parts(parts, body.into())).await.map_err(unreachable)?;
             Ok(answer.map(Body::new))
         })
     }

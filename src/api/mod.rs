@@ -9,8 +9,8 @@ pub(crate) mod layer;
 pub(crate) mod request;
 pub(crate) mod response;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use url::{Origin, Url};
 
@@ -130,6 +130,10 @@ impl Listed {
     pub(crate) fn base_url(&self) -> &str {
         &self.api.base_url
     }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The APIs that receive the sessions' access tokens, and the client that calls them.
@@ -174,30 +178,25 @@ impl Apis {
         &self.http
     }
 
-    /// Notes what an API made of a session's token, and says whose fault a rejection is.
-    fn note(
-        &self,
-        listed: &Listed,
-        record: &SessionRecord,
-        obtained_at: std::time::SystemTime,
-        outcome: Outcome,
-    ) -> Fault {
+    /// Notes what an API made of a session's token.
+    fn note(&self, listed: &Listed, record: &SessionRecord, outcome: Outcome) {
         let now = self.clock.now();
-        if now.duration_since(obtained_at).is_ok_and(|age| age >= FRESH) {
-            return Fault::Session;
+        if has_fresh_token(listed, record, now) {
+            listed.answers().note(record.key(), outcome, now);
         }
-        let mut answers = listed.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.note(record.key(), outcome, now)
     }
 
-    /// Whether a rejection of a token of that age is the API's fault already.
-    fn fault(&self, listed: &Listed, obtained_at: std::time::SystemTime) -> Fault {
+    /// Whose fault it is if an API rejects a session's token now.
+    fn fault(&self, listed: &Listed, record: &SessionRecord) -> Fault {
         let now = self.clock.now();
-        if now.duration_since(obtained_at).is_ok_and(|age| age >= FRESH) {
-            return Fault::Session;
-        }
-        listed.answers.lock().unwrap_or_else(PoisonError::into_inner).look(now)
+        if has_fresh_token(listed, record, now) { listed.answers().fault(now) } else { Fault::Session }
     }
+}
+
+/// Whether the provider issued the session's token for an API only just now.
+fn has_fresh_token(listed: &Listed, record: &SessionRecord, now: SystemTime) -> bool {
+    let obtained_at = record.access_token_obtained_at(listed.audience());
+    obtained_at.is_some_and(|at| !now.duration_since(at).is_ok_and(|age| age >= FRESH))
 }
 
 #[cfg(test)]

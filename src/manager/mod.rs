@@ -24,7 +24,7 @@ const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a long response goes on without a look at the registry, should a notice be lost.
 const LONGEST_TRUST: Duration = Duration::from_secs(30);
 /// What a client waits before it asks again when the registry failed.
-const REGISTRY_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const REGISTRY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) type Listener = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
 
@@ -63,6 +63,17 @@ pub(crate) enum Admission {
     Unavailable(RetryAfter),
     /// There is none, or it ended so long ago that nobody knows why.
     Unknown,
+}
+
+impl From<Signalled> for Admission {
+    fn from(signalled: Signalled) -> Self {
+        match signalled {
+            Signalled::Confirmed(record) | Signalled::Overtaken(record) => Self::Admitted(record),
+            Signalled::Denied => Self::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)),
+            Signalled::Ended(reason) => reason.map_or(Self::Unknown, Self::Ended),
+            Signalled::Unavailable(retry_after) => Self::Unavailable(retry_after),
+        }
+    }
 }
 
 /// How long a client had better wait.
@@ -151,14 +162,11 @@ impl Manager {
 
     async fn admit_after_signal(self: &Arc<Self>, record: Arc<SessionRecord>) -> Admission {
         match self.signal(&record).await {
-            Signalled::Confirmed(record) | Signalled::Overtaken(record) => Admission::Admitted(record),
-            Signalled::Ended(reason) => reason.map_or(Admission::Unknown, Admission::Ended),
             // The provider's silence is no refusal: within T the session stands.
             Signalled::Unavailable(_) if is_confirmed(&record, &self.policy, self.clock.now()) => {
                 Admission::Admitted(record)
             }
-            Signalled::Unavailable(retry_after) => Admission::Unavailable(retry_after),
-            Signalled::Denied => Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)),
+            signalled => signalled.into(),
         }
     }
 
@@ -177,12 +185,7 @@ impl Manager {
             // A script cannot; it is told where to navigate to.
             return Admission::Refused;
         }
-        match self.signal(&record).await {
-            Signalled::Confirmed(record) | Signalled::Overtaken(record) => Admission::Admitted(record),
-            Signalled::Ended(reason) => reason.map_or(Admission::Unknown, Admission::Ended),
-            Signalled::Unavailable(retry_after) => Admission::Unavailable(retry_after),
-            Signalled::Denied => Admission::Unavailable(RetryAfter(REGISTRY_RETRY_AFTER)),
-        }
+        self.signal(&record).await.into()
     }
 
     /// Looks at a session without any effect on it.

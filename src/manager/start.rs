@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::Manager;
-use crate::protocol::authorization::{LoginTransaction, Prompt};
+use crate::protocol::authorization::LoginTransaction;
 use crate::protocol::id_token::{AuthenticationRequest, IdToken};
 use crate::protocol::jwt::TokenError;
 use crate::protocol::names::IdTokenHint;
@@ -68,8 +68,8 @@ impl From<VerifyError> for LoginError {
 }
 
 impl Manager {
-    /// Exchanges the code, validates the ID token and stores the session under a new id; a silent login of the session
-    /// `previous` confirms that one instead.
+    /// Exchanges the code, validates the ID token and stores the session under a new id; a silent login confirms the
+    /// session that it was begun for instead, if that is still `previous`, the browser's.
     ///
     /// # Cancel safety
     /// Once the code is on its way, the login is finished without the caller.
@@ -93,9 +93,7 @@ impl Manager {
         previous: Option<SessionKey>,
     ) -> Result<LoggedIn, LoginError> {
         // A silent login that the browser comes back from with another session, or none, confirms nothing any more.
-        if let (Some(session), Prompt::None) = (transaction.session, transaction.authentication.prompt)
-            && previous != Some(session)
-        {
+        if transaction.session.is_some() && previous != transaction.session {
             return if previous.is_some() { Ok(LoggedIn::Confirmed) } else { Err(LoginError::LoggedOut) };
         }
         let verifier = std::mem::take(&mut transaction.pkce_verifier);
@@ -142,7 +140,7 @@ impl Manager {
         if user_info == UserInfo::Claims {
             claims.extend(self.user_info_claims(&response, &id_token).await?);
         }
-        if let (Some(session), Prompt::None) = (transaction.session, transaction.authentication.prompt)
+        if let Some(session) = transaction.session
             && let Some(confirmed) = self.confirm_silently(&session, &response, &id_token, sent_at).await?
         {
             return Ok(confirmed);

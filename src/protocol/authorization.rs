@@ -22,7 +22,7 @@ pub(crate) struct LoginTransaction {
     pub(crate) return_to: ReturnTo,
     pub(crate) started_at: SystemTime,
     pub(crate) authentication: Authentication,
-    /// The session that a silent login is to confirm.
+    /// The session that a silent login is to confirm; no other login has one.
     pub(crate) session: Option<SessionKey>,
 }
 

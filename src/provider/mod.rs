@@ -266,7 +266,7 @@ impl Provider {
         let metadata = self.metadata().await?;
         let verifier = PkceCodeVerifier::new(transaction.pkce_verifier.clone());
         let state = transaction.state.clone();
-        let (url, _) = BasicClient::new(oauth2::ClientId::new(self.client_id()))
+        let (mut url, _) = BasicClient::new(oauth2::ClientId::new(self.client_id()))
             .set_auth_uri(AuthUrl::from_url(metadata.authorization_endpoint.clone()))
             .set_redirect_uri(RedirectUrl::from_url(self.client.redirect_uri.clone()))
             .authorize_url(|| CsrfToken::new(state))
@@ -274,7 +274,6 @@ impl Provider {
             .add_extra_param("nonce", transaction.nonce.clone())
             .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
             .url();
-        let mut url = url;
         url.query_pairs_mut()
             .extend_pairs(transaction.authentication.parameters())
             .extend_pairs(self.client.resources.iter().map(|resource| ("resource", resource)));

@@ -228,22 +228,28 @@ impl SessionRecord {
         self.last_signal + policy.op_session_lifetime
     }
 
-    /// When the application stops using the access token: *G* or `expires_in` after it came, whichever is less.
-    pub(crate) fn token_deadline(&self, policy: &SessionPolicy) -> SystemTime {
-        token_deadline(policy, self.tokens.obtained_at, self.tokens.expires_in)
-    }
-
     /// The access token for an audience, and when the application stops using it. `None` stands for that of the login.
     pub(crate) fn access_token(
         &self,
         audience: Option<&Audience>,
         policy: &SessionPolicy,
     ) -> Option<(&AccessToken, SystemTime)> {
+        let (token, obtained_at, expires_in) = self.token_for(audience)?;
+        Some((token, token_deadline(policy, obtained_at, expires_in)))
+    }
+
+    /// When that access token came.
+    pub(crate) fn access_token_obtained_at(&self, audience: Option<&Audience>) -> Option<SystemTime> {
+        self.token_for(audience).map(|(_, obtained_at, _)| obtained_at)
+    }
+
+    fn token_for(&self, audience: Option<&Audience>) -> Option<(&AccessToken, SystemTime, Option<Duration>)> {
+        let tokens = &self.tokens;
         match audience {
-            None => Some((self.tokens.access_token.as_ref()?, self.token_deadline(policy))),
+            None => Some((tokens.access_token.as_ref()?, tokens.obtained_at, tokens.expires_in)),
             Some(audience) => {
-                let other = self.tokens.others.get(&audience.name())?;
-                Some((&other.access_token, token_deadline(policy, other.obtained_at, other.expires_in)))
+                let other = tokens.others.get(&audience.name())?;
+                Some((&other.access_token, other.obtained_at, other.expires_in))
             }
         }
     }
@@ -263,6 +269,7 @@ impl SessionRecord {
     }
 }
 
+/// When the application stops using an access token: *G* or `expires_in` after it came, whichever is less.
 fn token_deadline(policy: &SessionPolicy, obtained_at: SystemTime, expires_in: Option<Duration>) -> SystemTime {
     let longest = policy.access_token_lifetime;
     obtained_at + expires_in.map_or(longest, |expires_in| expires_in.min(longest))
