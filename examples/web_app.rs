@@ -38,9 +38,9 @@ use futures_util::stream::{self, Stream, StreamExt};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tower_oidc_session::{
-    ApiError, ClientCredentials, ConfigError, CookieKey, LogoutTokenPolicy, MemoryRegistry, MissingExpiry, OidcSession,
-    PostgresRegistry, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRejection,
-    SigningAlg, StorageKey, UserInfo,
+    ApiError, ClaimsFrom, ClientCredentials, ConfigError, CookieKey, LogoutTokenPolicy, MemoryRegistry, MissingExpiry,
+    OidcSession, PostgresRegistry, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy,
+    SessionRejection, SigningAlg, StorageKey,
 };
 
 #[tokio::main]
@@ -142,9 +142,9 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         let names = SigningAlg::ALL.map(SigningAlg::as_str).join(", ");
         format!("OIDC_SIGNING_ALG is {alg}: it takes one of {names}")
     })?;
-    let user_info = match variable("OIDC_USERINFO", "signal").as_str() {
-        "signal" => UserInfo::Signal,
-        "claims" => UserInfo::Claims,
+    let claims_from = match variable("OIDC_USERINFO", "signal").as_str() {
+        "signal" => ClaimsFrom::IdToken,
+        "claims" => ClaimsFrom::UserInfo,
         other => return Err(format!("OIDC_USERINFO is {other}: it takes signal or claims")),
     };
     let missing_expiry = match variable("LOGOUT_TOKEN_MISSING_EXP", "refuse").as_str() {
@@ -160,7 +160,7 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         .policy(policy)
         .scopes(variable("OIDC_SCOPES", "openid profile").split_whitespace())
         .signing_alg(alg)
-        .user_info(user_info)
+        .claims_from(claims_from)
         .logout_tokens(LogoutTokenPolicy::new().missing_expiry(missing_expiry))
         .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
     builder = with_store(builder).await?;

@@ -45,43 +45,32 @@
 //! `oidc_refreshes_total{outcome}`, `oidc_logout_tokens_total{outcome}`, `oidc_provider_fetches_total{what}`.
 
 mod api;
-mod app_data;
+mod builder;
+mod calls;
 mod clock;
-mod config;
-mod cookie;
-mod cross_site;
-mod ends;
-mod extract;
-mod layer;
+mod error;
 mod manager;
 mod protocol;
 mod provider;
 mod registry;
 mod relying_party;
-mod request_session;
-mod require;
-mod respond;
-mod routes;
 mod session;
-mod stream;
 #[cfg(feature = "test-provider")]
 pub mod test_provider;
-mod upgrade;
+mod web;
 
 pub use api::client::SessionClient;
 pub use api::error::ApiError;
 pub use api::layer::{SessionClientLayer, SessionClientService};
 pub use api::request::SessionRequest;
 pub use api::response::ApiResponse;
-pub use api::{Api, Unexplained};
+pub use builder::{ClientCredentials, RelyingPartyBuilder};
+pub use calls::api::{Api, Unexplained};
 pub use clock::{Clock, Sleep, SystemClock};
-pub use config::{ClientCredentials, ConfigError, CookieKey, RelyingPartyBuilder};
-pub use extract::{OidcSession, SessionOver};
-pub use layer::{SessionLayer, SessionService};
-pub use manager::start::UserInfo;
+pub use error::ConfigError;
 pub use protocol::jwt::SigningAlg;
 pub use protocol::logout_token::{LogoutTokenPolicy, LogoutTokenTyp, MissingExpiry};
-pub use protocol::names::{AccessToken, ClientId, Issuer, Sid, Subject};
+pub use protocol::names::{AccessToken, ClientId, Issuer, Registration, Sid, Subject};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub use registry::codec::StorageKey;
 pub use registry::memory::MemoryRegistry;
@@ -94,9 +83,13 @@ pub use registry::{
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
 };
 pub use relying_party::RelyingParty;
-pub use require::{Passive, PassiveLayer, RequireSession, RequireSessionLayer};
-pub use respond::SessionRejection;
 pub use session::event::{EndReason, SessionEvent, SessionInfo};
 pub use session::id::SessionKey;
-pub use session::policy::SessionPolicy;
-pub use session::record::{ActivitySignal, Registration, SessionRecord, Version};
+pub use session::policy::{ClaimsFrom, SessionPolicy};
+pub use session::record::{ActivitySignal, SessionRecord, Version};
+pub use web::cookie::CookieKey;
+pub use web::extract::{OidcSession, SessionOver};
+pub use web::layer::{SessionLayer, SessionService};
+pub use web::passive::{Passive, PassiveLayer};
+pub use web::reject::SessionRejection;
+pub use web::require::{RequireSession, RequireSessionLayer};

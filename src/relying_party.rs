@@ -1,23 +1,15 @@
 //! The application as a relying party: everything that is put around a router.
 
-use std::sync::Arc;
-
 use axum::Router;
-use url::Url;
 
-use crate::api::Apis;
-use crate::config::{ClientCredentials, RelyingPartyBuilder};
-use crate::cookie::Cookies;
-use crate::layer::SessionLayer;
-use crate::manager::Manager;
-use crate::manager::start::UserInfo;
-use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::Subject;
 use crate::registry::{LogoutTarget, RegistryError};
-use crate::require::{PassiveLayer, RequireSessionLayer};
-use crate::routes;
 use crate::session::event::EndReason;
-use crate::session::record::Registration;
+use crate::web::context::Context;
+use crate::web::layer::SessionLayer;
+use crate::web::passive::PassiveLayer;
+use crate::web::require::RequireSessionLayer;
+use crate::web::routes;
 
 /// An application whose users sign in at an OpenID provider. Clones share everything.
 ///
@@ -50,60 +42,36 @@ use crate::session::record::Registration;
 /// ```
 #[derive(Clone, Debug)]
 pub struct RelyingParty {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    manager: Arc<Manager>,
-    cookies: Cookies,
-    origin: Arc<str>,
-    public_url: Url,
-    user_info: UserInfo,
-    logout_tokens: LogoutTokenPolicy,
-    apis: Apis,
+    context: Context,
 }
 
 impl RelyingParty {
-    /// Begins the configuration: `issuer` is the provider's, as in its discovery document, character for character.
-    pub fn builder(issuer: impl Into<String>, credentials: ClientCredentials) -> RelyingPartyBuilder {
-        RelyingPartyBuilder::new(issuer.into(), credentials)
-    }
-
-    pub(crate) fn new(
-        manager: Arc<Manager>,
-        cookies: Cookies,
-        public_url: Url,
-        user_info: UserInfo,
-        logout_tokens: LogoutTokenPolicy,
-        apis: Apis,
-    ) -> Self {
-        let origin = public_url.origin().ascii_serialization().into();
-        Self { inner: Arc::new(Inner { manager, cookies, origin, public_url, user_info, logout_tokens, apis }) }
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
     }
 
     /// The layer that goes around the whole router, last of all; a `SessionManagerLayer` of tower-sessions goes around
     /// it.
     #[must_use]
     pub fn layer(&self) -> SessionLayer {
-        SessionLayer::new(self.clone())
+        SessionLayer::new(self.context.clone())
     }
 
     /// The routes `/auth/login`, `/auth/callback`, `/auth/logout`, `/auth/session` and `/auth/backchannel-logout`.
     /// Merge them inside of [`layer`](Self::layer).
     pub fn routes(&self) -> Router {
-        routes::all(self)
+        routes::all(&self.context)
     }
 
     /// `/auth/backchannel-logout` alone, for an application that takes it on another address than its browsers.
     pub fn backchannel_logout_route(&self) -> Router {
-        routes::backchannel_logout::route(self)
+        routes::backchannel_logout::route(&self.context)
     }
 
     /// The layer for routes that need a login.
     #[must_use]
     pub fn require_session(&self) -> RequireSessionLayer {
-        RequireSessionLayer::new(self.inner.origin.clone())
+        RequireSessionLayer::new(self.context.origin().clone())
     }
 
     /// The layer for routes whose requests are no user activity: polling, notifications, streams. They are served
@@ -122,7 +90,7 @@ impl RelyingParty {
     /// ```
     #[must_use]
     pub fn passive(&self) -> PassiveLayer {
-        PassiveLayer { _private: () }
+        PassiveLayer::new()
     }
 
     /// Ends all sessions of a user in this application, on all replicas, and returns how many there were. Logins that
@@ -135,49 +103,17 @@ impl RelyingParty {
     /// The end is finished without the caller.
     pub async fn end_sessions_of(&self, subject: &Subject) -> Result<usize, RegistryError> {
         let target = LogoutTarget::Subject {
-            registration: self.registration().clone(),
+            registration: self.context.registration().clone(),
             subject: subject.clone(),
-            issued_at: self.manager().clock().now(),
+            issued_at: self.context.now(),
         };
-        self.manager().end_matching(target, EndReason::EndedByApplication).await
+        self.context.manager().end_matching(target, EndReason::EndedByApplication).await
     }
 
     /// Whether the provider has been reached since the start. It is tried in the background until it has, and every
     /// request that needs it gets 503 before.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.manager().provider().is_known()
-    }
-
-    pub(crate) fn manager(&self) -> &Arc<Manager> {
-        &self.inner.manager
-    }
-
-    pub(crate) fn registration(&self) -> &Registration {
-        &self.manager().provider().client().registration
-    }
-
-    pub(crate) fn cookies(&self) -> &Cookies {
-        &self.inner.cookies
-    }
-
-    pub(crate) fn origin(&self) -> &str {
-        &self.inner.origin
-    }
-
-    pub(crate) fn public_url(&self) -> &Url {
-        &self.inner.public_url
-    }
-
-    pub(crate) fn user_info(&self) -> UserInfo {
-        self.inner.user_info
-    }
-
-    pub(crate) fn logout_tokens(&self) -> LogoutTokenPolicy {
-        self.inner.logout_tokens
-    }
-
-    pub(crate) fn apis(&self) -> &Apis {
-        &self.inner.apis
+        self.context.provider().is_known()
     }
 }

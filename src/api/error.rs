@@ -3,20 +3,23 @@
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
+use crate::calls::transport::NoAnswer;
 use crate::manager::RetryAfter;
-use crate::respond::{SessionRejection, error, json, redirect};
+use crate::web::navigation::Asker;
+use crate::web::page::{error, json, redirect};
+use crate::web::reject::SessionRejection;
 
 /// Why an API could not be called. As a response it is what the contract of the layer says: 401 or a redirect to the
 /// login where the session is over or the API wants the user to authenticate again, 503 where it cannot be told, 502 and
 /// 504 for the API's own failures.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{kind}")]
+#[error("{problem}")]
 pub struct ApiError {
-    kind: Kind,
+    problem: Problem,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum Kind {
+pub(super) enum Problem {
     #[error("the API rejects the fresh tokens of many sessions: it is wrong, not they")]
     AtFault,
     #[error("the request is not valid: {0}")]
@@ -32,7 +35,7 @@ pub(super) enum Kind {
     #[error("the session does not admit the call")]
     Rejected(SessionRejection),
     #[error("the API wants the user to authenticate again")]
-    StepUp { login: String, caller: Caller },
+    StepUp { login: String, asker: Asker },
     #[error("the user has just authenticated as the API wanted, and it is not content")]
     StepUpFailed,
     #[error("the API did not answer in time")]
@@ -43,62 +46,67 @@ pub(super) enum Kind {
     Unreachable(String),
 }
 
-/// Who waits for the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Caller {
-    Navigation,
-    Script,
-}
-
 impl ApiError {
     /// Where the user has to go to authenticate as the API wants
     /// ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)), if that is the reason: a path of this application. A page's
     /// script adds its own `return_to`.
     #[must_use]
     pub fn step_up(&self) -> Option<&str> {
-        match &self.kind {
-            Kind::StepUp { login, .. } => Some(login),
+        match &self.problem {
+            Problem::StepUp { login, .. } => Some(login),
             _ => None,
         }
     }
 }
 
-impl From<Kind> for ApiError {
-    fn from(kind: Kind) -> Self {
-        Self { kind }
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self { problem }
+    }
+}
+
+impl From<NoAnswer> for Problem {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Invalid(error) => Self::Invalid(error),
+            NoAnswer::Timeout => Self::Timeout,
+            NoAnswer::Unreachable(error) => Self::Unreachable(error),
+        }
     }
 }
 
 impl From<http::Error> for ApiError {
     fn from(error: http::Error) -> Self {
-        Kind::Invalid(error.to_string()).into()
+        Problem::Invalid(error.to_string()).into()
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         const STEP_UP: &str = "insufficient_user_authentication";
-        match self.kind {
-            Kind::Rejected(rejection) => rejection.into_response(),
-            Kind::StepUp { login, caller: Caller::Navigation } => redirect(&login),
-            Kind::StepUp { login, caller: Caller::Script } => {
+        match self.problem {
+            Problem::Rejected(rejection) => rejection.into_response(),
+            Problem::StepUp { login, asker: Asker::Page } => redirect(&login),
+            Problem::StepUp { login, asker: Asker::Script } => {
                 json(StatusCode::UNAUTHORIZED, &serde_json::json!({"error": STEP_UP, "login": login}))
             }
-            Kind::StepUpFailed => {
+            Problem::StepUpFailed => {
                 tracing::warn!("an API is not content with a login that was made as it asked");
                 error(StatusCode::FORBIDDEN, STEP_UP)
             }
-            Kind::NotReplayed => SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response(),
-            Kind::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
-            Kind::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
-            Kind::NoToken => error(StatusCode::BAD_GATEWAY, "no_token_for_api"),
-            Kind::AtFault => error(StatusCode::BAD_GATEWAY, "api_rejects_all_tokens"),
-            Kind::Unreachable(_) | Kind::Unreadable(_) => {
-                tracing::warn!(error = %self.kind, "an API call failed");
+            Problem::NotReplayed => {
+                SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response()
+            }
+            Problem::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
+            Problem::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
+            Problem::NoToken => error(StatusCode::BAD_GATEWAY, "no_token_for_api"),
+            Problem::AtFault => error(StatusCode::BAD_GATEWAY, "api_rejects_all_tokens"),
+            Problem::Unreachable(_) | Problem::Unreadable(_) => {
+                tracing::warn!(error = %self.problem, "an API call failed");
                 error(StatusCode::BAD_GATEWAY, "api_unreachable")
             }
-            Kind::Invalid(_) | Kind::NotListed(_) => {
-                tracing::error!(error = %self.kind, "an API call is wrong");
+            Problem::Invalid(_) | Problem::NotListed(_) => {
+                tracing::error!(error = %self.problem, "an API call is wrong");
                 error(StatusCode::INTERNAL_SERVER_ERROR, "api_call_invalid")
             }
         }

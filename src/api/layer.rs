@@ -12,20 +12,22 @@ use http::request::Parts;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::Attempt;
-use super::client::{SessionClient, Transport};
-use super::error::{ApiError, Kind};
+use super::error::ApiError;
+use super::sender::Sender;
+use crate::calls::body::Attempt;
+use crate::calls::transport::{NoAnswer, Transport};
+use crate::error::with_causes;
 
-/// Lets an HTTP client call APIs on behalf of a session, as [`SessionClient`] does: it attaches the access token, refreshes
-/// it, judges the answers. Made by [`SessionClient::layer`].
+/// Lets an HTTP client call APIs on behalf of a session, as [`SessionClient`](crate::SessionClient) does: it attaches the access token, refreshes
+/// it, judges the answers. Made by [`SessionClient::layer`](crate::SessionClient::layer).
 #[derive(Clone, Debug)]
 pub struct SessionClientLayer {
-    client: SessionClient,
+    sender: Sender,
 }
 
 impl SessionClientLayer {
-    pub(super) fn new(client: SessionClient) -> Self {
-        Self { client }
+    pub(super) fn new(sender: Sender) -> Self {
+        Self { sender }
     }
 }
 
@@ -33,7 +35,7 @@ impl<S> Layer<S> for SessionClientLayer {
     type Service = SessionClientService<S>;
 
     fn layer(&self, inner: S) -> SessionClientService<S> {
-        SessionClientService { inner, client: self.client.clone() }
+        SessionClientService { inner, sender: self.sender.clone() }
     }
 }
 
@@ -41,7 +43,7 @@ impl<S> Layer<S> for SessionClientLayer {
 #[derive(Clone, Debug)]
 pub struct SessionClientService<S> {
     inner: S,
-    client: SessionClient,
+    sender: Sender,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionClientService<S>
@@ -64,8 +66,8 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let (client, mut transport) = (self.client.clone(), TowerTransport(self.inner.clone()));
-        Box::pin(async move { client.send_by(&mut transport, request.map(Body::new)).await })
+        let (sender, mut transport) = (self.sender.clone(), TowerTransport(self.inner.clone()));
+        Box::pin(async move { sender.send_by(&mut transport, request.map(Body::new)).await })
     }
 }
 
@@ -79,10 +81,10 @@ where
     ResBody: http_body::Body<Data = Bytes> + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, Kind>> {
+    fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, NoAnswer>> {
         let mut inner = self.0.clone();
         Box::pin(async move {
-            let unreachable = |error: S::Error| Kind::Unreachable(error.into().to_string());
+            let unreachable = |error: S::Error| NoAnswer::Unreachable(with_causes(error.into().as_ref()));
             std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(unreachable)?;
             let answer = inner.call(Request::from_parts(parts, body.into())).await.map_err(unreachable)?;
             Ok(answer.map(Body::new))

@@ -6,26 +6,26 @@ use http::{Method, Request};
 use serde::Serialize;
 use url::Url;
 
-use super::client::SessionClient;
-use super::error::{ApiError, Kind};
+use super::error::{ApiError, Problem};
 use super::response::ApiResponse;
+use super::sender::Sender;
 
-/// A request to an API on behalf of a session; made by [`SessionClient::get`] and its like. What is wrong with it is said
+/// A request to an API on behalf of a session; made by [`SessionClient::get`](crate::SessionClient::get) and its like. What is wrong with it is said
 /// by [`send`](Self::send).
 #[derive(Debug)]
 #[must_use = "a request does nothing before it is sent"]
 pub struct SessionRequest {
-    client: SessionClient,
-    request: Result<Request<Body>, Kind>,
+    sender: Sender,
+    request: Result<Request<Body>, Problem>,
 }
 
 impl SessionRequest {
-    pub(super) fn new(client: SessionClient, method: Method, url: &str) -> Self {
+    pub(super) fn new(sender: Sender, method: Method, url: &str) -> Self {
         let request = Request::builder().method(method).uri(url).body(Body::empty());
-        Self { client, request: request.map_err(|error| Kind::Invalid(error.to_string())) }
+        Self { sender, request: request.map_err(|error| Problem::Invalid(error.to_string())) }
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Request<Body>) -> Result<(), Kind>) -> Self {
+    fn change(mut self, change: impl FnOnce(&mut Request<Body>) -> Result<(), Problem>) -> Self {
         self.request = self.request.and_then(|mut request| change(&mut request).map(|()| request));
         self
     }
@@ -33,7 +33,7 @@ impl SessionRequest {
     /// Adds a header.
     pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.change(|request| {
-            let invalid = |error: &dyn std::fmt::Display| Kind::Invalid(error.to_string());
+            let invalid = |error: &dyn std::fmt::Display| Problem::Invalid(error.to_string());
             let name: HeaderName = name.as_ref().parse().map_err(|error| invalid(&error))?;
             let value: HeaderValue = value.as_ref().parse().map_err(|error| invalid(&error))?;
             request.headers_mut().append(name, value);
@@ -44,9 +44,11 @@ impl SessionRequest {
     /// Adds parameters to the query.
     pub fn query<N: AsRef<str>, V: AsRef<str>>(self, parameters: impl IntoIterator<Item = (N, V)>) -> Self {
         self.change(|request| {
-            let mut url = Url::parse(&request.uri().to_string()).map_err(|error| Kind::Invalid(error.to_string()))?;
+            let mut url =
+                Url::parse(&request.uri().to_string()).map_err(|error| Problem::Invalid(error.to_string()))?;
             url.query_pairs_mut().extend_pairs(parameters);
-            *request.uri_mut() = url.as_str().parse().map_err(|_| Kind::Invalid("the query is too long".to_owned()))?;
+            *request.uri_mut() =
+                url.as_str().parse().map_err(|_| Problem::Invalid("the query is too long".to_owned()))?;
             Ok(())
         })
     }
@@ -54,7 +56,7 @@ impl SessionRequest {
     /// Sends `value` as JSON.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
         self.change(|request| {
-            let json = serde_json::to_vec(value).map_err(|error| Kind::Invalid(error.to_string()))?;
+            let json = serde_json::to_vec(value).map_err(|error| Problem::Invalid(error.to_string()))?;
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Body::from(json);
             Ok(())
@@ -83,11 +85,11 @@ impl SessionRequest {
     /// Sends it with the session's access token.
     ///
     /// # Errors
-    /// As [`SessionClient::send`].
+    /// As [`SessionClient::send`](crate::SessionClient::send).
     ///
     /// # Cancel safety
-    /// As [`SessionClient::send`].
+    /// As [`SessionClient::send`](crate::SessionClient::send).
     pub async fn send(self) -> Result<ApiResponse, ApiError> {
-        self.client.send(self.request?).await.map(ApiResponse::new)
+        self.sender.send(self.request?).await.map(ApiResponse::new)
     }
 }

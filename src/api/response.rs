@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::API_TIMEOUT;
-use super::error::{ApiError, Kind};
-use super::forward::passed_on;
+use super::error::{ApiError, Problem};
+use super::hop::passed_on;
+use crate::calls::transport::API_TIMEOUT;
 
 /// Longer answers are read as streams only.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -48,8 +48,8 @@ impl ApiResponse {
     /// What was read is dropped.
     pub async fn bytes(self) -> Result<Bytes, ApiError> {
         let read = axum::body::to_bytes(self.response.into_body(), LONGEST);
-        let bytes = tokio::time::timeout(API_TIMEOUT, read).await.map_err(|_| Kind::Timeout)?;
-        bytes.map_err(|error| Kind::Unreadable(error.to_string()).into())
+        let bytes = tokio::time::timeout(API_TIMEOUT, read).await.map_err(|_| Problem::Timeout)?;
+        bytes.map_err(|error| Problem::Unreadable(error.to_string()).into())
     }
 
     /// The body as text.
@@ -61,7 +61,7 @@ impl ApiResponse {
     /// As [`bytes`](Self::bytes).
     pub async fn text(self) -> Result<String, ApiError> {
         let bytes = self.bytes().await?;
-        String::from_utf8(bytes.into()).map_err(|error| Kind::Unreadable(error.utf8_error().to_string()).into())
+        String::from_utf8(bytes.into()).map_err(|error| Problem::Unreadable(error.utf8_error().to_string()).into())
     }
 
     /// The body as JSON.
@@ -73,7 +73,7 @@ impl ApiResponse {
     /// As [`bytes`](Self::bytes).
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|error| Kind::Unreadable(error.to_string()).into())
+        serde_json::from_slice(&bytes).map_err(|error| Problem::Unreadable(error.to_string()).into())
     }
 
     /// The response itself.

@@ -4,31 +4,17 @@
 //! [RFC 7636](https://www.rfc-editor.org/rfc/rfc7636) (PKCE),
 //! [RFC 9207](https://www.rfc-editor.org/rfc/rfc9207) (`iss`).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
 use super::names::Issuer;
 use super::token_response::ErrorCode;
-use crate::session::id::SessionKey;
-
-/// Everything that one attempt to log in has to remember until the browser comes back.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct LoginTransaction {
-    pub(crate) state: String,
-    pub(crate) nonce: String,
-    pub(crate) pkce_verifier: String,
-    pub(crate) return_to: ReturnTo,
-    pub(crate) started_at: SystemTime,
-    pub(crate) authentication: Authentication,
-    /// The session that a silent login is to confirm; no other login has one.
-    pub(crate) session: Option<SessionKey>,
-}
 
 /// What an authorization request asks of the authentication
 /// ([Core §3.1.2.1](https://openid.net/specs/openid-connect-core-1_0.html#AuthRequest)).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Authentication {
     pub(crate) prompt: Prompt,
     pub(crate) acr_values: Option<String>,
@@ -36,7 +22,7 @@ pub(crate) struct Authentication {
 }
 
 /// Whether the provider may show something to the user.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Prompt {
     #[default]
     AsNeeded,
@@ -80,43 +66,27 @@ impl Authentication {
     }
 }
 
-impl std::fmt::Debug for LoginTransaction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoginTransaction").field("return_to", &self.return_to).finish_non_exhaustive()
-    }
+/// Whom an access token is for, where it is not the one of the login.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Audience {
+    /// `resource`, RFC 8707.
+    pub(crate) resource: Option<String>,
+    /// `audience`, as Auth0 and others have it.
+    pub(crate) parameter: Option<String>,
+    pub(crate) scopes: Vec<String>,
 }
 
-/// Where the browser goes after the login: a path on this application's own origin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct ReturnTo(String);
-
-impl ReturnTo {
-    /// The front page.
-    pub(crate) fn front_page() -> Self {
-        Self("/".to_owned())
+impl Audience {
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let resource = self.resource.clone().map(|value| ("resource", value));
+        let parameter = self.parameter.clone().map(|value| ("audience", value));
+        resource.into_iter().chain(parameter)
     }
 
-    /// Takes a path with an optional query, and nothing that a browser could read as another origin.
-    pub(crate) fn parse(value: &str, origin: &Url) -> Option<Self> {
-        // Browsers drop tabs and line ends from URLs and read a backslash as a slash.
-        let harmless = value.starts_with('/') && !value.contains(|c: char| c.is_control() || c == '\\');
-        let resolved = harmless.then(|| origin.join(value).ok())??;
-        // A path that repeats its slash would name a host if it were ever written as a relative reference.
-        (resolved.origin() == origin.origin() && !resolved.path().starts_with("//")).then(|| {
-            let mut path = resolved.path().to_owned();
-            for (mark, part) in [('?', resolved.query()), ('#', resolved.fragment())] {
-                if let Some(part) = part {
-                    path.push(mark);
-                    path.push_str(part);
-                }
-            }
-            Self(path)
-        })
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
+    /// The name under which its token is kept.
+    pub(crate) fn name(&self) -> String {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("{} {} {}", part(&self.resource), part(&self.parameter), self.scopes.join(" "))
     }
 }
 
@@ -173,32 +143,6 @@ fn single(query: &str, name: &'static str) -> Result<Option<String>, Authorizati
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn return_to_takes_own_paths_only() {
-        let origin = Url::parse("https://shop.example").unwrap();
-        for (value, expected) in [
-            ("/", Some("/")),
-            ("/me?a=b&c=%2F#d", Some("/me?a=b&c=%2F#d")),
-            ("/a/../b", Some("/b")),
-            ("/é", Some("/%C3%A9")),
-            ("/a?u=https://evil.example", Some("/a?u=https://evil.example")),
-            ("", None),
-            ("me", None),
-            ("//evil.example", None),
-            ("/\\evil.example", None),
-            ("/..//evil.example", None),
-            ("/.//evil.example", None),
-            ("/\t/evil.example", None),
-            ("https://shop.example/me", None),
-            ("https:evil.example", None),
-            ("javascript:alert(1)", None),
-            ("/a\r\nSet-Cookie: x=y", None),
-        ] {
-            let parsed = ReturnTo::parse(value, &origin);
-            assert_eq!(parsed.as_ref().map(ReturnTo::as_str), expected, "{value:?}");
-        }
-    }
 
     #[test]
     fn authorization_responses() {

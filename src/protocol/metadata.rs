@@ -6,6 +6,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::names::Issuer;
+use super::url::is_secure;
 
 /// What the provider says of itself, as far as a relying party needs it.
 #[derive(Clone, Debug, Deserialize)]
@@ -85,22 +86,6 @@ impl ProviderMetadata {
             }
             _ => ClientAuthentication::Basic,
         }
-    }
-}
-
-/// `https`, or plain `http` to this very machine.
-pub(crate) fn is_secure(url: &Url) -> bool {
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
-}
-
-/// Whether the URL's host is this very machine: a literal loopback address or a name under `localhost`
-/// ([Secure Contexts §3.1](https://www.w3.org/TR/secure-contexts/#is-origin-trustworthy)).
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
     }
 }
 

@@ -18,3 +18,4 @@ pub(crate) mod logout_token;
 pub(crate) mod metadata;
 pub(crate) mod names;
 pub(crate) mod token_response;
+pub(crate) mod url;

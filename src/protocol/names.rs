@@ -36,7 +36,7 @@ macro_rules! text {
 macro_rules! secret {
     ($(#[$doc:meta])* $vis:vis $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         $vis struct $name(String);
 
@@ -95,6 +95,33 @@ secret! {
 secret! {
     /// A client secret.
     pub(crate) ClientSecret
+}
+
+/// One client at one provider. Registries keep the sessions of different registrations apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Registration {
+    issuer: Issuer,
+    client_id: ClientId,
+}
+
+impl Registration {
+    /// The client `client_id` at `issuer`.
+    #[must_use]
+    pub fn new(issuer: Issuer, client_id: ClientId) -> Self {
+        Self { issuer, client_id }
+    }
+
+    /// The provider.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
+    }
 }
 
 #[cfg(test)]

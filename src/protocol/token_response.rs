@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::names::{AccessToken, IdTokenHint, RefreshToken};
 
 /// The tokens of a successful answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TokenResponse {
     pub(crate) access_token: AccessToken,
     pub(crate) expires_in: Option<Duration>,
@@ -31,7 +31,7 @@ pub(crate) struct TokenResponse {
 }
 
 /// What the token endpoint's answer says about the grant that was presented.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TokenVerdict {
     Ambiguous(ErrorCode),
     Granted(TokenResponse),
@@ -42,7 +42,7 @@ pub(crate) enum TokenVerdict {
 }
 
 /// An `error` code of the provider's, cut to what may stand in a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ErrorCode(String);
 
 impl ErrorCode {

@@ -17,18 +17,18 @@ const PAUSE_BETWEEN_FORCED: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Cached<T> {
-    copy: RwLock<Option<Copy<T>>>,
+    copy: RwLock<Option<Fetched<T>>>,
     /// Held while fetching.
     attempts: Mutex<Attempts>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Copy<T> {
+pub(crate) struct Fetched<T> {
     pub(crate) value: Arc<T>,
     fetched_at: SystemTime,
 }
 
-impl<T> Clone for Copy<T> {
+impl<T> Clone for Fetched<T> {
     fn clone(&self) -> Self {
         Self { value: self.value.clone(), fetched_at: self.fetched_at }
     }
@@ -44,7 +44,7 @@ struct Attempts {
 #[derive(Debug)]
 pub(crate) enum Newer<T> {
     /// Here it is.
-    Found(Copy<T>),
+    Found(Fetched<T>),
     /// It was asked for only a moment ago.
     TooSoon,
     /// It could not be fetched.
@@ -57,7 +57,7 @@ impl<T> Cached<T> {
     }
 
     /// The copy, however old, if there is one.
-    pub(crate) fn peek(&self) -> Option<Copy<T>> {
+    pub(crate) fn peek(&self) -> Option<Fetched<T>> {
         self.copy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -69,8 +69,8 @@ impl<T> Cached<T> {
         &self,
         now: SystemTime,
         fetch: impl FnOnce() -> F,
-    ) -> Option<Copy<T>> {
-        let fresh = |copy: &Copy<T>| now.duration_since(copy.fetched_at).unwrap_or_default() < MAX_AGE;
+    ) -> Option<Fetched<T>> {
+        let fresh = |copy: &Fetched<T>| now.duration_since(copy.fetched_at).unwrap_or_default() < MAX_AGE;
         if let Some(copy) = self.peek().filter(fresh) {
             return Some(copy);
         }
@@ -88,7 +88,7 @@ impl<T> Cached<T> {
     /// As [`get`](Self::get); the pause counts from the attempt.
     pub(crate) async fn newer<F: Future<Output = Option<T>>>(
         &self,
-        than: &Copy<T>,
+        than: &Fetched<T>,
         now: SystemTime,
         fetch: impl FnOnce() -> F,
     ) -> Newer<T> {
@@ -109,9 +109,9 @@ impl<T> Cached<T> {
         attempts: &mut Attempts,
         now: SystemTime,
         fetch: impl FnOnce() -> F,
-    ) -> Option<Copy<T>> {
+    ) -> Option<Fetched<T>> {
         attempts.failed_at = Some(now);
-        let copy = Copy { value: Arc::new(fetch().await?), fetched_at: now };
+        let copy = Fetched { value: Arc::new(fetch().await?), fetched_at: now };
         attempts.failed_at = None;
         *self.copy.write().unwrap_or_else(PoisonError::into_inner) = Some(copy.clone());
         Some(copy)

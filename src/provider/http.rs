@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 
+use crate::error::with_causes;
+
 /// No answer of a provider is longer: a JWK Set with a hundred keys and certificates stays below.
 const MAX_BODY: usize = 1024 * 1024;
 
@@ -43,13 +45,7 @@ pub(crate) enum NoAnswer {
 
 impl Http {
     pub(crate) fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(timeout)
-            .connect_timeout(timeout)
-            .user_agent(concat!("tower-oidc-session/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, timeout })
+        Ok(Self { client: client_builder(timeout).timeout(timeout).build()?, timeout })
     }
 
     /// The bound on one call.
@@ -83,15 +79,17 @@ impl Http {
     }
 }
 
+/// What all clients of this crate have in common: no redirects, no cookies.
+pub(crate) fn client_builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(connect_timeout)
+        .user_agent(concat!("tower-oidc-session/", env!("CARGO_PKG_VERSION")))
+}
+
 fn describe(error: reqwest::Error) -> NoAnswer {
     let not_sent = error.is_connect() || error.is_builder();
     // The URL may carry parameters; the causes name addresses and system errors only.
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
+    let text = with_causes(&error.without_url());
     if not_sent { NoAnswer::NotSent(text) } else { NoAnswer::Lost(text) }
 }

@@ -17,9 +17,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::RegistryError;
-use crate::config::ConfigError;
+use crate::error::ConfigError;
+use crate::protocol::names::Registration;
 use crate::session::id::SessionKey;
-use crate::session::record::{Registration, SessionRecord, Version};
+use crate::session::record::{SessionRecord, Version};
 
 /// What a [`name_of`] is of.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +43,6 @@ pub(crate) fn name_of(kind: Kind, registration: &Registration, name: &str) -> [u
     let mut bytes = [0; 32];
     bytes.copy_from_slice(context.finish().as_ref());
     bytes
-}
-
-/// The name of application data in a store, from which nobody learns the id that a browser would have to present.
-pub(crate) fn data_name(id: &tower_sessions::session::Id) -> String {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest(&SHA256, &id.0.to_be_bytes()).as_ref());
-    SessionKey::from_bytes(bytes).to_string()
 }
 
 /// A point in time as stores write it.

@@ -1,6 +1,6 @@
 //! Where sessions live: the contract of a registry, and the one in memory.
 
-pub(crate) mod app_data;
+pub(crate) mod binding;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod codec;
 pub(crate) mod memory;
@@ -18,10 +18,11 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::protocol::names::{Sid, Subject};
+use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::event::EndReason;
 use crate::session::id::{SessionKey, fill_random};
-use crate::session::record::{Registration, SessionRecord, Version};
+use crate::session::record::{SessionRecord, Version};
+pub use crate::session::stored::{Claimed, Committed, Created, Loaded};
 
 /// How long a registry remembers that a session ended, and whom a logout token logged out.
 ///
@@ -133,52 +134,6 @@ pub enum EndNotice {
     Ended(SessionKey, EndReason),
     /// Notices may have been lost: look at every session that matters.
     Missed,
-}
-
-/// The answer of [`SessionRegistry::create`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Created {
-    /// A logout token has overtaken the login; nothing was stored.
-    Covered,
-    /// The session is stored.
-    Created,
-    /// The key is taken; nothing was stored.
-    Exists,
-}
-
-/// The answer of [`SessionRegistry::load`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loaded {
-    /// It ended, and the registry still knows why.
-    Ended(EndReason),
-    /// It is there.
-    Live(Arc<SessionRecord>),
-    /// There is no such session.
-    Unknown,
-}
-
-/// The answer of [`SessionRegistry::claim_refresh`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// The record has another version by now.
-    Changed(Arc<SessionRecord>),
-    /// The lease is the caller's.
-    Granted,
-    /// The session is gone.
-    Gone(Option<EndReason>),
-    /// Somebody else has the lease.
-    Held,
-}
-
-/// The answer of [`SessionRegistry::commit`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Committed {
-    /// The record is stored as this.
-    Committed(Arc<SessionRecord>),
-    /// The session is gone; nothing was stored.
-    Gone(Option<EndReason>),
-    /// Somebody else changed the record to this; nothing was stored.
-    Stale(Arc<SessionRecord>),
 }
 
 /// A claim on the right to refresh, for a time.

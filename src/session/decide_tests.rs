@@ -3,10 +3,10 @@ use std::time::{Duration, SystemTime};
 
 use super::Decision::{End, Proceed, Refuse, Signal};
 use super::*;
-use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Subject};
+use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Registration, Subject};
 use crate::session::id::{SessionId, SessionKey};
 use crate::session::policy::RequestKind::{Passive, UserActivity};
-use crate::session::record::{Login, Registration, Tokens, Version};
+use crate::session::record::{Login, Tokens, Version};
 
 const T: u64 = 900;
 const G: u64 = 300;

@@ -6,7 +6,7 @@ use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use super::record::Registration;
+use crate::protocol::names::Registration;
 
 const LENGTH: usize = 32;
 

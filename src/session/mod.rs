@@ -3,6 +3,10 @@
 pub(crate) mod decide;
 pub(crate) mod event;
 pub(crate) mod id;
+pub(crate) mod login_attempt;
 pub(crate) mod policy;
 pub(crate) mod record;
+pub(crate) mod signal;
+pub(crate) mod silent_login;
 pub(crate) mod step_up;
+pub(crate) mod stored;

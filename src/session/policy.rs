@@ -55,6 +55,17 @@ pub struct SessionPolicy {
     passive: Vec<Predicate>,
 }
 
+/// Where a session's claims come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClaimsFrom {
+    /// The login's ID token. Userinfo is asked only as the activity signal of sessions without refresh token.
+    #[default]
+    IdToken,
+    /// The ID token and the userinfo endpoint, which is asked at login too and whose claims are added.
+    UserInfo,
+}
+
 /// Whether sessions keep the tokens that came with the login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeptTokens {
@@ -150,21 +161,21 @@ impl SessionPolicy {
         self
     }
 
-    /// What a request says about the user's presence.
-    pub(crate) fn classify(&self, request: &Parts) -> RequestKind {
+    /// Whether a request is user activity.
+    pub(crate) fn is_activity(&self, request: &Parts) -> bool {
         let header = |name: &str| request.headers.get(name).map(http::HeaderValue::as_bytes);
         // A prefetch is the browser's guess. The value is a list: "prefetch", "prefetch;prerender", …
         if [header("sec-purpose"), header("purpose")].into_iter().flatten().any(|v| v.starts_with(b"prefetch")) {
-            return RequestKind::Passive;
+            return false;
         }
         if self.passive.iter().any(|is_passive| is_passive(request)) {
-            return RequestKind::Passive;
+            return false;
         }
         match &self.activity {
-            ActivityRule::EveryRequest => RequestKind::UserActivity,
-            ActivityRule::UserGestures(_) if header("sec-fetch-user") == Some(b"?1") => RequestKind::UserActivity,
-            ActivityRule::UserGestures(name) if request.headers.contains_key(name) => RequestKind::UserActivity,
-            ActivityRule::UserGestures(_) => RequestKind::Passive,
+            ActivityRule::EveryRequest => true,
+            ActivityRule::UserGestures(name) => {
+                header("sec-fetch-user") == Some(b"?1") || request.headers.contains_key(name)
+            }
         }
     }
 }
@@ -190,28 +201,28 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(policy: &SessionPolicy, headers: &[(&str, &str)], expected: RequestKind) {
+    fn check(policy: &SessionPolicy, headers: &[(&str, &str)], expected: bool) {
         let mut request = http::Request::get("/poll");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        assert_eq!(policy.classify(&parts), expected, "{headers:?}");
+        assert_eq!(policy.is_activity(&parts), expected, "{headers:?}");
     }
 
     #[test]
     fn p5_what_is_activity() {
         let policy = SessionPolicy::new();
-        check(&policy, &[], RequestKind::UserActivity);
-        check(&policy, &[("sec-purpose", "prefetch")], RequestKind::Passive);
-        check(&policy, &[("sec-purpose", "prefetch;prerender")], RequestKind::Passive);
-        check(&policy, &[("purpose", "prefetch")], RequestKind::Passive);
-        check(&policy.passive_if(|r| r.uri.path() == "/poll"), &[], RequestKind::Passive);
+        check(&policy, &[], true);
+        check(&policy, &[("sec-purpose", "prefetch")], false);
+        check(&policy, &[("sec-purpose", "prefetch;prerender")], false);
+        check(&policy, &[("purpose", "prefetch")], false);
+        check(&policy.passive_if(|r| r.uri.path() == "/poll"), &[], false);
 
         let strict = SessionPolicy::new().only_user_gestures(HeaderName::from_static("x-activity"));
-        check(&strict, &[], RequestKind::Passive);
-        check(&strict, &[("sec-fetch-user", "?1")], RequestKind::UserActivity);
-        check(&strict, &[("x-activity", "1")], RequestKind::UserActivity);
-        check(&strict, &[("sec-fetch-user", "?1"), ("sec-purpose", "prefetch")], RequestKind::Passive);
+        check(&strict, &[], false);
+        check(&strict, &[("sec-fetch-user", "?1")], true);
+        check(&strict, &[("x-activity", "1")], true);
+        check(&strict, &[("sec-fetch-user", "?1"), ("sec-purpose", "prefetch")], false);
     }
 }

@@ -8,36 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::id::SessionKey;
-use super::policy::SessionPolicy;
-use crate::protocol::authorization::Authentication;
-use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Sid, Subject};
-
-/// One client at one provider. Registries keep the sessions of different registrations apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Registration {
-    issuer: Issuer,
-    client_id: ClientId,
-}
-
-impl Registration {
-    /// The client `client_id` at `issuer`.
-    #[must_use]
-    pub fn new(issuer: Issuer, client_id: ClientId) -> Self {
-        Self { issuer, client_id }
-    }
-
-    /// The provider.
-    #[must_use]
-    pub fn issuer(&self) -> &Issuer {
-        &self.issuer
-    }
-
-    /// The client.
-    #[must_use]
-    pub fn client_id(&self) -> &ClientId {
-        &self.client_id
-    }
-}
+use super::login_attempt::LoginTransaction;
+use super::policy::{KeptTokens, SessionPolicy, SilentLogin};
+use crate::protocol::authorization::{Audience, Authentication};
+use crate::protocol::id_token::IdToken;
+use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken, Registration, Sid, Subject};
+use crate::protocol::token_response::TokenResponse;
 
 /// How a session tells the provider that its user is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,7 +59,7 @@ impl Version {
 }
 
 /// The tokens of a session, replaced as a whole at every refresh.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Tokens {
     pub(crate) access_token: Option<AccessToken>,
     pub(crate) refresh_token: Option<RefreshToken>,
@@ -96,39 +72,15 @@ pub(crate) struct Tokens {
 }
 
 /// An access token for one audience.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct OtherToken {
     pub(crate) access_token: AccessToken,
     pub(crate) expires_in: Option<Duration>,
     pub(crate) obtained_at: SystemTime,
 }
 
-/// Whom an access token is for, where it is not the one of the login.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Audience {
-    /// `resource`, RFC 8707.
-    pub(crate) resource: Option<String>,
-    /// `audience`, as Auth0 and others have it.
-    pub(crate) parameter: Option<String>,
-    pub(crate) scopes: Vec<String>,
-}
-
-impl Audience {
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let resource = self.resource.clone().map(|value| ("resource", value));
-        let parameter = self.parameter.clone().map(|value| ("audience", value));
-        resource.into_iter().chain(parameter)
-    }
-
-    /// The name under which its token is kept.
-    pub(crate) fn name(&self) -> String {
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        format!("{} {} {}", part(&self.resource), part(&self.parameter), self.scopes.join(" "))
-    }
-}
-
 /// What the login established and nothing changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Login {
     pub(crate) registration: Registration,
     pub(crate) subject: Subject,
@@ -148,7 +100,7 @@ pub(crate) struct Login {
 ///
 /// Registries look at the parts that have accessors and keep the rest as it is: the record serializes with serde.
 /// It holds tokens, so it is to be kept like a password; `Debug` does not show them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionRecord {
     pub(crate) key: SessionKey,
     pub(crate) version: Version,
@@ -162,6 +114,25 @@ pub struct SessionRecord {
     /// When a silent login was begun last.
     pub(crate) silent_login_at: Option<SystemTime>,
     pub(crate) expires_at: SystemTime,
+}
+
+/// What is known of a login when its session begins.
+#[derive(Debug)]
+pub(crate) struct NewLogin<'a> {
+    pub(crate) key: SessionKey,
+    pub(crate) registration: Registration,
+    pub(crate) id_token: IdToken,
+    pub(crate) claims: Map<String, Value>,
+    pub(crate) transaction: &'a LoginTransaction,
+    pub(crate) requested_scopes: &'a [String],
+    pub(crate) user_info: UserInfoEndpoint,
+}
+
+/// Whether the provider can be asked for userinfo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UserInfoEndpoint {
+    Missing,
+    There,
 }
 
 impl SessionRecord {
@@ -205,6 +176,87 @@ impl SessionRecord {
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
         self.expires_at
+    }
+
+    /// The record of a new login.
+    pub(crate) fn of_login(
+        login: NewLogin<'_>,
+        response: TokenResponse,
+        raw: IdTokenHint,
+        sent_at: SystemTime,
+        policy: &SessionPolicy,
+    ) -> Self {
+        let keeps_tokens = policy.tokens == KeptTokens::All;
+        let signal = match (&response.refresh_token, login.user_info) {
+            (Some(_), _) if keeps_tokens => ActivitySignal::Refresh,
+            (None, UserInfoEndpoint::There) if keeps_tokens => ActivitySignal::UserInfo,
+            _ if policy.silent_login == SilentLogin::WhenDue => ActivitySignal::SilentLogin,
+            _ => ActivitySignal::None,
+        };
+        // RFC 6749 §5.1: without scope in the answer what was asked for was granted.
+        let offline_access = match &response.scope {
+            Some(scopes) => scopes.split(' ').any(|scope| scope == "offline_access"),
+            None => login.requested_scopes.iter().any(|scope| scope == "offline_access"),
+        };
+        let record = Self {
+            key: login.key,
+            version: Version::FIRST,
+            login: Arc::new(Login {
+                registration: login.registration,
+                subject: login.id_token.subject,
+                nonce: login.transaction.nonce.clone(),
+                issued_at: login.id_token.issued_at,
+                auth_time: login.id_token.auth_time,
+                started_at: sent_at,
+                signal,
+                claims: login.claims,
+                offline_access,
+                authentication: login.transaction.authentication.clone(),
+            }),
+            sid: login.id_token.sid,
+            session_expiry: login.id_token.session_expiry,
+            tokens: Tokens {
+                access_token: Some(response.access_token).filter(|_| keeps_tokens),
+                refresh_token: response.refresh_token.filter(|_| keeps_tokens),
+                id_token: raw,
+                expires_in: response.expires_in,
+                obtained_at: sent_at,
+                others: BTreeMap::new(),
+            },
+            last_signal: sent_at,
+            silent_login_at: None,
+            expires_at: sent_at,
+        };
+        record.with_expiry(policy)
+    }
+
+    /// The record after a silent login that confirms it.
+    pub(crate) fn confirmed_by_silent_login(
+        &self,
+        response: &TokenResponse,
+        id_token: &IdToken,
+        sent_at: SystemTime,
+        policy: &SessionPolicy,
+    ) -> Self {
+        let mut next = self.clone();
+        next.last_signal = sent_at;
+        next.silent_login_at = None;
+        next.sid = id_token.sid.clone().or(next.sid);
+        next.session_expiry = id_token.session_expiry.or(next.session_expiry);
+        if let Some(raw) = &response.id_token {
+            next.tokens.id_token = raw.clone();
+        }
+        if next.tokens.access_token.is_some() {
+            next.tokens.access_token = Some(response.access_token.clone());
+            next.tokens.expires_in = response.expires_in;
+            next.tokens.obtained_at = sent_at;
+        }
+        next.with_expiry(policy)
+    }
+
+    /// Whether the provider can be told of its user's activity.
+    pub(crate) fn can_signal(&self) -> bool {
+        self.login.signal != ActivitySignal::None
     }
 
     /// The latest of the session's own deadlines, to be kept in `expires_at` whenever the record changes.
@@ -273,4 +325,60 @@ impl SessionRecord {
 fn token_deadline(policy: &SessionPolicy, obtained_at: SystemTime, expires_in: Option<Duration>) -> SystemTime {
     let longest = policy.access_token_lifetime;
     obtained_at + expires_in.map_or(longest, |expires_in| expires_in.min(longest))
+}
+
+/// Records and tokens for the tests of rules.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::*;
+    use crate::protocol::authorization::Authentication;
+    use crate::protocol::names::{ClientId, Issuer};
+
+    pub(crate) const LOGIN: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// A session of alice's that began at [`LOGIN`] and signals by refreshes.
+    pub(crate) fn record() -> SessionRecord {
+        let login = Login {
+            registration: Registration::new(Issuer::new("https://op.example"), ClientId::new("shop")),
+            subject: Subject::new("alice"),
+            nonce: "nonce".to_owned(),
+            issued_at: LOGIN,
+            auth_time: None,
+            started_at: LOGIN,
+            signal: ActivitySignal::Refresh,
+            claims: Map::new(),
+            offline_access: false,
+            authentication: Authentication::default(),
+        };
+        SessionRecord {
+            key: SessionKey::from_bytes([7; 32]),
+            version: Version::FIRST,
+            login: Arc::new(login),
+            sid: Some(Sid::new("sid")),
+            session_expiry: None,
+            tokens: Tokens {
+                access_token: Some(AccessToken::new("access")),
+                refresh_token: Some(RefreshToken::new("refresh")),
+                id_token: IdTokenHint::new("id"),
+                expires_in: None,
+                obtained_at: LOGIN,
+                others: BTreeMap::new(),
+            },
+            last_signal: LOGIN,
+            silent_login_at: None,
+            expires_at: LOGIN + Duration::from_secs(12 * 60 * 60),
+        }
+    }
+
+    /// The ID token of that login.
+    pub(crate) fn id_token() -> IdToken {
+        IdToken {
+            subject: Subject::new("alice"),
+            sid: Some(Sid::new("sid")),
+            issued_at: LOGIN,
+            auth_time: None,
+            session_expiry: None,
+            claims: Map::new(),
+        }
+    }
 }

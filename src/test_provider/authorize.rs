@@ -10,9 +10,8 @@ use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode};
 use url::{Url, form_urlencoded};
 
-use super::Shared;
 use super::state::{Code, Grant, Interaction, IssuerInResponse, ProviderSession, SignIn};
-use super::{escape, random};
+use super::{Shared, escape, random};
 
 type Parameters = HashMap<String, String>;
 

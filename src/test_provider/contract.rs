@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Sid, Subject};
+use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Registration, Sid, Subject};
 use crate::registry::{
     Claimed, Committed, Created, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, SessionRegistry,
     TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
 };
 use crate::session::event::EndReason;
 use crate::session::id::{SessionId, SessionKey};
-use crate::session::record::{ActivitySignal, Login, Registration, SessionRecord, Tokens, Version};
+use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
 const REASON: EndReason = EndReason::BackChannelLogout;

@@ -7,6 +7,7 @@ use tower_oidc_session::{Api as Listed, EndReason};
 
 use crate::api::world;
 use crate::api_server::{Answer, Api, introspect};
+use crate::until::until;
 use crate::world::{ABSOLUTE, G, Options, SECOND, World, policy};
 
 const BILLING: &str = "https://billing.example";
@@ -171,11 +172,10 @@ async fn p2_a_replica_that_is_overtaken_by_another_audience_gets_its_own_token_a
     gate.arrived().await;
     api.answers_next(Answer::rejected());
     let orders = tokio::spawn(async move { at_replica.get(&replica.at("/api/orders")).await.status });
-    while api.calls() < 1 {
-        tokio::task::yield_now().await;
-    }
+    until(|| api.calls() >= 1).await;
     gate.open();
-    assert_eq!((billing.await.unwrap(), orders.await.unwrap()), (StatusCode::OK, StatusCode::OK));
+    let both = world.clock.run(futures_util::future::join(billing, orders)).await;
+    assert_eq!((both.0.unwrap(), both.1.unwrap()), (StatusCode::OK, StatusCode::OK));
     assert_eq!(world.provider.requests(Endpoint::Token), 3);
     assert!(world.app.ends().is_empty());
 }

@@ -9,6 +9,7 @@ use tower_oidc_session::{EndReason, Unexplained};
 use crate::api::world;
 use crate::api_server::{Answer, Api};
 use crate::browser::Browser;
+use crate::until::until;
 use crate::world::{G, SECOND, T};
 
 #[tokio::test]
@@ -60,9 +61,7 @@ async fn a_token_that_was_replaced_meanwhile_is_not_refreshed_again() {
     api.close();
     let (browser, url) = (world.browser.clone(), world.app.at("/api/x"));
     let call = tokio::spawn(async move { browser.get(&url).await });
-    while api.calls() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| api.calls() > 0).await;
     assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.provider.requests(Endpoint::Token), 2);
     api.open();
@@ -83,9 +82,7 @@ async fn p2_calls_whose_tokens_are_rejected_together_share_one_refresh() {
             tokio::spawn(async move { browser.get(&url).await.status })
         })
         .collect();
-    while api.calls() < 20 {
-        tokio::task::yield_now().await;
-    }
+    until(|| api.calls() >= 20).await;
     api.open();
     for status in join_all(calls).await {
         assert_eq!(status.unwrap(), StatusCode::OK);

@@ -4,7 +4,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 use tower_oidc_session::test_provider::{Endpoint, OldKeys, SigningAlg};
-use tower_oidc_session::{EndReason, UserInfo};
+use tower_oidc_session::{ClaimsFrom, EndReason};
 
 use crate::backchannel_logout::{changed, post_token};
 use crate::world::{G, Options, SECOND, World};
@@ -17,7 +17,7 @@ fn remove(claims: &mut Value, name: &str) {
 
 /// A login whose ID token is damaged comes to nothing.
 async fn login_is_refused(change: Change) {
-    let options = Options { configure: Box::new(|b| b.user_info(UserInfo::Claims)), ..Options::default() };
+    let options = Options { configure: Box::new(|b| b.claims_from(ClaimsFrom::UserInfo)), ..Options::default() };
     let world = World::with(options).await;
     world.provider.tamper_id_token(change);
     let page = world.browser.go(&world.app.at("/me")).await;
@@ -233,7 +233,7 @@ async fn oidcc_client_test_invalid_sig_rs256() {
 
 #[tokio::test]
 async fn oidcc_client_test_userinfo_invalid_sub_and_bearer_header() {
-    let options = Options { configure: Box::new(|b| b.user_info(UserInfo::Claims)), ..Options::default() };
+    let options = Options { configure: Box::new(|b| b.claims_from(ClaimsFrom::UserInfo)), ..Options::default() };
     let world = World::with(options).await;
     world.provider.tamper_user_info(|claims| claims["sub"] = "mallory".into());
     assert_eq!(world.browser.go(&world.app.at("/me")).await.status, StatusCode::BAD_GATEWAY);

@@ -3,10 +3,11 @@
 use http::StatusCode;
 use http::header::{ACCEPT, SET_COOKIE};
 use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, IssuerInResponse, SignIn};
-use tower_oidc_session::{EndReason, UserInfo};
+use tower_oidc_session::{ClaimsFrom, EndReason};
 use url::Url;
 
 use crate::browser::{Browser, Page};
+use crate::until::until;
 use crate::world::{Options, SECOND, World};
 
 #[tokio::test]
@@ -221,7 +222,7 @@ async fn an_unreachable_provider_is_503_and_nonsense_is_502() {
 
 #[tokio::test]
 async fn userinfo_claims_are_added_and_those_of_another_user_fail_the_login() {
-    let options = || Options { configure: Box::new(|b| b.user_info(UserInfo::Claims)), ..Options::default() };
+    let options = || Options { configure: Box::new(|b| b.claims_from(ClaimsFrom::UserInfo)), ..Options::default() };
     let world = World::with(options()).await;
     assert_eq!(world.sign_in().await.json()["claims"]["email"], "alice@example.test");
 
@@ -257,8 +258,6 @@ async fn p3_a_login_is_finished_though_the_browser_went_away() {
     gate.arrived().await;
     request.abort();
     gate.open();
-    while world.app.events().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !world.app.events().is_empty()).await;
     assert_eq!(world.app.events(), ["started"]);
 }

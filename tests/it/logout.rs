@@ -5,6 +5,7 @@ use tower_oidc_session::EndReason;
 use tower_oidc_session::test_provider::{Endpoint, Fault};
 
 use crate::browser::Browser;
+use crate::until::until;
 use crate::world::{Options, World};
 
 #[tokio::test]
@@ -95,9 +96,7 @@ async fn a_provider_without_logout_gets_its_token_back() {
     let page = world.browser.post(&app.at("/auth/logout")).await;
     assert_eq!(page.location().as_str(), app.at("/"));
     app.assert_ended(EndReason::RpInitiatedLogout);
-    while world.provider.revoked() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.provider.revoked() > 0).await;
 }
 
 #[tokio::test]
@@ -112,9 +111,7 @@ async fn tokens_with_offline_access_outlive_a_logout_at_the_provider() {
         assert_eq!(answer, Ok(200));
         world.app.assert_ended(EndReason::BackChannelLogout);
         if revocations > 0 {
-            while world.provider.revoked() == 0 {
-                tokio::task::yield_now().await;
-            }
+            until(|| world.provider.revoked() > 0).await;
         }
         assert_eq!(world.provider.requests(Endpoint::Revocation), revocations, "{scopes}");
     }

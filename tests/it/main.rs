@@ -38,4 +38,6 @@ mod silent_login;
 mod stores;
 mod streams;
 mod tidy;
+#[path = "../support/until.rs"]
+mod until;
 mod world;

@@ -115,11 +115,11 @@ async fn p4_unclear_refusals_are_tried_once_more() {
         let world = World::signed_in_with(silent()).await;
         world.provider.set_fault_times(Endpoint::Token, fault.clone(), 1);
         world.clock.advance(G);
-        assert_eq!(world.me().await, StatusCode::OK, "{error}");
+        assert_eq!(world.clock.run(world.me()).await, StatusCode::OK, "{error}");
         assert_eq!(world.provider.requests(Endpoint::Token), 3);
         world.provider.set_fault(Endpoint::Token, fault);
         world.clock.advance(G);
-        assert_eq!(world.me().await, StatusCode::UNAUTHORIZED, "{error}");
+        assert_eq!(world.clock.run(world.me()).await, StatusCode::UNAUTHORIZED, "{error}");
         assert_eq!(world.provider.requests(Endpoint::Token), 5);
         world.app.assert_ended(EndReason::RefreshTokenRejected);
     }

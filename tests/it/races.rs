@@ -6,18 +6,13 @@ use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt, Inlin
 use tower_oidc_session::{EndReason, Subject};
 
 use crate::browser::Page;
+use crate::until::until;
 use crate::world::{G, Options, T, World};
 
 /// A request to `path` that is under way.
 fn begin(world: &World, path: &str) -> tokio::task::JoinHandle<Page> {
     let (browser, url) = (world.browser.clone(), world.app.at(path));
     tokio::spawn(async move { browser.get(&url).await })
-}
-
-async fn settle(condition: impl Fn() -> bool) {
-    while !condition() {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]
@@ -39,7 +34,7 @@ async fn p1_a_logout_while_a_refresh_is_in_flight_is_final() {
         world.app.assert_ended(EndReason::BackChannelLogout);
         // The old token is revoked, and so are new ones that no session holds.
         let revocations = if at == GateAt::Response { 2 } else { 1 };
-        settle(|| world.provider.requests(Endpoint::Revocation) >= revocations).await;
+        until(|| world.provider.requests(Endpoint::Revocation) >= revocations).await;
     }
 }
 
@@ -75,7 +70,7 @@ async fn p1_a_logout_while_a_login_waits_for_its_tokens_is_final() {
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{page:?}");
         assert!(world.app.registry.has(0));
         assert_eq!(world.browser.session_cookie(&world.app.url), None);
-        settle(|| world.provider.revoked() == 1).await;
+        until(|| world.provider.revoked() == 1).await;
         // The next login is another session at the provider.
         world.clock.advance(crate::world::SECOND * 2);
         world.provider.forget_session(&sid);
@@ -157,7 +152,7 @@ async fn p3_a_refresh_is_stored_though_its_request_was_dropped() {
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
     gate.open();
-    settle(|| world.app.events() == ["started", "refreshed"]).await;
+    until(|| world.app.events() == ["started", "refreshed"]).await;
     // The rotated token is the one that is used next: the old one would end the session.
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK);

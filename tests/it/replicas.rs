@@ -1,10 +1,11 @@
 //! Several replicas on one store. Here they share the registry in memory; the promises are the same.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use futures_util::future::join;
 use http::{Method, StatusCode};
 use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{
@@ -13,6 +14,7 @@ use tower_oidc_session::{
 };
 
 use crate::registry::Registry;
+use crate::until::until;
 use crate::world::{G, SECOND, World};
 
 /// A request to a replica with the cookies of the application.
@@ -43,18 +45,22 @@ async fn p1_an_end_on_one_replica_is_one_on_all() {
 #[tokio::test]
 async fn p2_replicas_share_one_refresh() {
     let world = World::signed_in().await;
-    let replica = world.replica(world.app.registry.clone()).await;
+    let registry = Failing::new(world.app.registry.clone());
+    let replica = world.replica(registry.clone()).await;
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
     let (browser, url) = (world.browser.clone(), world.app.at("/me"));
     let first = tokio::spawn(async move { browser.get(&url).await.status });
     gate.arrived().await;
-    let second = at_replica(&world, &replica, "/me");
-    let mut second = std::pin::pin!(second);
-    // It waits for the first, which has the lease.
-    assert!(tokio::time::timeout(Duration::from_millis(200), &mut second).await.is_err());
-    gate.open();
-    assert_eq!((first.await.unwrap(), second.await), (StatusCode::OK, StatusCode::OK));
+    // The second waits for the first, which has the lease.
+    let refused = async {
+        until(|| registry.claims.load(Ordering::Relaxed) > 0).await;
+        assert_eq!(gate.waiting(), 1);
+        gate.open();
+        world.clock.run(first).await.unwrap()
+    };
+    let (second, first) = world.clock.run(join(at_replica(&world, &replica, "/me"), refused)).await;
+    assert_eq!((first, second), (StatusCode::OK, StatusCode::OK));
     assert_eq!(world.provider.requests(Endpoint::Token), 2);
     assert!(world.app.ends().is_empty() && replica.ends().is_empty());
 }
@@ -66,11 +72,26 @@ struct Failing {
     fails: Arc<AtomicBool>,
     /// Whether its notices of ends get lost.
     is_mute: bool,
+    claims: Arc<AtomicUsize>,
+    /// How often it was asked while it failed.
+    failures: Arc<AtomicUsize>,
 }
 
 impl Failing {
+    fn new(inner: Registry) -> Self {
+        Self { inner, fails: Arc::default(), is_mute: false, claims: Arc::default(), failures: Arc::default() }
+    }
+
+    fn mute(inner: Registry) -> Self {
+        Self { is_mute: true, ..Self::new(inner) }
+    }
+
     fn check(&self) -> Result<(), RegistryError> {
-        if self.fails.load(Ordering::Relaxed) { Err(RegistryError::new("the store is down")) } else { Ok(()) }
+        if self.fails.load(Ordering::Relaxed) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            return Err(RegistryError::new("the store is down"));
+        }
+        Ok(())
     }
 }
 
@@ -88,7 +109,9 @@ impl SessionRegistry for Failing {
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         self.check()?;
-        self.inner.claim_refresh(key, version, lease).await
+        let claimed = self.inner.claim_refresh(key, version, lease).await;
+        self.claims.fetch_add(1, Ordering::Relaxed);
+        claimed
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
@@ -136,7 +159,7 @@ impl SessionRegistry for Failing {
 #[tokio::test]
 async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
     let world = World::signed_in().await;
-    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: false };
+    let registry = Failing::new(world.app.registry.clone());
     let replica = world.replica(registry.clone()).await;
     assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::OK);
     registry.fails.store(true, Ordering::Relaxed);
@@ -157,7 +180,7 @@ async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
 #[tokio::test]
 async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
     let world = World::signed_in().await;
-    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: false };
+    let registry = Failing::new(world.app.registry.clone());
     let replica = world.replica(registry.clone()).await;
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
@@ -166,10 +189,10 @@ async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
         gate.arrived().await;
         registry.fails.store(true, Ordering::Relaxed);
         gate.open();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until(|| registry.failures.load(Ordering::Relaxed) > 0).await;
         registry.fails.store(false, Ordering::Relaxed);
     };
-    let (status, ()) = futures_util::future::join(request, break_down).await;
+    let (status, ()) = world.clock.run(join(request, break_down)).await;
     assert_eq!(status, StatusCode::OK);
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK, "the rotated token is the one in the store");
@@ -180,7 +203,7 @@ async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
 #[tokio::test]
 async fn p11_streams_of_the_replica_that_ends_a_session_are_cut_without_any_notice() {
     let world = World::signed_in().await;
-    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: true };
+    let registry = Failing::mute(world.app.registry.clone());
     let replica = world.replica(registry).await;
     let request = world.browser.request(Method::GET, &replica.at("/events"));
     let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
@@ -195,7 +218,7 @@ async fn p11_streams_of_the_replica_that_ends_a_session_are_cut_without_any_noti
 #[tokio::test]
 async fn p11_a_lost_notice_is_made_up_for() {
     let world = World::signed_in().await;
-    let registry = Failing { inner: world.app.registry.clone(), fails: Arc::default(), is_mute: true };
+    let registry = Failing::mute(world.app.registry.clone());
     let replica = world.replica(registry).await;
     let request = world.browser.request(Method::GET, &replica.at("/events"));
     let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();

@@ -5,6 +5,7 @@ use serde_json::json;
 use tower_oidc_session::EndReason;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, Interaction, SignIn};
 
+use crate::until::until;
 use crate::world::{G, Options, SECOND, T, World, policy};
 
 fn tokenless() -> Options {
@@ -224,9 +225,7 @@ async fn a_silent_login_that_another_login_overtook_leads_to_the_new_session() {
         gate.arrived().await;
         let (browser, url) = (world.browser.clone(), world.app.at("/auth/login?return_to=/me"));
         let other = tokio::spawn(async move { browser.go(&url).await });
-        while gate.waiting() < 2 {
-            tokio::task::yield_now().await;
-        }
+        until(|| gate.waiting() >= 2).await;
         gate.open();
         for page in [tab.await.unwrap(), other.await.unwrap()] {
             assert_eq!((page.status, page.url.path()), (StatusCode::OK, "/me"), "{waits_at:?} {page:?}");

@@ -26,6 +26,7 @@ use tower_sessions::{Session, SessionManagerLayer};
 
 use crate::browser::{Browser, Page};
 use crate::registry::Registry;
+use crate::until::until;
 
 pub(crate) const T: Duration = Duration::from_secs(900);
 pub(crate) const G: Duration = Duration::from_secs(300);
@@ -266,12 +267,7 @@ impl App {
 
     /// The same where the end may be found by the cleaner just as well, which tells of it a moment later.
     pub(crate) async fn until_ended(&self, reason: EndReason) {
-        let told = async {
-            while self.ends().is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), told).await.expect("somebody tells of the end");
+        until(|| !self.ends().is_empty()).await;
         self.assert_ended(reason);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Every operation is one call of a function in the database, so it is atomic and one round trip; `schema.sql` has them.
 
-mod app_data;
+mod tower_sessions;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -21,7 +21,7 @@ use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
 };
-use crate::config::ConfigError;
+use crate::error::ConfigError;
 use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::record::{SessionRecord, Version};

@@ -11,8 +11,8 @@
 //! | `{prefix}:x` | sessions by expiry |
 //! | `{prefix}:d:<id>`, `{prefix}:b:<session>` | application data, and which of it is bound to a login |
 
-mod app_data;
 mod connection;
+mod tower_sessions;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -29,11 +29,11 @@ use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
 };
-use crate::config::ConfigError;
-use crate::protocol::names::{Sid, Subject};
+use crate::error::ConfigError;
+use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
-use crate::session::record::{Registration, SessionRecord, Version};
+use crate::session::record::{SessionRecord, Version};
 
 /// The store forgets a session by itself this long after it expired, should no replica run to remove it.
 const SLACK: Duration = Duration::from_secs(60 * 60);

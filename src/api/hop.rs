@@ -1,0 +1,77 @@
+//! What goes further than the next hop, where the browser's own requests are passed on to an API.
+
+use axum::response::Response;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE, UPGRADE};
+use http::{HeaderMap, HeaderName};
+use url::Url;
+
+use super::error::Problem;
+
+/// An API's answer as it goes to the browser.
+pub(super) fn passed_on(answer: Response) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    parts.headers = end_to_end(parts.headers, &[SET_COOKIE]);
+    Response::from_parts(parts, body)
+}
+
+/// The headers of a browser's request as they go to an API.
+pub(super) fn to_the_api(headers: HeaderMap) -> HeaderMap {
+    end_to_end(headers, &[COOKIE, AUTHORIZATION, HOST, CONTENT_LENGTH])
+}
+
+/// The URL of `uri`'s path and query below `base_url`, and nowhere else.
+pub(super) fn below(base_url: &str, uri: &http::Uri) -> Result<Url, Problem> {
+    let base = Url::parse(base_url).map_err(|error| Problem::Invalid(error.to_string()))?;
+    let prefix = format!("{}/", base.path().trim_end_matches('/'));
+    let path = uri.path().trim_start_matches('/');
+    let mut url = base.clone();
+    url.set_path(&format!("{prefix}{path}"));
+    url.set_query(uri.query());
+    // Dot segments, written as they are or encoded, are resolved by now and may lead out of the base.
+    if url.path().starts_with(&prefix) { Ok(url) } else { Err(Problem::Path) }
+}
+
+/// The headers that go further than the next hop (RFC 9110 §7.6.1), without `others`.
+fn end_to_end(mut headers: HeaderMap, others: &[HeaderName]) -> HeaderMap {
+    const HOP_BY_HOP: [HeaderName; 7] = [
+        HeaderName::from_static("keep-alive"),
+        http::header::PROXY_AUTHENTICATE,
+        http::header::PROXY_AUTHORIZATION,
+        http::header::TE,
+        http::header::TRAILER,
+        http::header::TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP).chain(&[CONNECTION]).chain(others) {
+        headers.remove(name);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_paths_stay_below_the_base() {
+        for (base, path, expected) in [
+            ("http://api.example", "/orders?x=1", Some("http://api.example/orders?x=1")),
+            ("http://api.example/v1/", "/orders", Some("http://api.example/v1/orders")),
+            ("http://api.example/v1", "/a%2Fb", Some("http://api.example/v1/a%2Fb")),
+            ("http://api.example/v1", "/../secret", None),
+            ("http://api.example/v1", "/%2e%2e/secret", None),
+            ("http://api.example/v1", "/a/../../v1x", None),
+            ("http://api.example/v1", "//evil.example/x", Some("http://api.example/v1/evil.example/x")),
+        ] {
+            let url = below(base, &path.parse().unwrap()).ok();
+            assert_eq!(url.as_ref().map(Url::as_str), expected, "{base} {path}");
+        }
+    }
+}

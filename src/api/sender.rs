@@ -1,0 +1,109 @@
+//! What client, request and layer send with: a session, and when its user asked.
+
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+
+use super::error::{ApiError, Problem};
+use crate::calls::call::{Call, CallError, Called};
+use crate::calls::transport::{OwnClient, Transport};
+use crate::protocol::authorization::Authentication;
+use crate::session::policy::RequestKind;
+use crate::session::step_up;
+use crate::web::context::Context;
+use crate::web::extract::OidcSession;
+use crate::web::navigation::{Asker, login_url};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Sender {
+    session: OidcSession,
+    /// What is done long after the request was admitted is no activity of its user's.
+    active_until: SystemTime,
+}
+
+impl Sender {
+    pub(super) fn of(session: OidcSession) -> Self {
+        let context = session.request().context();
+        let active_until = context.now() + context.policy().access_token_lifetime;
+        Self { session, active_until }
+    }
+
+    pub(super) fn session(&self) -> &OidcSession {
+        &self.session
+    }
+
+    fn context(&self) -> &Context {
+        self.session.request().context()
+    }
+
+    pub(super) fn own_client(&self) -> OwnClient {
+        self.context().apis().own_client().clone()
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response, ApiError> {
+        self.send_by(&mut self.own_client(), request).await
+    }
+
+    pub(super) async fn send_by(
+        &self,
+        transport: &mut impl Transport,
+        request: Request<Body>,
+    ) -> Result<Response, ApiError> {
+        match self.call(transport, request).await? {
+            Called::Answered(answer) => Ok(answer),
+            Called::StepUp(_, authentication) => Err(self.step_up(&authentication)),
+        }
+    }
+
+    pub(super) async fn call(
+        &self,
+        transport: &mut impl Transport,
+        request: Request<Body>,
+    ) -> Result<Called, ApiError> {
+        let context = self.context();
+        let call = Call {
+            manager: context.manager(),
+            apis: context.apis(),
+            record: self.session.record(),
+            active_until: match self.session.request().kind() {
+                RequestKind::Passive => None,
+                RequestKind::Navigation | RequestKind::UserActivity => Some(self.active_until),
+            },
+        };
+        call.send(transport, request).await.map_err(|error| self.phrase(error))
+    }
+
+    fn phrase(&self, error: CallError) -> ApiError {
+        let problem = match error {
+            CallError::AtFault => Problem::AtFault,
+            CallError::NoAnswer(no_answer) => no_answer.into(),
+            CallError::NoToken => Problem::NoToken,
+            CallError::NotListed(origin) => Problem::NotListed(origin),
+            CallError::NotReplayed => Problem::NotReplayed,
+            CallError::Session(refusal) => {
+                if refusal.is_over() {
+                    self.session.request().mark_over();
+                }
+                Problem::Rejected(self.session.request().rejection(refusal))
+            }
+        };
+        problem.into()
+    }
+
+    /// The login that an API asks for, unless the user has just done what it asks for.
+    pub(super) fn step_up(&self, authentication: &Authentication) -> ApiError {
+        let login = &self.session.record().login;
+        if step_up::is_hopeless(&login.authentication, login.started_at, authentication, self.context().now()) {
+            return Problem::StepUpFailed.into();
+        }
+        let request = self.session.request();
+        let asker = request.asker();
+        let return_to = match asker {
+            Asker::Page => request.path(),
+            Asker::Script => None,
+        };
+        Problem::StepUp { login: login_url(return_to, authentication), asker }.into()
+    }
+}

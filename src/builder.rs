@@ -1,0 +1,280 @@
+//! What an application says about itself, checked when it is said.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::calls::api::Api;
+use crate::calls::listed::Apis;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{ConfigError, check_url};
+use crate::manager::{Listener, Manager, upkeep};
+use crate::protocol::jwt::SigningAlg;
+use crate::protocol::logout_token::LogoutTokenPolicy;
+use crate::protocol::names::{ClientId, ClientSecret, Issuer, Registration};
+use crate::provider::http::Http;
+use crate::provider::{ClientConfig, Provider};
+use crate::registry::SessionRegistry;
+use crate::registry::memory::MemoryRegistry;
+use crate::relying_party::RelyingParty;
+use crate::session::event::SessionEvent;
+use crate::session::policy::{ClaimsFrom, SessionPolicy};
+use crate::web::context::{Context, Parts};
+use crate::web::cookie::{CookieKey, Cookies};
+
+impl RelyingParty {
+    /// Begins the configuration: `issuer` is the provider's, as in its discovery document, character for character.
+    pub fn builder(issuer: impl Into<String>, credentials: ClientCredentials) -> RelyingPartyBuilder {
+        RelyingPartyBuilder::new(issuer.into(), credentials)
+    }
+}
+
+/// How the application proves to the provider who it is.
+#[derive(Clone, Debug)]
+pub struct ClientCredentials {
+    id: ClientId,
+    secret: ClientSecret,
+}
+
+impl ClientCredentials {
+    /// A confidential client with a secret: `client_secret_basic`, or `client_secret_post` where the provider offers
+    /// nothing else.
+    #[must_use]
+    pub fn secret(client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
+        Self { id: ClientId::new(client_id), secret: ClientSecret::new(client_secret) }
+    }
+}
+
+/// Configures a [`RelyingParty`].
+#[must_use]
+pub struct RelyingPartyBuilder {
+    issuer: String,
+    credentials: ClientCredentials,
+    public_url: Option<String>,
+    policy: SessionPolicy,
+    registry: Option<Arc<dyn SessionRegistry>>,
+    scopes: Vec<String>,
+    signing_alg: SigningAlg,
+    provider_timeout: Duration,
+    cookie_key: Option<CookieKey>,
+    clock: Arc<dyn Clock>,
+    listeners: Vec<Listener>,
+    claims_from: ClaimsFrom,
+    logout_tokens: LogoutTokenPolicy,
+    apis: Vec<Api>,
+}
+
+impl RelyingPartyBuilder {
+    fn new(issuer: String, credentials: ClientCredentials) -> Self {
+        Self {
+            issuer,
+            credentials,
+            public_url: None,
+            policy: SessionPolicy::new(),
+            registry: None,
+            scopes: vec!["openid".to_owned(), "profile".to_owned()],
+            signing_alg: SigningAlg::RS256,
+            provider_timeout: Duration::from_secs(5),
+            cookie_key: None,
+            clock: Arc::new(SystemClock),
+            listeners: Vec::new(),
+            claims_from: ClaimsFrom::default(),
+            logout_tokens: LogoutTokenPolicy::new(),
+            apis: Vec::new(),
+        }
+    }
+
+    /// The origin that browsers see, as `https://shop.example`. Required.
+    ///
+    /// Register at the provider: `redirect_uri` = it + `/auth/callback`, `post_logout_redirect_uri` = it + `/`,
+    /// `backchannel_logout_uri` = it + `/auth/backchannel-logout` (with `sid` required).
+    pub fn public_url(mut self, url: impl Into<String>) -> Self {
+        self.public_url = Some(url.into());
+        self
+    }
+
+    /// How long sessions go on and what counts as activity.
+    pub fn policy(mut self, policy: SessionPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where sessions live; default: in the memory of this process.
+    pub fn registry(mut self, registry: impl SessionRegistry) -> Self {
+        self.registry = Some(Arc::new(registry));
+        self
+    }
+
+    /// The scopes to ask for; default `openid profile`. Some providers issue refresh tokens only with
+    /// `offline_access`; where they do without, leave it out: its tokens are made to outlive the session.
+    pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
+        self.scopes = scopes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The one algorithm of ID tokens and logout tokens; default RS256.
+    pub fn signing_alg(mut self, alg: SigningAlg) -> Self {
+        self.signing_alg = alg;
+        self
+    }
+
+    /// The bound on one call to the provider; default 5 s. A request that causes a refresh waits at most twice as long.
+    pub fn provider_timeout(mut self, timeout: Duration) -> Self {
+        self.provider_timeout = timeout;
+        self
+    }
+
+    /// The key that protects the cookies of login attempts; default: a random one. Replicas need the same.
+    pub fn cookie_key(mut self, key: CookieKey) -> Self {
+        self.cookie_key = Some(key);
+        self
+    }
+
+    /// Where the time comes from; default: the system's clock.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Is told what happens to sessions on this replica, for an audit log. Must return at once.
+    pub fn on_event(mut self, listener: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
+        self.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Where sessions' claims come from; default: the ID token alone.
+    pub fn claims_from(mut self, claims_from: ClaimsFrom) -> Self {
+        self.claims_from = claims_from;
+        self
+    }
+
+    /// How strict the back-channel logout receiver is where providers differ.
+    pub fn logout_tokens(mut self, policy: LogoutTokenPolicy) -> Self {
+        self.logout_tokens = policy;
+        self
+    }
+
+    /// An API that is called with the sessions' access tokens, by its base URL or with more to say as [`Api`]. Others
+    /// never see a token and cannot end a session. May be given several times.
+    pub fn api(mut self, api: impl Into<Api>) -> Self {
+        self.apis.push(api.into());
+        self
+    }
+
+    /// Checks the settings and starts. The provider and the registry's store need not be up; until they are, requests
+    /// that need them get 503.
+    ///
+    /// # Errors
+    /// If a setting cannot work; the error names it.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves nothing behind.
+    #[expect(clippy::unused_async, reason = "tells users that a tokio runtime is needed")]
+    pub async fn build(self) -> Result<RelyingParty, ConfigError> {
+        let issuer = check_url("issuer", &self.issuer)?;
+        if issuer.query().is_some() {
+            return Err(ConfigError::new("issuer", self.issuer, "a URL without query"));
+        }
+        let public_url = self.public_url.as_deref().unwrap_or_default();
+        let origin = check_url("public_url", public_url)?;
+        if origin.path() != "/" || origin.query().is_some() {
+            return Err(ConfigError::new("public_url", public_url, "an origin alone, as https://shop.example"));
+        }
+        check_policy(&self.policy)?;
+        if self.provider_timeout.is_zero() {
+            return Err(zero("provider_timeout"));
+        }
+        if !self.scopes.iter().any(|scope| scope == "openid") {
+            return Err(ConfigError::new("scopes", format!("{:?}", self.scopes.join(" ")), "openid among them"));
+        }
+        if self.credentials.id.as_str().is_empty() {
+            return Err(ConfigError::new("client_id", "empty", "the id that the provider gave this application"));
+        }
+        if self.credentials.secret.secret().is_empty() {
+            return Err(ConfigError::new(
+                "client_secret",
+                "empty",
+                "the secret that the provider gave this application",
+            ));
+        }
+        let apis = Apis::new(&self.apis)?;
+        let http = Http::new(self.provider_timeout)
+            .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
+        // Not longer than a share of G, so that short timeouts recover as fast as they are short.
+        let longest_pause = (self.policy.access_token_lifetime / 2).min(Duration::from_secs(10));
+        let registration = Registration::new(Issuer::new(self.issuer), self.credentials.id);
+        let cookies = Cookies::new(&registration, &self.cookie_key.unwrap_or_else(CookieKey::generate))?;
+        let client = ClientConfig {
+            registration,
+            secret: self.credentials.secret,
+            redirect_uri: join(&origin, "/auth/callback"),
+            post_logout_redirect_uri: join(&origin, "/"),
+            scopes: self.scopes,
+            signing_alg: self.signing_alg,
+            resources: self.apis.iter().filter_map(|api| api.audience()?.resource.clone()).collect(),
+        };
+        let provider = Provider::new(client, http, self.clock.clone(), longest_pause);
+        let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));
+        let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners, longest_pause);
+        upkeep::begin(&manager);
+        Ok(RelyingParty::new(Context::new(Parts {
+            manager,
+            cookies,
+            public_url: origin,
+            claims_from: self.claims_from,
+            logout_tokens: self.logout_tokens,
+            apis: Arc::new(apis),
+        })))
+    }
+}
+
+impl fmt::Debug for RelyingPartyBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelyingPartyBuilder")
+            .field("issuer", &self.issuer)
+            .field("credentials", &self.credentials)
+            .field("public_url", &self.public_url)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_policy(policy: &SessionPolicy) -> Result<(), ConfigError> {
+    for (setting, duration) in [
+        ("op_session_lifetime", policy.op_session_lifetime),
+        ("access_token_lifetime", policy.access_token_lifetime),
+        ("absolute_lifetime", policy.absolute_lifetime),
+    ] {
+        if duration.is_zero() {
+            return Err(zero(setting));
+        }
+        // Sums with the time of day must not overflow.
+        if duration > Duration::from_secs(10 * 366 * 24 * 60 * 60) {
+            return Err(ConfigError::new(setting, format!("{duration:?}"), "at most ten years"));
+        }
+    }
+    if policy.access_token_lifetime >= policy.op_session_lifetime {
+        return Err(ConfigError::new(
+            "access_token_lifetime",
+            format!("{:?}", policy.access_token_lifetime),
+            format!(
+                "less than op_session_lifetime ({:?}): the application signals activity to the provider once in \
+                 that time, and the provider would end the sessions of active users before it hears of them",
+                policy.op_session_lifetime
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn zero(setting: &'static str) -> ConfigError {
+    ConfigError::new(setting, "zero", "a duration greater than zero")
+}
+
+fn join(origin: &Url, path: &str) -> Url {
+    let mut url = origin.clone();
+    url.set_path(path);
+    url
+}

@@ -1,0 +1,226 @@
+//! One call: the session's token goes with it, and the answer is judged.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderValue, Request};
+use url::Url;
+
+use super::body::Outgoing;
+use super::fault::{Fault, Outcome};
+use super::judge::{AnswerStep, CallState, RejectionStep, Replaced, Seen, Sent, after_rejection, judge_call};
+use super::listed::{Apis, Listed};
+use super::transport::{API_TIMEOUT, NoAnswer, Transport};
+use crate::manager::signal::NoToken;
+use crate::manager::{Manager, REGISTRY_RETRY_AFTER, Refusal};
+use crate::protocol::authorization::Authentication;
+use crate::protocol::challenge::{self, ApiVerdict};
+use crate::session::event::EndReason;
+use crate::session::record::{ActivitySignal, SessionRecord};
+
+/// What a call is made for.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) manager: &'a Arc<Manager>,
+    pub(crate) apis: &'a Apis,
+    pub(crate) record: &'a Arc<SessionRecord>,
+    /// Until when what is done for the session counts as its user's activity; never for passive requests.
+    pub(crate) active_until: Option<SystemTime>,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub(crate) enum Called {
+    Answered(Response),
+    StepUp(Response, Authentication),
+}
+
+/// Why nothing came of it.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The API rejects everybody.
+    AtFault,
+    NoAnswer(NoAnswer),
+    /// There is no token for this API.
+    NoToken,
+    /// The API is not listed.
+    NotListed(String),
+    /// The body was too long to be sent again.
+    NotReplayed,
+    Session(Refusal),
+}
+
+impl From<NoAnswer> for CallError {
+    fn from(no_answer: NoAnswer) -> Self {
+        Self::NoAnswer(no_answer)
+    }
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Session(refusal)
+    }
+}
+
+impl Call<'_> {
+    /// Sends a request with the session's token, again if the judgement of the answer says so.
+    pub(crate) async fn send(
+        &self,
+        transport: &mut impl Transport,
+        request: Request<Body>,
+    ) -> Result<Called, CallError> {
+        let (parts, body) = request.into_parts();
+        let url = Url::parse(&parts.uri.to_string()).map_err(|error| NoAnswer::Invalid(error.to_string()))?;
+        let Some(api) = self.apis.of(&url).cloned() else {
+            return Err(CallError::NotListed(url.origin().ascii_serialization()));
+        };
+        let mut body = Outgoing::read(body).await.map_err(|error| NoAnswer::Invalid(error.to_string()))?;
+        let mut record = self.record_with_usable_token(&api).await?;
+        let mut state = CallState::default();
+        loop {
+            let body = body.take().ok_or(CallError::NotReplayed)?;
+            let answer = transport.call(self.with_token(&parts, &api, &record)?, body);
+            let answer = tokio::time::timeout(API_TIMEOUT, answer).await.map_err(|_| NoAnswer::Timeout)??;
+            match judge_call(self.see(&answer, &api, &record)) {
+                AnswerStep::PassBack => return Ok(Called::Answered(answer)),
+                AnswerStep::StepUp(authentication) => return Ok(Called::StepUp(answer, authentication)),
+                AnswerStep::BlameApi => return Err(self.end_or_blame_api(&api, &record).await),
+                AnswerStep::LookUp => {}
+            }
+            let (newer, replaced) = self.reload(&api, &record).await?;
+            let step;
+            (state, step) = after_rejection(state, replaced);
+            record = match step {
+                RejectionStep::SendAgain => newer,
+                RejectionStep::Renew => self.renew_after_rejection(&api, &newer).await?,
+                RejectionStep::Reject => return Err(self.end_or_blame_api(&api, &record).await),
+            };
+        }
+    }
+
+    fn see(&self, answer: &Response, api: &Listed, record: &SessionRecord) -> Seen {
+        let verdict = challenge::judge(answer.status(), answer.headers());
+        let sent = if self.token(api, record).is_some() { Sent::WithToken } else { Sent::WithoutToken };
+        let now = self.manager.now();
+        let fault = match verdict {
+            ApiVerdict::Accepted | ApiVerdict::StepUp(_) => Fault::Session,
+            ApiVerdict::TokenRejected | ApiVerdict::Unexplained => api.fault(record, now),
+        };
+        let is_content = answer.status().is_success() || answer.status().is_redirection();
+        if is_content && sent == Sent::WithToken {
+            api.note(record, Outcome::Accepted, now);
+        }
+        Seen { verdict, sent, unexplained: api.unexplained(), fault }
+    }
+
+    fn token<'r>(
+        &self,
+        api: &Listed,
+        record: &'r SessionRecord,
+    ) -> Option<(&'r crate::protocol::names::AccessToken, SystemTime)> {
+        record.access_token(api.audience(), self.manager.policy())
+    }
+
+    /// The head of a request with the session's token for an API.
+    fn with_token(&self, parts: &Parts, api: &Listed, record: &SessionRecord) -> Result<Parts, NoAnswer> {
+        let mut parts = parts.clone();
+        if let Some((token, _)) = self.token(api, record) {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.secret()))
+                .map_err(|_| NoAnswer::Invalid("the access token is no header value".to_owned()))?;
+            value.set_sensitive(true);
+            parts.headers.insert(AUTHORIZATION, value);
+        }
+        Ok(parts)
+    }
+
+    /// Whether the call may ask the provider: what a program does by itself is no activity.
+    fn is_activity(&self) -> bool {
+        self.active_until.is_some_and(|until| self.manager.now() < until)
+    }
+
+    /// The record, with a token whose time is not over.
+    async fn record_with_usable_token(&self, api: &Listed) -> Result<Arc<SessionRecord>, CallError> {
+        let is_usable = match (self.token(api, self.record), self.record.login.signal) {
+            (Some((_, until)), ActivitySignal::Refresh) => self.manager.now() < until,
+            (None, ActivitySignal::Refresh) => false,
+            (None, _) if api.audience().is_some() => return Err(CallError::NoToken),
+            // What cannot be had anew is used for as long as it works; an API that needs none gets none.
+            _ => true,
+        };
+        match is_usable {
+            true => Ok(self.record.clone()),
+            false if self.is_activity() => self.refresh(api, self.record).await,
+            false => self.adopt_refresh(api).await,
+        }
+    }
+
+    /// The record with a good token that somebody's activity has brought meanwhile.
+    async fn adopt_refresh(&self, api: &Listed) -> Result<Arc<SessionRecord>, CallError> {
+        let newer = self.manager.look(self.record.key()).await?;
+        if self.token_expired(api, &newer) { Err(Refusal::Unconfirmed.into()) } else { Ok(newer) }
+    }
+
+    async fn refresh(&self, api: &Listed, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, CallError> {
+        if !self.is_activity() {
+            return Err(Refusal::Unconfirmed.into());
+        }
+        self.manager.get_token(record, api.audience()).await.map_err(|error| match error {
+            NoToken::Denied => CallError::NoToken,
+            NoToken::Refused(refusal) => CallError::Session(refusal),
+        })
+    }
+
+    /// A record with a new token, after an API refused the one there was.
+    async fn renew_after_rejection(
+        &self,
+        api: &Listed,
+        record: &Arc<SessionRecord>,
+    ) -> Result<Arc<SessionRecord>, CallError> {
+        match record.login.signal {
+            ActivitySignal::Refresh => self.refresh(api, record).await,
+            // The next page view brings another.
+            ActivitySignal::SilentLogin if self.token_expired(api, record) => Err(Refusal::Unconfirmed.into()),
+            _ => Err(self.end_or_blame_api(api, record).await),
+        }
+    }
+
+    fn token_expired(&self, api: &Listed, record: &SessionRecord) -> bool {
+        self.token(api, record).is_none_or(|(_, until)| self.manager.now() >= until)
+    }
+
+    /// The record as it is now, and whether its token is another one.
+    async fn reload(
+        &self,
+        api: &Listed,
+        record: &Arc<SessionRecord>,
+    ) -> Result<(Arc<SessionRecord>, Replaced), Refusal> {
+        let newer = self.manager.look(record.key()).await?;
+        let is_same =
+            self.token(api, &newer).map(|(token, _)| token) == self.token(api, record).map(|(token, _)| token);
+        Ok((newer, if is_same { Replaced::No } else { Replaced::Yes }))
+    }
+
+    /// The token is good for nothing: the session ends, unless it is the API that is wrong.
+    async fn end_or_blame_api(&self, api: &Listed, record: &SessionRecord) -> CallError {
+        let now = self.manager.now();
+        api.note(record, Outcome::Rejected, now);
+        if api.fault(record, now) == Fault::Api {
+            let api = api.base_url();
+            tracing::error!(api, "an API rejects the fresh tokens of many sessions: none is ended for it");
+            metrics::counter!("oidc_api_at_fault_total").increment(1);
+            return CallError::AtFault;
+        }
+        let reason = EndReason::AccessTokenRejected;
+        match self.manager.end(record.key(), reason).await {
+            Ok(()) => Refusal::Ended(reason).into(),
+            Err(error) => {
+                tracing::error!(%error, "a session whose access token was rejected could not be ended");
+                Refusal::Unavailable(REGISTRY_RETRY_AFTER).into()
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Errors: a setting that cannot work, and a cause with its causes.
+
+use url::Url;
+
+use crate::protocol::url::is_secure;
+
+/// A setting that cannot work. Says which, what it got and what it takes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} is {got}: it takes {takes}")]
+pub struct ConfigError {
+    setting: &'static str,
+    got: String,
+    takes: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(setting: &'static str, got: impl Into<String>, takes: impl Into<String>) -> Self {
+        Self { setting, got: got.into(), takes: takes.into() }
+    }
+
+    /// The name of the setting, as the builder's method is called.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// What the setting takes, and why.
+    #[must_use]
+    pub fn takes(&self) -> &str {
+        &self.takes
+    }
+}
+
+/// An absolute `https` URL, or `http` to this machine, without fragment and user.
+pub(crate) fn check_url(setting: &'static str, value: &str) -> Result<Url, ConfigError> {
+    let error = |takes: &str| {
+        let got = if value.is_empty() { "empty" } else { value };
+        ConfigError::new(setting, got, takes)
+    };
+    let url = Url::parse(value).map_err(|_| error("an absolute URL, as https://host.example"))?;
+    if !is_secure(&url) {
+        return Err(error("an https URL; plain http only to a loopback host (127.0.0.1, [::1], localhost)"));
+    }
+    if url.fragment().is_some() {
+        return Err(error("a URL without fragment"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not repeated: it may be a password.
+        return Err(ConfigError::new(setting, "a URL with a user", "a URL without user and password"));
+    }
+    Ok(url)
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

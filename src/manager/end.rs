@@ -1,0 +1,104 @@
+//! The end of sessions: local and at once; everybody is told after.
+
+use std::sync::Arc;
+
+use super::Manager;
+use crate::protocol::names::RefreshToken;
+use crate::registry::{Loaded, LogoutTarget, RegistryError};
+use crate::session::event::{EndReason, SessionEvent, SessionInfo};
+use crate::session::id::SessionKey;
+use crate::session::record::SessionRecord;
+
+impl Manager {
+    /// Ends one session. Ending it again is no error.
+    ///
+    /// # Cancel safety
+    /// The end is finished without the caller.
+    pub(crate) async fn end(self: &Arc<Self>, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
+        let (manager, key) = (self.clone(), *key);
+        detached(async move {
+            let ended = manager.registry.end(&key, reason, manager.now()).await?;
+            if let Some(record) = ended {
+                manager.conclude(&record, reason);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a session whose silent login the provider refused; others are left alone, whoever made the link.
+    ///
+    /// # Cancel safety
+    /// As [`end`](Self::end).
+    pub(crate) async fn end_silently_refused(self: &Arc<Self>, key: &SessionKey) -> Result<(), RegistryError> {
+        match self.registry.load(key).await? {
+            // Only the attempt that the session itself has begun, and that has not come back yet.
+            Loaded::Live(record) if record.silent_login_at.is_some() => self.end(key, EndReason::LoginRequired).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends all sessions of a target and returns how many there were.
+    ///
+    /// # Cancel safety
+    /// The end is finished without the caller.
+    pub(crate) async fn end_matching(
+        self: &Arc<Self>,
+        target: LogoutTarget,
+        reason: EndReason,
+    ) -> Result<usize, RegistryError> {
+        let manager = self.clone();
+        detached(async move {
+            let ended = manager.registry.end_matching(&target, reason, manager.now()).await?;
+            for record in &ended {
+                manager.conclude(record, reason);
+            }
+            Ok(ended.len())
+        })
+        .await
+    }
+
+    /// Says that a session is over, to everyone who has to know. The session is gone already; nothing here can fail it.
+    pub(super) fn conclude(self: &Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason) {
+        self.ends.ended(record.key(), reason);
+        // Another client may share the registry; its sessions are its own business.
+        if record.registration() != &self.provider.client().registration {
+            return;
+        }
+        tracing::info!(session = ?record.key(), %reason, "session ended");
+        metrics::counter!("oidc_sessions_ended_total", "reason" => reason.as_str()).increment(1);
+        self.emit(&SessionEvent::Ended(SessionInfo::of(record), reason));
+        if self.revokes_after(record, reason)
+            && let Some(token) = &record.tokens.refresh_token
+        {
+            self.revoke(token.clone());
+        }
+    }
+
+    /// Whether the refresh token of an ended session is to be revoked.
+    fn revokes_after(&self, record: &SessionRecord, reason: EndReason) -> bool {
+        match reason {
+            // It is dead, or the provider's own logout follows and ends it.
+            EndReason::RefreshTokenRejected => false,
+            EndReason::RpInitiatedLogout => self.provider.end_session_url(&record.tokens.id_token).is_none(),
+            // The new login may stand on the same grant.
+            EndReason::SupersededByLogin => false,
+            // Back-Channel Logout §2.7: tokens with offline_access normally outlive a logout at the provider.
+            EndReason::BackChannelLogout => !record.login.offline_access,
+            _ => true,
+        }
+    }
+
+    /// Revokes a refresh token that no session holds.
+    pub(super) fn revoke(self: &Arc<Self>, token: RefreshToken) {
+        let manager = self.clone();
+        tokio::spawn(async move { manager.provider.revoke(token).await });
+    }
+}
+
+/// Runs `work` to its end even if the caller goes away.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
+) -> Result<T, RegistryError> {
+    tokio::spawn(work).await.unwrap_or_else(|panic| Err(RegistryError::with_source("an operation panicked", panic)))
+}

@@ -1,0 +1,213 @@
+//! Logins: from an authorization code to a session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use super::Manager;
+use crate::protocol::id_token::{AuthenticationRequest, IdToken};
+use crate::protocol::jwt::TokenError;
+use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
+use crate::provider::keys::VerifyError;
+use crate::provider::user_info::UserInfoVerdict;
+use crate::provider::{Sent, Unavailable};
+use crate::registry::{Committed, Created, RegistryError};
+use crate::session::event::{SessionEvent, SessionInfo};
+use crate::session::id::{SessionId, SessionKey};
+use crate::session::login_attempt::LoginTransaction;
+use crate::session::policy::ClaimsFrom;
+use crate::session::record::{NewLogin, SessionRecord, UserInfoEndpoint};
+use crate::session::silent_login::{self, Found, Step};
+
+/// What came of a login.
+#[derive(Debug)]
+pub(crate) enum LoggedIn {
+    /// A new session.
+    Anew(SessionId, Arc<SessionRecord>),
+    /// The session that there is goes on.
+    Confirmed,
+}
+
+/// Why a login came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error("the provider refused the authorization code: {}", .0.as_str())]
+    CodeRefused(ErrorCode),
+    #[error("the provider refused this client: {}", .0.as_str())]
+    Misconfigured(ErrorCode),
+    #[error("a logout overtook the login")]
+    LoggedOut,
+    #[error("the provider's answer cannot be used: {0}")]
+    Nonsense(&'static str),
+    #[error("the ID token is not valid: {0}")]
+    IdToken(#[from] TokenError),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl From<VerifyError> for LoginError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Token(error) => Self::IdToken(error),
+            VerifyError::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+impl Manager {
+    /// Exchanges the code, validates the ID token and stores the session under a new id; a silent login confirms the
+    /// session that it was begun for instead, if that is still `previous`, the browser's.
+    ///
+    /// # Cancel safety
+    /// Once the code is on its way, the login is finished without the caller.
+    pub(crate) async fn log_in(
+        self: &Arc<Self>,
+        code: String,
+        transaction: LoginTransaction,
+        claims_from: ClaimsFrom,
+        previous: Option<SessionKey>,
+    ) -> Result<LoggedIn, LoginError> {
+        // A silent login that the browser comes back from with another session, or none, confirms nothing any more.
+        if transaction.session.is_some() && previous != transaction.session {
+            return if previous.is_some() { Ok(LoggedIn::Confirmed) } else { Err(LoginError::LoggedOut) };
+        }
+        let manager = self.clone();
+        let login = tokio::spawn(async move {
+            let sent_at = manager.now();
+            let response = manager.redeem_code(code, &transaction).await?;
+            let refresh_token = response.refresh_token.clone();
+            let opened = manager.open_session(response, &transaction, sent_at, claims_from).await;
+            // Tokens of a login that failed are good for nothing but theft. Those that a session does without are dropped:
+            // to revoke them ends the client's part of the session at some providers (Keycloak).
+            if let (Err(_), Some(token)) = (&opened, refresh_token) {
+                manager.revoke(token);
+            }
+            opened
+        });
+        login.await.unwrap_or(Err(LoginError::Nonsense("the login panicked")))
+    }
+
+    async fn redeem_code(&self, code: String, transaction: &LoginTransaction) -> Result<TokenResponse, LoginError> {
+        match self.provider.exchange_code(code, transaction.pkce_verifier.clone()).await? {
+            TokenVerdict::Granted(response) => Ok(response),
+            TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error) => Err(LoginError::CodeRefused(error)),
+            TokenVerdict::Misconfigured(error) => Err(LoginError::Misconfigured(error)),
+            TokenVerdict::Unavailable { status, retry_after } if status.is_server_error() || retry_after.is_some() => {
+                let reason = format!("its token endpoint answered {status}");
+                Err(Unavailable { reason, retry_after, sent: Sent::Maybe }.into())
+            }
+            TokenVerdict::Unavailable { .. } | TokenVerdict::Unreadable => {
+                Err(LoginError::Nonsense("the token response cannot be read"))
+            }
+        }
+    }
+
+    async fn open_session(
+        self: &Arc<Self>,
+        response: TokenResponse,
+        transaction: &LoginTransaction,
+        sent_at: SystemTime,
+        claims_from: ClaimsFrom,
+    ) -> Result<LoggedIn, LoginError> {
+        let raw = response.id_token.clone().ok_or(LoginError::Nonsense("the token response has no ID token"))?;
+        let verified = self.provider.verify(raw.secret()).await?;
+        let request = AuthenticationRequest { nonce: &transaction.nonce, max_age: transaction.authentication.max_age };
+        let id_token = IdToken::of_login(verified, &self.provider.expected(), request)?;
+        id_token.check_access_token(&response.access_token, self.provider.client().signing_alg)?;
+        self.report_lifetime(&response);
+        let mut claims = id_token.claims.clone();
+        if claims_from == ClaimsFrom::UserInfo {
+            claims.extend(self.user_info_claims(&response, &id_token).await?);
+        }
+        if let Some(session) = transaction.session
+            && let Some(confirmed) = self.confirm_silently(&session, &response, &id_token, sent_at).await?
+        {
+            return Ok(confirmed);
+        }
+        let id = SessionId::random();
+        let client = self.provider.client();
+        let login = NewLogin {
+            key: SessionKey::of(&id, &client.registration),
+            registration: client.registration.clone(),
+            id_token,
+            claims,
+            transaction,
+            requested_scopes: &client.scopes,
+            user_info: match self.provider.known_metadata() {
+                Some(metadata) if metadata.userinfo_endpoint.is_some() => UserInfoEndpoint::There,
+                _ => UserInfoEndpoint::Missing,
+            },
+        };
+        let record = Arc::new(SessionRecord::of_login(login, response, raw, sent_at, &self.policy));
+        match self.registry.create(SessionRecord::clone(&record), self.now()).await? {
+            Created::Created => {}
+            Created::Covered => return Err(LoginError::LoggedOut),
+            // 256 random bits are never the same twice.
+            Created::Exists => return Err(LoginError::Nonsense("the session id is taken")),
+        }
+        tracing::info!(session = ?record.key(), "session started");
+        metrics::counter!("oidc_sessions_started_total").increment(1);
+        self.emit(&SessionEvent::Started(SessionInfo::of(&record)));
+        Ok(LoggedIn::Anew(id, record))
+    }
+
+    /// Takes a silent login as the confirmation of the session that asked for it, if it is of the same user.
+    async fn confirm_silently(
+        self: &Arc<Self>,
+        key: &SessionKey,
+        response: &TokenResponse,
+        id_token: &IdToken,
+        sent_at: SystemTime,
+    ) -> Result<Option<LoggedIn>, LoginError> {
+        let mut found = Found::Loaded(self.registry.load(key).await?);
+        loop {
+            match silent_login::judge(found, id_token, sent_at) {
+                Step::Confirmed => return Ok(Some(LoggedIn::Confirmed)),
+                Step::NewSession => return Ok(None),
+                Step::LoggedOut(None) => return Err(LoginError::LoggedOut),
+                Step::LoggedOut(Some(reason)) => {
+                    self.end(key, reason).await?;
+                    return Err(LoginError::LoggedOut);
+                }
+                Step::Commit(record) => {
+                    let next = record.confirmed_by_silent_login(response, id_token, sent_at, &self.policy);
+                    let committed = self.registry.commit(next, self.now()).await?;
+                    if let Committed::Committed(record) = &committed {
+                        self.emit(&SessionEvent::Refreshed(SessionInfo::of(record)));
+                    }
+                    found = Found::Committed(committed);
+                }
+            }
+        }
+    }
+
+    async fn user_info_claims(
+        &self,
+        response: &TokenResponse,
+        id_token: &IdToken,
+    ) -> Result<Map<String, Value>, LoginError> {
+        match self.provider.user_info(&response.access_token, id_token.subject.as_str()).await? {
+            UserInfoVerdict::Confirmed(claims) => Ok(claims),
+            UserInfoVerdict::Refused => Err(LoginError::Nonsense("the userinfo answer is not about this user")),
+            UserInfoVerdict::Unavailable(unavailable) => Err(unavailable.into()),
+        }
+    }
+
+    /// Says once that the provider's access tokens outlive its sessions.
+    fn report_lifetime(&self, response: &TokenResponse) {
+        let lifetime = self.policy.op_session_lifetime;
+        let Some(expires_in) = response.expires_in.filter(|expires_in| *expires_in >= lifetime) else { return };
+        if !self.reported_expires_in.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ?expires_in,
+                op_session_lifetime = ?lifetime,
+                "the provider's access tokens live as long as its sessions or longer: they are used for \
+                 access_token_lifetime here, but APIs accept them after the session's end"
+            );
+        }
+    }
+}

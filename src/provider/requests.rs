@@ -1,0 +1,182 @@
+//! Requests to the provider's endpoints.
+//!
+//! Those of the token endpoint are built by `oauth2`; the answers are judged by
+//! [`token_response`](crate::protocol::token_response), since that crate drops their status. All its glue is in this file.
+
+use std::pin::Pin;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::Request;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use oauth2::basic::BasicClient;
+use oauth2::{
+    AuthType, AuthUrl, AuthorizationCode, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
+    RequestTokenError, Scope, TokenUrl,
+};
+use url::{Url, form_urlencoded};
+
+use super::http::{Answer, NoAnswer};
+use super::{Provider, Unavailable};
+use crate::protocol::authorization::Audience;
+use crate::protocol::metadata::{ClientAuthentication, ProviderMetadata};
+use crate::protocol::names::{IdTokenHint, RefreshToken};
+use crate::protocol::token_response::{self, TokenVerdict};
+use crate::session::login_attempt::LoginTransaction;
+
+impl Provider {
+    /// The URL that a browser is sent to for a login.
+    pub(crate) async fn authorization_url(&self, transaction: &LoginTransaction) -> Result<Url, Unavailable> {
+        let metadata = self.metadata().await?;
+        let verifier = PkceCodeVerifier::new(transaction.pkce_verifier.clone());
+        let state = transaction.state.clone();
+        let (mut url, _) = BasicClient::new(oauth2::ClientId::new(self.client_id()))
+            .set_auth_uri(AuthUrl::from_url(metadata.authorization_endpoint.clone()))
+            .set_redirect_uri(RedirectUrl::from_url(self.client.redirect_uri.clone()))
+            .authorize_url(|| CsrfToken::new(state))
+            .add_scopes(self.client.scopes.iter().cloned().map(Scope::new))
+            .add_extra_param("nonce", transaction.nonce.clone())
+            .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
+            .url();
+        url.query_pairs_mut()
+            .extend_pairs(transaction.authentication.parameters())
+            .extend_pairs(self.client.resources.iter().map(|resource| ("resource", resource)));
+        Ok(url)
+    }
+
+    fn client_id(&self) -> String {
+        self.client.registration.client_id().as_str().to_owned()
+    }
+
+    fn token_client(&self, metadata: &ProviderMetadata) -> TokenClient {
+        BasicClient::new(oauth2::ClientId::new(self.client_id()))
+            .set_client_secret(oauth2::ClientSecret::new(self.client.secret.secret().to_owned()))
+            .set_auth_type(match metadata.client_authentication() {
+                ClientAuthentication::Basic => AuthType::BasicAuth,
+                ClientAuthentication::Post => AuthType::RequestBody,
+            })
+            .set_redirect_uri(RedirectUrl::from_url(self.client.redirect_uri.clone()))
+            .set_token_uri(TokenUrl::from_url(metadata.token_endpoint.clone()))
+    }
+
+    /// Exchanges an authorization code for tokens.
+    pub(crate) async fn exchange_code(&self, code: String, verifier: String) -> Result<TokenVerdict, Unavailable> {
+        let metadata = self.metadata().await?;
+        let client = self.token_client(&metadata);
+        let request =
+            client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(PkceCodeVerifier::new(verifier));
+        let sender = self.sender();
+        let answer = answer_of(request.request_async(&sender).await)?;
+        Ok(token_response::judge(answer.status, &answer.headers, &answer.body))
+    }
+
+    /// Presents a refresh token, once; for an access token to `audience`, if one is given.
+    pub(crate) async fn refresh(
+        &self,
+        token: &RefreshToken,
+        audience: Option<&Audience>,
+    ) -> Result<TokenVerdict, Unavailable> {
+        let metadata = self.metadata().await?;
+        self.enter()?;
+        let client = self.token_client(&metadata);
+        let token = oauth2::RefreshToken::new(token.secret().to_owned());
+        let mut request = client.exchange_refresh_token(&token);
+        if let Some(audience) = audience {
+            request = request.add_scopes(audience.scopes.iter().cloned().map(Scope::new));
+            for (name, value) in audience.parameters() {
+                request = request.add_extra_param(name, value);
+            }
+        }
+        let sender = self.sender();
+        let verdict = answer_of(request.request_async(&sender).await)
+            .map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body));
+        let outcome = match &verdict {
+            Ok(TokenVerdict::Unavailable { retry_after, .. }) => Err(*retry_after),
+            Ok(TokenVerdict::Unreadable) | Err(_) => Err(None),
+            Ok(_) => Ok(()),
+        };
+        self.leave(outcome);
+        verdict
+    }
+
+    /// Revokes a refresh token (RFC 7009). Courtesy: the outcome is logged and changes nothing.
+    pub(crate) async fn revoke(&self, token: RefreshToken) {
+        let Ok(metadata) = self.metadata().await else { return };
+        let Some(endpoint) = &metadata.revocation_endpoint else { return };
+        // By hand: oauth2 insists on https, which plain http to a provider on this machine is not.
+        let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let mut body = format!("token={}&token_type_hint=refresh_token", encode(token.secret()));
+        let (id, secret) = (encode(&self.client_id()), encode(self.client.secret.secret()));
+        let mut request = Request::post(endpoint.as_str()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        match metadata.client_authentication() {
+            ClientAuthentication::Basic => {
+                let credentials = STANDARD.encode(format!("{id}:{secret}"));
+                request = request.header(AUTHORIZATION, format!("Basic {credentials}"));
+            }
+            ClientAuthentication::Post => body = format!("{body}&client_id={id}&client_secret={secret}"),
+        }
+        let outcome = match request.body(body.into_bytes()) {
+            Ok(request) => self.http.send(request).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match outcome {
+            Ok(answer) if answer.status.is_success() => tracing::debug!("refresh token revoked"),
+            Ok(answer) => tracing::info!(status = %answer.status, "the provider did not revoke the refresh token"),
+            Err(error) => tracing::info!(error, "the refresh token could not be revoked"),
+        }
+    }
+
+    /// Where the browser goes to log out at the provider, if it can
+    /// ([RP-Initiated Logout 1.0 §2](https://openid.net/specs/openid-connect-rpinitiated-1_0.html#RPLogout)).
+    pub(crate) fn end_session_url(&self, hint: &IdTokenHint) -> Option<Url> {
+        let mut url = self.known_metadata()?.end_session_endpoint.clone()?;
+        url.query_pairs_mut()
+            .append_pair("id_token_hint", hint.secret())
+            .append_pair("client_id", self.client.registration.client_id().as_str())
+            .append_pair("post_logout_redirect_uri", self.client.post_logout_redirect_uri.as_str());
+        Some(url)
+    }
+
+    fn sender(&self) -> impl Fn(oauth2::HttpRequest) -> SendFuture + '_ {
+        move |request| {
+            let http = self.http.clone();
+            Box::pin(async move {
+                match http.send(request).await {
+                    Ok(answer) => Err(Sending::Answered(answer)),
+                    Err(error) => Err(Sending::Failed(error)),
+                }
+            })
+        }
+    }
+}
+
+type TokenClient = BasicClient<
+    oauth2::EndpointNotSet,
+    oauth2::EndpointNotSet,
+    oauth2::EndpointNotSet,
+    oauth2::EndpointNotSet,
+    oauth2::EndpointSet,
+>;
+
+type SendFuture = Pin<Box<dyn Future<Output = Result<oauth2::HttpResponse, Sending>> + Send>>;
+
+/// What came of sending a request that `oauth2` built. The answer takes the way of an error, so that it comes
+/// back whole instead of being read there.
+#[derive(Debug, thiserror::Error)]
+enum Sending {
+    #[error("answered")]
+    Answered(Answer),
+    #[error(transparent)]
+    Failed(NoAnswer),
+}
+
+fn answer_of<T, E: oauth2::ErrorResponse>(
+    result: Result<T, RequestTokenError<Sending, E>>,
+) -> Result<Answer, Unavailable> {
+    match result {
+        Err(RequestTokenError::Request(Sending::Answered(answer))) => Ok(answer),
+        Err(RequestTokenError::Request(Sending::Failed(error))) => Err(error.into()),
+        // Not reached: the sender never gives oauth2 an answer to read.
+        Ok(_) | Err(_) => Err(Unavailable::not_sent("the request could not be built")),
+    }
+}

@@ -1,0 +1,54 @@
+//! Application data of tower-sessions beside the login it belongs to.
+//!
+//! tower-sessions can only save, so a request that was under way when its login ended would bring the data back, under
+//! the old id or, after `cycle_id`, under a new one. Here data bound to a login lives as long as that login: it is
+//! deleted when the login ends, and a late write of it is dropped without an error.
+
+use async_trait::async_trait;
+use tower_sessions::session::{Id, Record};
+use tower_sessions::{SessionStore, session_store};
+
+use super::app_data::wall_clock;
+use super::{MemoryRegistry, State};
+use crate::registry::binding::login_of;
+use crate::session::id::SessionKey;
+
+impl State {
+    /// Whether the record may be written: not if the login it is bound to is over.
+    fn takes(&self, record: &Record) -> bool {
+        login_of(record).is_none_or(|login| SessionKey::from_hex(login).is_some_and(|key| self.is_live(&key)))
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryRegistry {
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        let mut state = self.write();
+        if state.takes(record) {
+            while state.app_data.records.contains_key(&record.id) {
+                record.id = Id::default();
+            }
+            state.app_data.insert(record.clone());
+        }
+        Ok(())
+    }
+
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        let mut state = self.write();
+        // A record that is gone stays gone.
+        if state.app_data.records.contains_key(&record.id) && state.takes(record) {
+            state.app_data.insert(record.clone());
+        }
+        Ok(())
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        let now = wall_clock();
+        Ok(self.read().app_data.records.get(id).filter(|record| record.expiry_date > now).cloned())
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        self.write().app_data.remove(id);
+        Ok(())
+    }
+}

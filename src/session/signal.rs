@@ -1,0 +1,518 @@
+//! The activity signal as a machine: what each answer of the registry and of the provider leads to.
+//!
+//! There is no I/O here. [`start`] and every `next` say what to [`Do`]; whoever drives the machine does it and hands the
+//! answer to the state's own `next`, which takes the state by value: an answer that does not belong to a state cannot be
+//! given to it. [`Manager`](crate::manager) drives it for sessions, `registry/model.rs` for the model checker.
+//!
+//! ```text
+//! Claim ─┬ held ── Wait ── Claim
+//!        ├ changed, gone ─────────────────────────────────────────────────────────── Done
+//!        └ granted ─┬ Present ─┬ granted ─ Verify ─ Commit ─┬ stored, stale ───────── Done
+//!                   │          │                            ├ gone ── End ─────────── Done
+//!                   │          │                            └ failed ─ Wait ─ Commit
+//!                   │          ├ refused ─ Load ─┬ as it was ── End ──────────────── Done
+//!                   │          │                 └ overtaken, gone ───────────────── Done
+//!                   │          ├ open, once ─ Load ─ Wait ─ Present
+//!                   │          └ no answer ── Release ─────────────────────────────── Done
+//!                   └ AskUserInfo ─ as Present
+//! ```
+//!
+//! A session that cannot signal has only its activity written down: `Commit`, `Done`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::event::EndReason;
+use super::policy::SessionPolicy;
+use super::record::{ActivitySignal, OtherToken, SessionRecord};
+use super::stored::{Claimed, Committed, Loaded};
+use crate::protocol::authorization::Audience;
+use crate::protocol::id_token::{IdToken, OriginalLogin};
+use crate::protocol::jwt::{Expected, SigningAlg, TokenError, UnverifiedJwt, VerifiedJwt};
+use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
+use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
+
+/// How often a replica that waits for another looks, and the first pause before a failed commit is tried again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// The pause before a failed commit is tried again grows up to this.
+const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(1);
+/// How long rotated tokens are held while the registry does not take them.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What an answer is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a SessionPolicy,
+    pub(crate) signing_alg: SigningAlg,
+    /// How far the provider's clock may be from ours.
+    pub(crate) clock_tolerance: Duration,
+    /// How long another replica's signal is waited for.
+    pub(crate) claim_patience: Duration,
+    pub(crate) now: SystemTime,
+}
+
+/// What has to be done next; each but `Done` is the state that takes the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Do {
+    AskUserInfo(AskUserInfo),
+    Claim(Claim),
+    Commit(Commit),
+    Done(Outcome),
+    End(End),
+    Load(Load),
+    Present(Present),
+    Release(Release),
+    Verify(Verify),
+    Wait(Wait),
+}
+
+/// What came of a signal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Outcome {
+    /// The provider confirmed the session; this is its record now.
+    Confirmed(Arc<SessionRecord>),
+    /// The provider gives no token for this audience; that says nothing about the session.
+    Denied(Audience),
+    Ended(Option<EndReason>),
+    /// Another replica was faster; this is the session's record now, whatever that one asked for.
+    Overtaken(Arc<SessionRecord>),
+    /// Nobody knows; the session is as it was.
+    Unavailable(Option<Duration>),
+}
+
+/// The registry did not answer; why is for the log, where it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StoreFailed;
+
+/// What came of presenting a refresh token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Presented {
+    Answered(TokenVerdict),
+    /// The provider may have acted on the request, and its answer is lost.
+    Lost,
+    /// The provider has not seen the request.
+    NotSent(Option<Duration>),
+}
+
+/// What userinfo said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum UserInfoAnswer {
+    Confirmed,
+    Refused,
+    Unavailable(Option<Duration>),
+}
+
+/// What came of looking whether the provider signed an ID token.
+#[derive(Debug)]
+pub(crate) enum Verification {
+    Signed(VerifiedJwt),
+    NoKeys,
+    Wrong(TokenError),
+}
+
+/// What a signal is about, from its start to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct About {
+    record: Arc<SessionRecord>,
+    /// Whom the access token is asked for; `None` stands for that of the login.
+    audience: Option<Audience>,
+}
+
+/// Begins the signal of a session's activity, with a new access token for `audience` if its signal is a refresh.
+pub(crate) fn start(record: Arc<SessionRecord>, audience: Option<Audience>, terms: &Terms<'_>) -> Do {
+    let about = About { record, audience };
+    match about.record.login.signal {
+        ActivitySignal::None => {
+            let mut active = SessionRecord::clone(&about.record);
+            active.last_signal = terms.now;
+            Commit::begin(about, active, Purpose::NoteActivity, terms)
+        }
+        // Only a browser can.
+        ActivitySignal::SilentLogin => Do::Done(Outcome::Unavailable(None)),
+        ActivitySignal::Refresh | ActivitySignal::UserInfo => {
+            Do::Claim(Claim { about, until: terms.now + terms.claim_patience })
+        }
+    }
+}
+
+/// Ask for the right to signal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Claim {
+    about: About,
+    until: SystemTime,
+}
+
+impl Claim {
+    pub(crate) fn record(&self) -> &SessionRecord {
+        &self.about.record
+    }
+
+    pub(crate) fn next(self, answer: Result<Claimed, StoreFailed>, terms: &Terms<'_>) -> Do {
+        match answer {
+            Ok(Claimed::Granted) => {
+                let tokens = &self.about.record.tokens;
+                match (self.about.record.login.signal, &tokens.refresh_token, &tokens.access_token) {
+                    (ActivitySignal::Refresh, Some(token), _) => {
+                        Do::Present(Present { token: token.clone(), about: self.about, attempt: Attempt::First })
+                    }
+                    (_, _, Some(token)) => Do::AskUserInfo(AskUserInfo { token: token.clone(), about: self.about }),
+                    (_, _, None) => self.about.give_up(None),
+                }
+            }
+            Ok(Claimed::Changed(newer)) => Do::Done(Outcome::Overtaken(newer)),
+            Ok(Claimed::Gone(reason)) => Do::Done(Outcome::Ended(reason)),
+            Ok(Claimed::Held) if terms.now < self.until => {
+                Do::Wait(Wait { pause: Pause::Of(LOOK_INTERVAL), then: AfterWait::Claim(Box::new(self)) })
+            }
+            Ok(Claimed::Held) | Err(StoreFailed) => Do::Done(Outcome::Unavailable(None)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Attempt {
+    First,
+    Last,
+}
+
+/// Present the refresh token at the provider.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Present {
+    about: About,
+    token: RefreshToken,
+    attempt: Attempt,
+}
+
+impl Present {
+    pub(crate) fn token(&self) -> &RefreshToken {
+        &self.token
+    }
+
+    pub(crate) fn audience(&self) -> Option<&Audience> {
+        self.about.audience.as_ref()
+    }
+
+    /// `sent_at` is when the request went out: what it confirms is that the session stood then.
+    pub(crate) fn next(self, presented: Presented, sent_at: SystemTime, terms: &Terms<'_>) -> Do {
+        let verdict = match presented {
+            Presented::Answered(verdict) => verdict,
+            Presented::Lost => return self.once_more(Pause::None, None),
+            Presented::NotSent(retry_after) => return self.about.give_up(retry_after),
+        };
+        match verdict {
+            TokenVerdict::Granted(response) => match response.id_token.clone() {
+                Some(raw) => Do::Verify(Verify { about: self.about, response, raw, sent_at }),
+                None => self.about.confirmed_by(response, None, sent_at, terms),
+            },
+            TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error)
+                if let Some(audience) = &self.about.audience
+                    && !is_about_the_grant(&error) =>
+            {
+                // RFC 8707 §2: about what was asked for, not about the session.
+                Do::Release(Release { outcome: Outcome::Denied(audience.clone()), about: self.about })
+            }
+            TokenVerdict::Refused(_) => self.about.check(AfterLoad::End(EndReason::RefreshTokenRejected)),
+            TokenVerdict::Ambiguous(_) => self.once_more(Pause::Jitter, Some(EndReason::RefreshTokenRejected)),
+            TokenVerdict::Unreadable => self.once_more(Pause::None, None),
+            TokenVerdict::Misconfigured(_) => self.about.give_up(None),
+            TokenVerdict::Unavailable { retry_after, .. } => self.about.give_up(retry_after),
+        }
+    }
+
+    /// After an answer that leaves it open the token is presented once more; after two the session ends for `reason`, if
+    /// the answers give one.
+    fn once_more(self, pause: Pause, reason: Option<EndReason>) -> Do {
+        match (self.attempt, reason) {
+            (Attempt::First, _) => {
+                let again = Self { attempt: Attempt::Last, ..self };
+                again.about.clone().check(AfterLoad::PresentAgain(pause, Box::new(again)))
+            }
+            (Attempt::Last, Some(reason)) => self.about.check(AfterLoad::End(reason)),
+            (Attempt::Last, None) => self.about.give_up(None),
+        }
+    }
+}
+
+fn is_about_the_grant(error: &ErrorCode) -> bool {
+    matches!(error.as_str(), "invalid_grant" | "token_inactive")
+}
+
+/// Ask for the user's claims with the access token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AskUserInfo {
+    about: About,
+    token: AccessToken,
+}
+
+impl AskUserInfo {
+    pub(crate) fn token(&self) -> &AccessToken {
+        &self.token
+    }
+
+    pub(crate) fn record(&self) -> &SessionRecord {
+        &self.about.record
+    }
+
+    pub(crate) fn next(self, answer: UserInfoAnswer, sent_at: SystemTime, terms: &Terms<'_>) -> Do {
+        match answer {
+            UserInfoAnswer::Confirmed => {
+                let mut next = SessionRecord::clone(&self.about.record);
+                next.last_signal = sent_at;
+                Commit::begin(self.about, next, Purpose::Confirm { rotated: None }, terms)
+            }
+            UserInfoAnswer::Refused => self.about.check(AfterLoad::End(EndReason::AccessTokenRejected)),
+            UserInfoAnswer::Unavailable(retry_after) => self.about.give_up(retry_after),
+        }
+    }
+}
+
+/// Look whether somebody else has changed the session meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Load {
+    about: About,
+    then: AfterLoad,
+}
+
+/// What follows if nobody has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum AfterLoad {
+    End(EndReason),
+    PresentAgain(Pause, Box<Present>),
+}
+
+impl Load {
+    pub(crate) fn record(&self) -> &SessionRecord {
+        &self.about.record
+    }
+
+    pub(crate) fn next(self, answer: Result<Loaded, StoreFailed>) -> Do {
+        let record = &self.about.record;
+        match answer {
+            Ok(Loaded::Live(newer)) if newer.version != record.version || newer.tokens != record.tokens => {
+                Do::Done(Outcome::Overtaken(newer))
+            }
+            Ok(Loaded::Live(_)) => match self.then {
+                AfterLoad::End(reason) => {
+                    Do::End(End { about: self.about, reason, discard: None, outcome: Outcome::Ended(Some(reason)) })
+                }
+                AfterLoad::PresentAgain(pause, again) => Do::Wait(Wait { pause, then: AfterWait::Present(again) }),
+            },
+            Ok(Loaded::Ended(reason)) => Do::Done(Outcome::Ended(Some(reason))),
+            Ok(Loaded::Unknown) => Do::Done(Outcome::Ended(None)),
+            Err(StoreFailed) => self.about.give_up(None),
+        }
+    }
+}
+
+/// Look whether the provider signed the ID token of its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Verify {
+    about: About,
+    response: TokenResponse,
+    raw: IdTokenHint,
+    sent_at: SystemTime,
+}
+
+impl Verify {
+    pub(crate) fn token(&self) -> &IdTokenHint {
+        &self.raw
+    }
+
+    pub(crate) fn next(self, verification: Verification, terms: &Terms<'_>) -> Do {
+        match self.id_token(verification, terms) {
+            Ok(id_token) => self.about.confirmed_by(self.response, Some(id_token), self.sent_at, terms),
+            Err(_) => {
+                // Core §12.2: the whole answer is worthless.
+                let reason = EndReason::ProviderMisbehaved;
+                let discard = self.response.refresh_token;
+                Do::End(End { about: self.about, reason, discard, outcome: Outcome::Ended(Some(reason)) })
+            }
+        }
+    }
+
+    fn id_token(&self, verification: Verification, terms: &Terms<'_>) -> Result<IdToken, TokenError> {
+        let verified = match verification {
+            Verification::Signed(verified) => verified,
+            Verification::Wrong(error) => return Err(error),
+            // The rotated token is in our hands only: better to go by the channel than to lose the session.
+            Verification::NoKeys => UnverifiedJwt::parse(self.raw.secret())?.trust_channel(),
+        };
+        let login = &self.about.record.login;
+        let expected = Expected {
+            issuer: login.registration.issuer(),
+            client_id: login.registration.client_id(),
+            now: terms.now,
+            tolerance: terms.clock_tolerance,
+        };
+        let original = OriginalLogin { subject: &login.subject, nonce: &login.nonce, auth_time: login.auth_time };
+        let id_token = IdToken::of_refresh(verified, &expected, original)?;
+        id_token.check_access_token(&self.response.access_token, terms.signing_alg)?;
+        Ok(id_token)
+    }
+}
+
+/// Store the changed record before anybody uses what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Commit {
+    about: About,
+    next: Arc<SessionRecord>,
+    purpose: Purpose,
+    /// Until when it is tried again if the registry fails, and the pause before that.
+    until: SystemTime,
+    pause: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    Confirm { rotated: Option<RefreshToken> },
+    NoteActivity,
+}
+
+impl Commit {
+    fn begin(about: About, next: SessionRecord, purpose: Purpose, terms: &Terms<'_>) -> Do {
+        let next = Arc::new(next.with_expiry(terms.policy));
+        Do::Commit(Self { about, next, purpose, until: terms.now + COMMIT_PATIENCE, pause: LOOK_INTERVAL })
+    }
+
+    pub(crate) fn record(&self) -> &SessionRecord {
+        &self.next
+    }
+
+    pub(crate) fn next(mut self, answer: Result<Committed, StoreFailed>, terms: &Terms<'_>) -> Do {
+        match (answer, self.purpose) {
+            (Ok(Committed::Committed(record)), _) => Do::Done(Outcome::Confirmed(record)),
+            // Somebody else's activity is activity too.
+            (Ok(Committed::Stale(newer)), Purpose::NoteActivity) => Do::Done(Outcome::Confirmed(newer)),
+            // The winner's tokens are of the same family: revoking ours could end the session.
+            (Ok(Committed::Stale(newer)), Purpose::Confirm { .. }) => Do::Done(Outcome::Overtaken(newer)),
+            (Ok(Committed::Gone(reason)), Purpose::NoteActivity) => Do::Done(Outcome::Ended(reason)),
+            (Ok(Committed::Gone(reason)), Purpose::Confirm { rotated }) => Do::End(End {
+                about: self.about,
+                // It may only be hidden by a tombstone for its new sid.
+                reason: reason.unwrap_or(EndReason::BackChannelLogout),
+                discard: rotated,
+                outcome: Outcome::Ended(reason),
+            }),
+            // Confirmed tokens exist nowhere else.
+            (Err(StoreFailed), purpose @ Purpose::Confirm { .. }) if terms.now < self.until => {
+                let pause = Pause::Of(self.pause);
+                self.pause = (self.pause * 2).min(LONGEST_COMMIT_PAUSE);
+                self.purpose = purpose;
+                Do::Wait(Wait { pause, then: AfterWait::Commit(Box::new(self)) })
+            }
+            (Err(StoreFailed), _) => Do::Done(Outcome::Unavailable(None)),
+        }
+    }
+}
+
+/// End the session, and revoke a refresh token that no session holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct End {
+    about: About,
+    pub(crate) reason: EndReason,
+    pub(crate) discard: Option<RefreshToken>,
+    outcome: Outcome,
+}
+
+impl End {
+    pub(crate) fn record(&self) -> &SessionRecord {
+        &self.about.record
+    }
+
+    pub(crate) fn next(self, answer: Result<(), StoreFailed>) -> Do {
+        match answer {
+            Ok(()) => Do::Done(self.outcome),
+            Err(StoreFailed) => Do::Done(Outcome::Unavailable(None)),
+        }
+    }
+}
+
+/// Give the claim back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Release {
+    about: About,
+    outcome: Outcome,
+}
+
+impl Release {
+    pub(crate) fn record(&self) -> &SessionRecord {
+        &self.about.record
+    }
+
+    /// A claim that could not be given back runs out by itself.
+    pub(crate) fn next(self) -> Do {
+        Do::Done(self.outcome)
+    }
+}
+
+/// Wait before going on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Wait {
+    pub(crate) pause: Pause,
+    then: AfterWait,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Pause {
+    /// A time by chance, so that replicas that were refused together do not come back together.
+    Jitter,
+    None,
+    Of(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum AfterWait {
+    Claim(Box<Claim>),
+    Commit(Box<Commit>),
+    Present(Box<Present>),
+}
+
+impl Wait {
+    pub(crate) fn next(self) -> Do {
+        match self.then {
+            AfterWait::Claim(claim) => Do::Claim(*claim),
+            AfterWait::Commit(commit) => Do::Commit(*commit),
+            AfterWait::Present(present) => Do::Present(*present),
+        }
+    }
+}
+
+impl About {
+    fn check(self, then: AfterLoad) -> Do {
+        Do::Load(Load { about: self, then })
+    }
+
+    fn give_up(self, retry_after: Option<Duration>) -> Do {
+        Do::Release(Release { about: self, outcome: Outcome::Unavailable(retry_after) })
+    }
+
+    /// The record with the tokens of a refresh.
+    fn confirmed_by(
+        self,
+        response: TokenResponse,
+        id_token: Option<IdToken>,
+        sent_at: SystemTime,
+        terms: &Terms<'_>,
+    ) -> Do {
+        let mut next = SessionRecord::clone(&self.record);
+        let rotated = response.refresh_token.clone();
+        if let Some(id_token) = id_token {
+            next.sid = id_token.sid.or(next.sid);
+            next.session_expiry = id_token.session_expiry.or(next.session_expiry);
+        }
+        let (access_token, expires_in) = (response.access_token, response.expires_in);
+        let tokens = &mut next.tokens;
+        if let Some(audience) = &self.audience {
+            let token = OtherToken { access_token, expires_in, obtained_at: sent_at };
+            tokens.others.insert(audience.name(), token);
+        } else {
+            tokens.access_token = Some(access_token);
+            tokens.expires_in = expires_in;
+            tokens.obtained_at = sent_at;
+        }
+        tokens.refresh_token = response.refresh_token.or(tokens.refresh_token.take());
+        tokens.id_token = response.id_token.unwrap_or_else(|| tokens.id_token.clone());
+        next.last_signal = sent_at;
+        Commit::begin(self, next, Purpose::Confirm { rotated }, terms)
+    }
+}

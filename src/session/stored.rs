@@ -1,0 +1,52 @@
+//! What a registry answers about a record.
+
+use std::sync::Arc;
+
+use super::event::EndReason;
+use super::record::SessionRecord;
+
+/// The answer of [`SessionRegistry::create`](crate::SessionRegistry::create).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// A logout token has overtaken the login; nothing was stored.
+    Covered,
+    /// The session is stored.
+    Created,
+    /// The key is taken; nothing was stored.
+    Exists,
+}
+
+/// The answer of [`SessionRegistry::load`](crate::SessionRegistry::load).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// It ended, and the registry still knows why.
+    Ended(EndReason),
+    /// It is there.
+    Live(Arc<SessionRecord>),
+    /// There is no such session.
+    Unknown,
+}
+
+/// The answer of [`SessionRegistry::claim_refresh`](crate::SessionRegistry::claim_refresh).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The record has another version by now.
+    Changed(Arc<SessionRecord>),
+    /// The lease is the caller's.
+    Granted,
+    /// The session is gone.
+    Gone(Option<EndReason>),
+    /// Somebody else has the lease.
+    Held,
+}
+
+/// The answer of [`SessionRegistry::commit`](crate::SessionRegistry::commit).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// The record is stored as this.
+    Committed(Arc<SessionRecord>),
+    /// The session is gone; nothing was stored.
+    Gone(Option<EndReason>),
+    /// Somebody else changed the record to this; nothing was stored.
+    Stale(Arc<SessionRecord>),
+}

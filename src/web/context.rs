@@ -1,0 +1,84 @@
+//! What the layers, the routes and the calls to APIs hold.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use url::Url;
+
+use super::cookie::Cookies;
+use crate::calls::listed::Apis;
+use crate::manager::Manager;
+use crate::protocol::logout_token::LogoutTokenPolicy;
+use crate::protocol::names::Registration;
+use crate::provider::Provider;
+use crate::session::policy::{ClaimsFrom, SessionPolicy};
+
+/// Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    shared: Arc<Parts>,
+    origin: Arc<str>,
+}
+
+/// What a context is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) cookies: Cookies,
+    pub(crate) public_url: Url,
+    pub(crate) claims_from: ClaimsFrom,
+    pub(crate) logout_tokens: LogoutTokenPolicy,
+    pub(crate) apis: Arc<Apis>,
+}
+
+impl Context {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let origin = parts.public_url.origin().ascii_serialization().into();
+        Self { shared: Arc::new(parts), origin }
+    }
+
+    pub(crate) fn manager(&self) -> &Arc<Manager> {
+        &self.shared.manager
+    }
+
+    pub(crate) fn provider(&self) -> &Provider {
+        self.manager().provider()
+    }
+
+    pub(crate) fn registration(&self) -> &Registration {
+        &self.provider().client().registration
+    }
+
+    pub(crate) fn policy(&self) -> &SessionPolicy {
+        self.manager().policy()
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        self.manager().now()
+    }
+
+    pub(crate) fn cookies(&self) -> &Cookies {
+        &self.shared.cookies
+    }
+
+    pub(crate) fn public_url(&self) -> &Url {
+        &self.shared.public_url
+    }
+
+    pub(crate) fn claims_from(&self) -> ClaimsFrom {
+        self.shared.claims_from
+    }
+
+    pub(crate) fn logout_tokens(&self) -> LogoutTokenPolicy {
+        self.shared.logout_tokens
+    }
+
+    pub(crate) fn apis(&self) -> &Arc<Apis> {
+        &self.shared.apis
+    }
+
+    /// The origin that browsers see, as they write it.
+    pub(crate) fn origin(&self) -> &Arc<str> {
+        &self.origin
+    }
+}

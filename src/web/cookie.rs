@@ -1,0 +1,274 @@
+//! The session cookie and the cookies of login attempts.
+//!
+//! All are `__Host-` cookies: `Secure`, `Path=/`, no `Domain`, so that no neighbour host can set them. They are
+//! `SameSite=Lax`, since the way back from the provider is a cross-site navigation. Their names are derived from issuer
+//! and client id: applications on one host do not overwrite each other's.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use cookie::{Cookie, CookieJar, Key, SameSite};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+use crate::error::ConfigError;
+use crate::protocol::names::Registration;
+use crate::session::id::{SessionId, fill_random};
+use crate::session::login_attempt::LoginTransaction;
+
+/// A login has to be finished in this time.
+pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// More attempts at once than this throw out the oldest.
+const MAX_LOGINS: usize = 5;
+
+/// The key that protects the cookies of login attempts. Replicas share it.
+#[derive(Clone)]
+pub struct CookieKey(Vec<u8>);
+
+impl CookieKey {
+    const LENGTH: usize = 64;
+
+    /// A random key: a login that one replica began cannot be finished by another, nor after a restart.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut bytes = vec![0; Self::LENGTH];
+        fill_random(&mut bytes);
+        Self(bytes)
+    }
+
+    /// 64 random bytes in base64.
+    ///
+    /// # Errors
+    /// If it is not base64, or not of 64 bytes.
+    pub fn from_base64(text: &str) -> Result<Self, ConfigError> {
+        let bytes = STANDARD.decode(text.trim()).map_err(|_| Self::error())?;
+        if bytes.len() == Self::LENGTH { Ok(Self(bytes)) } else { Err(Self::error()) }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    // The value is a secret, so it is not repeated.
+    pub(crate) fn error() -> ConfigError {
+        ConfigError::new("cookie_key", "not a key", "64 random bytes in base64, as of `openssl rand -base64 64`")
+    }
+}
+
+impl fmt::Debug for CookieKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieKey(…)")
+    }
+}
+
+pub(crate) struct Cookies {
+    session: String,
+    login: String,
+    key: Key,
+}
+
+impl fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cookies").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// What a request brought as its session cookie.
+#[derive(Debug)]
+pub(crate) enum Presented {
+    Id(SessionId),
+    /// Something that never was a session id.
+    Malformed,
+    Nothing,
+}
+
+impl Cookies {
+    pub(crate) fn new(registration: &Registration, key: &CookieKey) -> Result<Self, ConfigError> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(registration.issuer().as_str().as_bytes());
+        context.update(&[0]);
+        context.update(registration.client_id().as_str().as_bytes());
+        let tag: String = URL_SAFE_NO_PAD.encode(context.finish()).chars().take(8).collect();
+        let key = Key::try_from(key.as_bytes()).map_err(|_| CookieKey::error())?;
+        Ok(Self { session: format!("__Host-session-{tag}"), login: format!("__Host-login-{tag}-"), key })
+    }
+
+    /// The session cookie of a request.
+    pub(crate) fn session(&self, headers: &HeaderMap) -> Presented {
+        match pairs(headers).find(|(name, _)| *name == self.session) {
+            None => Presented::Nothing,
+            Some((_, value)) => SessionId::parse(value).map_or(Presented::Malformed, Presented::Id),
+        }
+    }
+
+    /// Sets the session cookie. It goes with the browser; the session's end is the server's to know.
+    pub(crate) fn set_session(&self, id: &SessionId) -> HeaderValue {
+        header(Cookie::new(self.session.clone(), id.to_cookie()))
+    }
+
+    pub(crate) fn remove_session(&self) -> HeaderValue {
+        removal(&self.session)
+    }
+
+    fn login_name(&self, state: &str) -> Option<String> {
+        // Our own states are base64url; the query's may be anything.
+        SessionId::parse(state)?;
+        Some(format!("{}{}", self.login, state.get(..12)?))
+    }
+
+    /// Remembers a login attempt and forgets the oldest if there are too many.
+    pub(crate) fn set_login(&self, headers: &HeaderMap, transaction: &LoginTransaction) -> Vec<HeaderValue> {
+        let Some(name) = self.login_name(&transaction.state) else { return Vec::new() };
+        let Ok(json) = serde_json::to_string(transaction) else { return Vec::new() };
+        let mut jar = CookieJar::new();
+        jar.private_mut(&self.key).add(Cookie::new(name.clone(), json));
+        let Some(mut cookie) = jar.get(&name).cloned() else { return Vec::new() };
+        cookie.set_max_age(LOGIN_TIMEOUT.try_into().ok());
+        let mut attempts: Vec<(SystemTime, String)> = pairs(headers)
+            .filter(|(name, _)| name.starts_with(&self.login))
+            .map(|(name, value)| {
+                let started = self.open(name, value).map_or(SystemTime::UNIX_EPOCH, |login| login.started_at);
+                (started, name.to_owned())
+            })
+            .collect();
+        attempts.sort();
+        let too_many = (attempts.len() + 1).saturating_sub(MAX_LOGINS);
+        let removals = attempts.iter().take(too_many).map(|(_, name)| removal(name));
+        removals.chain([header(cookie)]).collect()
+    }
+
+    /// The login attempt that an answer with this `state` belongs to.
+    pub(crate) fn login(&self, headers: &HeaderMap, state: &str, now: SystemTime) -> Option<LoginTransaction> {
+        let name = self.login_name(state)?;
+        let (_, value) = pairs(headers).find(|(n, _)| *n == name)?;
+        let transaction = self.open(&name, value)?;
+        let is_ours = aws_lc_rs::constant_time::verify_slices_are_equal(transaction.state.as_bytes(), state.as_bytes());
+        let age = now.duration_since(transaction.started_at).unwrap_or_default();
+        (is_ours.is_ok() && age < LOGIN_TIMEOUT).then_some(transaction)
+    }
+
+    pub(crate) fn remove_login(&self, state: &str) -> Option<HeaderValue> {
+        self.login_name(state).map(|name| removal(&name))
+    }
+
+    fn open(&self, name: &str, value: &str) -> Option<LoginTransaction> {
+        let sealed = Cookie::new(name.to_owned(), value.to_owned());
+        let opened = CookieJar::new().private(&self.key).decrypt(sealed)?;
+        serde_json::from_str(opened.value()).ok()
+    }
+}
+
+/// The names and values of a request's cookies.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+}
+
+fn header(mut cookie: Cookie<'_>) -> HeaderValue {
+    cookie.set_secure(true);
+    cookie.set_http_only(true);
+    cookie.set_same_site(SameSite::Lax);
+    cookie.set_path("/");
+    // Names and values are base64url, hexadecimal or base64 throughout.
+    HeaderValue::from_str(&cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// A removal with all attributes: browsers ignore one for a `__Host-` name that lacks `Secure`.
+fn removal(name: &str) -> HeaderValue {
+    let mut cookie = Cookie::new(name.to_owned(), "");
+    cookie.set_max_age(cookie::time::Duration::ZERO);
+    header(cookie)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::names::{ClientId, Issuer};
+    use crate::session::id::random_text;
+    use crate::session::login_attempt::ReturnTo;
+
+    fn cookies(key: &CookieKey) -> Cookies {
+        let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
+        Cookies::new(&registration, key).unwrap()
+    }
+
+    fn transaction(started_at: SystemTime) -> LoginTransaction {
+        LoginTransaction {
+            authentication: crate::protocol::authorization::Authentication::default(),
+            state: random_text(),
+            nonce: random_text(),
+            pkce_verifier: random_text(),
+            return_to: ReturnTo::front_page(),
+            started_at,
+            session: None,
+        }
+    }
+
+    fn store(headers: &mut HeaderMap, set: &[HeaderValue]) {
+        for value in set {
+            let text = value.to_str().unwrap();
+            assert!(text.starts_with("__Host-") && text.contains("; Secure") && text.contains("; HttpOnly"));
+            assert!(text.contains("; SameSite=Lax") && text.contains("; Path=/") && !text.contains("Domain"));
+            headers.append(COOKIE, HeaderValue::from_str(text.split(';').next().unwrap()).unwrap());
+        }
+    }
+
+    #[test]
+    fn login_cookies_open_with_the_key_the_state_and_in_time() {
+        let key = CookieKey::generate();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let login = transaction(now);
+        let mut headers = HeaderMap::new();
+        let set = cookies(&key).set_login(&headers, &login);
+        store(&mut headers, &set);
+        let open = |cookies: &Cookies, state: &str, at| cookies.login(&headers, state, at).map(|login| login.nonce);
+        assert_eq!(open(&cookies(&key), &login.state, now), Some(login.nonce.clone()));
+        assert_eq!(open(&cookies(&key), &random_text(), now), None);
+        assert_eq!(open(&cookies(&key), "", now), None);
+        assert_eq!(open(&cookies(&key), &"é".repeat(30), now), None);
+        assert_eq!(open(&cookies(&key), &login.state, now + LOGIN_TIMEOUT), None);
+        assert_eq!(open(&cookies(&CookieKey::generate()), &login.state, now), None);
+        assert!(!format!("{login:?}").contains(&login.nonce));
+    }
+
+    #[test]
+    fn attempts_are_bounded_and_the_oldest_goes() {
+        let cookies = cookies(&CookieKey::generate());
+        let mut headers = HeaderMap::new();
+        let mut oldest = String::new();
+        for second in 0..5 {
+            let login = transaction(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+            let set = cookies.set_login(&headers, &login);
+            assert_eq!(set.len(), 1);
+            store(&mut headers, &set);
+            if second == 0 {
+                oldest = cookies.login_name(&login.state).unwrap();
+            }
+        }
+        let set = cookies.set_login(&headers, &transaction(SystemTime::UNIX_EPOCH + Duration::from_secs(9)));
+        assert_eq!(set.len(), 2);
+        assert!(set[0].to_str().unwrap().starts_with(&format!("{oldest}=; ")));
+        assert!(set[0].to_str().unwrap().contains("Max-Age=0"));
+    }
+
+    #[test]
+    fn session_cookies() {
+        let cookies = cookies(&CookieKey::generate());
+        let id = SessionId::random();
+        let mut headers = HeaderMap::new();
+        assert!(matches!(cookies.session(&headers), Presented::Nothing));
+        headers.insert(COOKIE, HeaderValue::from_static("a=b; c"));
+        store(&mut headers, &[cookies.set_session(&id)]);
+        assert!(matches!(cookies.session(&headers), Presented::Id(presented) if presented == id));
+        let odd = HeaderValue::from_str(&format!("{}=x", cookies.session)).unwrap();
+        headers.insert(COOKIE, odd);
+        assert!(matches!(cookies.session(&headers), Presented::Malformed));
+    }
+}

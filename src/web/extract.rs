@@ -1,0 +1,194 @@
+//! The session in a handler.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use http::request::Parts;
+use serde_json::{Map, Value};
+
+use super::reject::SessionRejection;
+use super::request::RequestSession;
+use crate::manager::Refusal;
+use crate::protocol::names::{AccessToken, Issuer, Sid, Subject};
+use crate::registry::RegistryError;
+use crate::session::event::EndReason;
+use crate::session::policy::RequestKind;
+use crate::session::record::SessionRecord;
+
+/// The session of the user who sent the request.
+///
+/// As an extractor it turns requests without a session away; `Option<OidcSession>` is `None` for them. Where nobody can
+/// tell, because the registry or, with a signal overdue, the provider is out of reach, both answer 503: a request never
+/// goes on as an anonymous one without having been checked.
+///
+/// ```
+/// use tower_oidc_session::OidcSession;
+///
+/// async fn greet(session: Option<OidcSession>) -> String {
+///     match session {
+///         Some(session) => format!("Hello {}", session.subject()),
+///         None => "Hello stranger".to_owned(),
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct OidcSession {
+    record: Arc<SessionRecord>,
+    request: RequestSession,
+}
+
+impl OidcSession {
+    pub(crate) fn new(record: Arc<SessionRecord>, request: RequestSession) -> Self {
+        Self { record, request }
+    }
+
+    pub(crate) fn record(&self) -> &Arc<SessionRecord> {
+        &self.record
+    }
+
+    pub(crate) fn request(&self) -> &RequestSession {
+        &self.request
+    }
+
+    /// The user, the `sub` claim. Unique with [`issuer`](Self::issuer) only.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        self.record.subject()
+    }
+
+    /// The provider, the `iss` claim.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        self.record.registration().issuer()
+    }
+
+    /// The session at the provider, the `sid` claim, if the provider sends it.
+    #[must_use]
+    pub fn sid(&self) -> Option<&Sid> {
+        self.record.sid()
+    }
+
+    /// The claims of the login's ID token, with those of userinfo if [`ClaimsFrom::UserInfo`](crate::ClaimsFrom) is set.
+    #[must_use]
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.record.login.claims
+    }
+
+    /// When the user authenticated at the provider, the `auth_time` claim, if the provider sends it.
+    #[must_use]
+    pub fn authenticated_at(&self) -> Option<SystemTime> {
+        self.record.login.auth_time
+    }
+
+    /// When the session began here.
+    #[must_use]
+    pub fn started_at(&self) -> SystemTime {
+        self.record.login.started_at
+    }
+
+    /// When, without further activity, the provider has to confirm the session before anything is served.
+    #[must_use]
+    pub fn idle_expires_at(&self) -> SystemTime {
+        self.record.idle_deadline(self.request.manager().policy())
+    }
+
+    /// When the session ends, active or not.
+    #[must_use]
+    pub fn absolute_expires_at(&self) -> SystemTime {
+        self.record.absolute_deadline(self.request.manager().policy())
+    }
+
+    /// The access token as it was when the request was admitted. Prefer [`SessionClient`](crate::SessionClient), which
+    /// refreshes it and judges the API's answer.
+    #[must_use]
+    pub fn access_token(&self) -> Option<&AccessToken> {
+        self.record.tokens.access_token.as_ref()
+    }
+
+    /// Reports activity that the layer cannot see, on a WebSocket or in a long upload. Costs one read of the registry,
+    /// and a signal to the provider at most every *G*, as any request.
+    ///
+    /// # Errors
+    /// If the session is over or cannot be confirmed.
+    ///
+    /// # Cancel safety
+    /// A signal that was begun is finished without the caller.
+    pub async fn record_activity(&self) -> Result<(), SessionOver> {
+        let admitted = self.request.manager().admit(self.record.key(), RequestKind::UserActivity).await;
+        admitted.map(drop).map_err(|refusal| match refusal {
+            Refusal::Ended(reason) => SessionOver::Ended(reason),
+            Refusal::SilentLogin | Refusal::Unconfirmed | Refusal::Unknown => SessionOver::Unknown,
+            Refusal::Unavailable(_) => SessionOver::Unavailable,
+        })
+    }
+
+    /// Ends the session in this application. The provider's session goes on; to end that too, send the browser to
+    /// `POST /auth/logout`.
+    ///
+    /// # Errors
+    /// If the registry could not be reached: the session may go on.
+    ///
+    /// # Cancel safety
+    /// The end is finished without the caller.
+    pub async fn end(&self) -> Result<(), RegistryError> {
+        self.request.manager().end(self.record.key(), EndReason::EndedByApplication).await?;
+        self.request.mark_over();
+        Ok(())
+    }
+
+    /// Completes when nothing more may be sent with this session: it ended, on whichever replica, or its idle deadline
+    /// came. Responses that stream and WebSockets are cut by the layer itself; this is for everything else that goes
+    /// on after the response.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.request.manager().clone().until_over(*self.record.key())
+    }
+}
+
+/// Why a session cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionOver {
+    /// It ended.
+    #[error("the session ended: {0}")]
+    Ended(EndReason),
+    /// Whether it goes on cannot be told at the moment.
+    #[error("the session cannot be confirmed at the moment")]
+    Unavailable,
+    /// It is gone.
+    #[error("the session is gone")]
+    Unknown,
+}
+
+/// The session, or why there is none.
+async fn admit(parts: &Parts) -> Result<(RequestSession, Result<OidcSession, Refusal>), SessionRejection> {
+    let request = parts.extensions.get::<RequestSession>().cloned().ok_or_else(SessionRejection::no_layer)?;
+    let admitted = request.admit().await.clone().map(|record| OidcSession::new(record, request.clone()));
+    Ok((request, admitted))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OidcSession {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionRejection> {
+        let (request, admitted) = admit(parts).await?;
+        admitted.map_err(|refusal| request.rejection(refusal))
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for OidcSession {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, SessionRejection> {
+        let (request, admitted) = admit(parts).await?;
+        match admitted {
+            Ok(session) => Ok(Some(session)),
+            // Nobody can tell; or somebody is there, and a public page that greets them is worth the detour.
+            Err(refusal @ (Refusal::Unavailable(_) | Refusal::SilentLogin)) => Err(request.rejection(refusal)),
+            Err(Refusal::Ended(_) | Refusal::Unconfirmed | Refusal::Unknown) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The outer layer: gives each request its session and sees to what has to happen to the response.
+
+use std::convert::Infallible;
+use std::task::{self, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::Request;
+use http::header::SET_COOKIE;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::session::id::SessionKey;
+use crate::session::policy::RequestKind;
+use crate::web::app_data;
+use crate::web::context::Context;
+use crate::web::cookie::Presented;
+use crate::web::navigation::Asker;
+use crate::web::request::{CookieState, RequestSession};
+use crate::web::stream::cut_when_over;
+use crate::web::upgrade::Bridge;
+
+/// Gives each request its session; made by [`RelyingParty::layer`](crate::RelyingParty::layer).
+#[derive(Clone, Debug)]
+pub struct SessionLayer {
+    context: Context,
+}
+
+impl SessionLayer {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> SessionService<S> {
+        SessionService { inner, context: self.context.clone() }
+    }
+}
+
+/// The service of [`SessionLayer`].
+#[derive(Clone, Debug)]
+pub struct SessionService<S> {
+    inner: S,
+    context: Context,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
+where
+    S: Service<Request<ReqBody>, Response = http::Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    ReqBody: Send + 'static,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<axum::BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        // The clone takes the place of the service that was made ready.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let context = self.context.clone();
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let session = request_session(&context, &parts);
+            let app_data = app_data::of(&parts.extensions);
+            let bridge = match session.key() {
+                Some(_) => Bridge::build(&mut parts).await,
+                None => None,
+            };
+            parts.extensions.insert(session.clone());
+
+            let response = inner.call(Request::from_parts(parts, body)).await?;
+
+            session.count().await;
+            let mut response = response.map(Body::new);
+            if session.cookie_is_dead() {
+                response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
+                app_data::flush(app_data).await;
+            }
+            let Some(record) = session.used() else { return Ok(response) };
+            let key = *record.key();
+            let over = || session.manager().clone().until_over(key).boxed();
+            if let Some(bridge) = bridge {
+                bridge.pass_until(&response, over);
+            }
+            Ok(cut_when_over(response, over))
+        })
+    }
+}
+
+fn request_session(context: &Context, parts: &http::request::Parts) -> RequestSession {
+    let (key, cookie) = match context.cookies().session(&parts.headers) {
+        Presented::Id(id) => (Some(SessionKey::of(&id, context.registration())), CookieState::Present),
+        Presented::Malformed => (None, CookieState::Present),
+        Presented::Nothing => (None, CookieState::Absent),
+    };
+    let asker = Asker::of(&parts.method, &parts.headers);
+    let kind = match (context.policy().is_activity(parts), asker) {
+        (true, Asker::Page) => RequestKind::Navigation,
+        (true, Asker::Script) => RequestKind::UserActivity,
+        (false, _) => RequestKind::Passive,
+    };
+    RequestSession::new(context.clone(), key, cookie, asker, parts.uri.path_and_query().cloned(), kind)
+}

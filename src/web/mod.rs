@@ -1,0 +1,17 @@
+//! HTTP in: what browsers and the provider see.
+
+pub(crate) mod app_data;
+pub(crate) mod context;
+pub(crate) mod cookie;
+pub(crate) mod cross_site;
+pub(crate) mod extract;
+pub(crate) mod layer;
+pub(crate) mod navigation;
+pub(crate) mod page;
+pub(crate) mod passive;
+pub(crate) mod reject;
+pub(crate) mod request;
+pub(crate) mod require;
+pub(crate) mod routes;
+pub(crate) mod stream;
+pub(crate) mod upgrade;

@@ -1,0 +1,98 @@
+//! Whether a request navigates, and where to.
+
+use http::header::ACCEPT;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::protocol::authorization::Authentication;
+
+/// What a query value must not hold as it is; slashes may stay, which keeps `return_to` readable.
+const QUERY_VALUE: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'<').add(b'=').add(b'>').add(b'?');
+
+/// The login, from which the browser comes back to `return_to`.
+pub(crate) fn login_url(return_to: Option<&PathAndQuery>, authentication: &Authentication) -> String {
+    let mut url = "/auth/login".to_owned();
+    let return_to = return_to.map(|path| ("return_to", path.as_str().to_owned()));
+    for (number, (name, value)) in return_to.into_iter().chain(authentication.parameters()).enumerate() {
+        url.push(if number == 0 { '?' } else { '&' });
+        url.push_str(name);
+        url.push('=');
+        url.extend(utf8_percent_encode(&value, QUERY_VALUE));
+    }
+    url
+}
+
+/// Who waits for the answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A browser that shows it as a page.
+    Page,
+    /// A script, or another program.
+    Script,
+}
+
+impl Asker {
+    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Self::Script;
+        }
+        let is_fetch = headers.get("sec-fetch-mode").is_some_and(|mode| mode.as_bytes() != b"navigate");
+        if !is_fetch && prefers_html(headers) { Self::Page } else { Self::Script }
+    }
+}
+
+/// Whether `Accept` names HTML, and not after JSON.
+fn prefers_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut html = 0.0_f32;
+    let mut json = 0.0_f32;
+    for range in accepted.flat_map(|value| value.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+        match kind.as_str() {
+            // Of two that weigh the same the first is preferred.
+            "text/html" | "application/xhtml+xml" if weight > html && weight > json => html = weight,
+            "application/json" if weight > json => json = if weight > html { weight } else { json },
+            _ => {}
+        }
+    }
+    html > 0.0 && html > json
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_navigations_are_redirected() {
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+        for (method, headers, expected) in [
+            (Method::GET, &[("accept", browser)][..], true),
+            (Method::HEAD, &[("accept", browser)], true),
+            (Method::GET, &[("accept", browser), ("sec-fetch-mode", "navigate")], true),
+            (Method::GET, &[("accept", browser), ("sec-fetch-mode", "cors")], false),
+            (Method::POST, &[("accept", browser)], false),
+            (Method::GET, &[], false),
+            (Method::GET, &[("accept", "*/*")], false),
+            (Method::GET, &[("accept", "application/json")], false),
+            (Method::GET, &[("accept", "application/json, text/html")], false),
+            (Method::GET, &[("accept", "text/html, application/json")], true),
+            (Method::GET, &[("accept", "text/html;q=0.5, application/json")], false),
+            (Method::GET, &[("accept", "application/json;q=0.5, text/html")], true),
+            (Method::GET, &[("accept", "text/html;q=0")], false),
+            (Method::GET, &[("accept", "text/html;q=x")], false),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let expected = if expected { Asker::Page } else { Asker::Script };
+            assert_eq!(Asker::of(&method, &map), expected, "{method} {headers:?}");
+        }
+    }
+}

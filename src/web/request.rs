@@ -1,0 +1,176 @@
+//! The session of one request, admitted when somebody first asks for it.
+//!
+//! The outer layer puts it into the request's extensions. It is lazy because a route may be marked passive by a layer
+//! that runs later, and because routes that look at no session should not wait for the provider.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::uri::PathAndQuery;
+use tokio::sync::OnceCell;
+
+use super::context::Context;
+use super::navigation::Asker;
+use super::reject::SessionRejection;
+use crate::manager::{Manager, Refusal};
+use crate::session::id::SessionKey;
+use crate::session::policy::RequestKind;
+use crate::session::record::SessionRecord;
+
+#[derive(Clone, Debug)]
+pub(crate) struct RequestSession {
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    context: Context,
+    asker: Asker,
+    key: Option<SessionKey>,
+    /// Whether the request brought anything by the name of the session cookie.
+    cookie: CookieState,
+    /// As the browser sees it: routers inside cut what they matched.
+    path: Option<PathAndQuery>,
+    mode: Mutex<Mode>,
+    admission: OnceCell<Result<Arc<SessionRecord>, Refusal>>,
+    /// Whether somebody has served the request with its session.
+    used: AtomicBool,
+    /// Whether the session ended while the request was served.
+    over: AtomicBool,
+}
+
+/// How the session of a request is dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Admit(RequestKind),
+    /// One of the crate's own routes, which deal with the session themselves.
+    OwnRoute,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CookieState {
+    Absent,
+    Present,
+}
+
+impl RequestSession {
+    pub(crate) fn new(
+        context: Context,
+        key: Option<SessionKey>,
+        cookie: CookieState,
+        asker: Asker,
+        path: Option<PathAndQuery>,
+        kind: RequestKind,
+    ) -> Self {
+        let state = State {
+            context,
+            asker,
+            key,
+            cookie,
+            path,
+            mode: Mutex::new(Mode::Admit(kind)),
+            admission: OnceCell::new(),
+            used: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        };
+        Self { state: Arc::new(state) }
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.state.context
+    }
+
+    pub(crate) fn manager(&self) -> &Arc<Manager> {
+        self.state.context.manager()
+    }
+
+    /// The key of the session that the request claims.
+    pub(crate) fn key(&self) -> Option<&SessionKey> {
+        self.state.key.as_ref()
+    }
+
+    /// The path that the browser asked for.
+    pub(crate) fn path(&self) -> Option<&PathAndQuery> {
+        self.state.path.as_ref()
+    }
+
+    /// Who waits for the answer.
+    pub(crate) fn asker(&self) -> Asker {
+        self.state.asker
+    }
+
+    /// What the request is answered where its session does not admit it.
+    pub(crate) fn rejection(&self, refusal: Refusal) -> SessionRejection {
+        SessionRejection::of(refusal, self.asker(), self.path())
+    }
+
+    fn mode(&self) -> MutexGuard<'_, Mode> {
+        self.state.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the request passive; too late if the session was admitted already.
+    pub(crate) fn mark_passive(&self) {
+        let mut mode = self.mode();
+        let has_counted = *mode != Mode::Admit(RequestKind::Passive) && self.state.admission.initialized();
+        *mode = Mode::Admit(RequestKind::Passive);
+        if has_counted {
+            tracing::error!(
+                "passive() stands inside require_session(): the request has counted as activity. \
+                 Put .layer(rp.passive()) after .route_layer(rp.require_session())"
+            );
+        }
+    }
+
+    pub(crate) fn mark_own_route(&self) {
+        *self.mode() = Mode::OwnRoute;
+    }
+
+    pub(crate) fn kind(&self) -> RequestKind {
+        match *self.mode() {
+            Mode::Admit(kind) => kind,
+            Mode::OwnRoute => RequestKind::Passive,
+        }
+    }
+
+    /// Admits the request, once. For those who serve it.
+    pub(crate) async fn admit(&self) -> &Result<Arc<SessionRecord>, Refusal> {
+        self.state.used.store(true, Ordering::Relaxed);
+        self.admit_as(self.kind()).await
+    }
+
+    async fn admit_as(&self, kind: RequestKind) -> &Result<Arc<SessionRecord>, Refusal> {
+        let admit = async || match &self.state.key {
+            Some(key) => self.manager().admit(key, kind).await,
+            None => Err(Refusal::Unknown),
+        };
+        self.state.admission.get_or_init(admit).await
+    }
+
+    /// Lets the request count as activity although nobody asked for its session.
+    pub(crate) async fn count(&self) {
+        let mode = *self.mode();
+        if let (Some(_), Mode::Admit(RequestKind::Navigation | RequestKind::UserActivity)) = (&self.state.key, mode) {
+            // Its response is there: it cannot be sent elsewhere any more.
+            self.admit_as(RequestKind::UserActivity).await;
+        }
+    }
+
+    /// Notes that the session ended while the request was served.
+    pub(crate) fn mark_over(&self) {
+        self.state.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the browser had better forget its cookie.
+    pub(crate) fn cookie_is_dead(&self) -> bool {
+        let is_refused = || matches!(self.state.admission.get(), Some(Err(refusal)) if refusal.is_over());
+        self.state.cookie == CookieState::Present
+            && *self.mode() != Mode::OwnRoute
+            && (self.state.over.load(Ordering::Relaxed) || self.state.key.is_none() || is_refused())
+    }
+
+    /// The session that the response was made with, if it was.
+    pub(crate) fn used(&self) -> Option<&Arc<SessionRecord>> {
+        let admitted = self.state.admission.get()?.as_ref().ok()?;
+        self.state.used.load(Ordering::Relaxed).then_some(admitted)
+    }
+}

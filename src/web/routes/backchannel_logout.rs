@@ -1,0 +1,182 @@
+//! `POST /auth/backchannel-logout`: takes the provider's logout tokens.
+//!
+//! [Back-Channel Logout 1.0, errata 1, §2.5–§2.8](https://openid.net/specs/openid-connect-backchannel-1_0.html#BCRequest).
+//! The caller is the provider, which has no cookies; authenticity comes from the token's signature alone. It never
+//! waits for a refresh: some providers send the logout token from inside the token request that they are about to refuse.
+//!
+//! | | |
+//! |---|---|
+//! | 200 | the sessions are gone, or were before |
+//! | 400 | anything wrong with request or token |
+//! | 405, 408, 413, 415 | wrong method; body too late, too long, of another type |
+//! | 503 | the registry or a needed key is out of reach: providers that retry shall |
+//!
+//! A token that comes twice is answered with 200 twice: it can only end sessions that began before it was issued, so
+//! no memory of `jti` is needed, and nothing can be burnt by an attempt that failed.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::any;
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use url::form_urlencoded;
+
+use crate::manager::RetryAfter;
+use crate::protocol::jwt::TokenError;
+use crate::protocol::logout_token::{LogoutToken, Whom};
+use crate::provider::keys::VerifyError;
+use crate::registry::{LogoutTarget, RegistryError};
+use crate::session::event::EndReason;
+use crate::web::context::Context;
+use crate::web::page::{json, no_store, with_retry_after};
+
+const MAX_BODY: usize = 64 * 1024;
+/// The whole body has to be there in this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Some providers wait for an answer no longer than 2.5 s.
+const KEY_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Why a logout request was not followed. The texts are ours and go into the answer.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the body did not come in time")]
+    BodyTimeout,
+    #[error("the body is too long")]
+    BodyTooLong,
+    #[error("the body broke off")]
+    BodyBroken,
+    #[error("the body is not application/x-www-form-urlencoded, without content encoding")]
+    MediaType,
+    #[error("the method is not POST")]
+    Method,
+    #[error("{0}")]
+    Parameters(&'static str),
+    #[error("the logout token is not valid: {0}")]
+    Token(#[from] TokenError),
+    #[error("the provider's keys are out of reach")]
+    KeysUnavailable,
+    #[error("the session registry is out of reach")]
+    Registry(#[from] RegistryError),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyBroken | Self::Parameters(_) | Self::Token(_) => StatusCode::BAD_REQUEST,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::KeysUnavailable | Self::Registry(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl From<VerifyError> for Refusal {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Token(error) => Self::Token(error),
+            VerifyError::Unavailable(_) => Self::KeysUnavailable,
+        }
+    }
+}
+
+pub(crate) fn route(context: &Context) -> Router {
+    Router::new().route("/auth/backchannel-logout", any(backchannel_logout)).with_state(context.clone())
+}
+
+async fn backchannel_logout(State(context): State<Context>, request: Request<Body>) -> Response {
+    let outcome = receive(&context, request).await;
+    let label = match &outcome {
+        Ok(_) => "accepted",
+        Err(refusal) if refusal.status().is_server_error() => "unavailable",
+        Err(_) => "refused",
+    };
+    metrics::counter!("oidc_logout_tokens_total", "outcome" => label).increment(1);
+    match outcome {
+        Ok(ended) => {
+            tracing::info!(ended, "logout token accepted");
+            no_store(Response::default())
+        }
+        Err(refusal) => {
+            tracing::warn!(reason = %refusal, "logout token refused");
+            answer(&refusal)
+        }
+    }
+}
+
+fn answer(refusal: &Refusal) -> Response {
+    let status = refusal.status();
+    let error = if status.is_server_error() { "temporarily_unavailable" } else { "invalid_request" };
+    let body = serde_json::json!({"error": error, "error_description": refusal.to_string()});
+    let mut response = json(status, &body);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    if status.is_server_error() {
+        return with_retry_after(response, RetryAfter(Duration::from_secs(1)));
+    }
+    response
+}
+
+/// Follows a logout request and returns how many sessions it ended.
+async fn receive(context: &Context, request: Request<Body>) -> Result<usize, Refusal> {
+    if request.method() != Method::POST {
+        return Err(Refusal::Method);
+    }
+    if !is_form(request.headers()) {
+        return Err(Refusal::MediaType);
+    }
+    let token = logout_token(&read(request.into_body()).await?)?;
+    let provider = context.provider();
+    let verified = tokio::time::timeout(KEY_TIMEOUT, provider.verify(&token));
+    let verified = verified.await.map_err(|_| Refusal::KeysUnavailable)??;
+    let token = LogoutToken::validate(verified, &provider.expected(), context.logout_tokens())?;
+    Ok(context.manager().end_matching(target(context, token), EndReason::BackChannelLogout).await?)
+}
+
+fn target(context: &Context, token: LogoutToken) -> LogoutTarget {
+    let (registration, issued_at) = (context.registration().clone(), token.issued_at);
+    match token.whom {
+        Whom::Sid { sid, subject } => LogoutTarget::Sid { registration, sid, subject, issued_at },
+        Whom::Subject(subject) => LogoutTarget::Subject { registration, subject, issued_at },
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(kind), None) = (types.next().and_then(|kind| kind.to_str().ok()), types.next()) else { return false };
+    // Some senders append a charset.
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !headers.contains_key(CONTENT_ENCODING)
+}
+
+async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect());
+    match collected.await {
+        Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLong),
+        Ok(Err(_)) => Err(Refusal::BodyBroken),
+        Err(_) => Err(Refusal::BodyTimeout),
+    }
+}
+
+/// The one `logout_token` parameter. Others are ignored (§2.5), but none may come twice (RFC 6749 §3.2).
+fn logout_token(body: &[u8]) -> Result<String, Refusal> {
+    let mut names = std::collections::HashSet::new();
+    let mut token = None;
+    for (name, value) in form_urlencoded::parse(body) {
+        if name == "logout_token" {
+            token = Some(value.into_owned());
+        }
+        if !names.insert(name) {
+            return Err(Refusal::Parameters("a parameter is there more than once"));
+        }
+    }
+    token.filter(|token| !token.is_empty()).ok_or(Refusal::Parameters("the parameter logout_token is missing"))
+}

@@ -1,0 +1,156 @@
+//! `GET /auth/callback`: takes the provider's answer and starts the session.
+//!
+//! 1. `state` belongs to a login attempt of this browser, which is spent by it.
+//! 2. `iss` is right (RFC 9207), and the answer is no error.
+//! 3. The code is exchanged, the ID token validated, the session stored under a new id.
+//! 4. A session that the browser had before ends; application data moves to a new id.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::header::SET_COOKIE;
+use http::uri::PathAndQuery;
+use http::{Extensions, HeaderMap, StatusCode, Uri};
+
+use super::OwnSession;
+use crate::manager::login::{LoggedIn, LoginError};
+use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
+use crate::protocol::token_response::ErrorCode;
+use crate::session::event::EndReason;
+use crate::session::id::SessionKey;
+use crate::session::login_attempt::{LoginTransaction, ReturnTo};
+use crate::web::app_data;
+use crate::web::context::Context;
+use crate::web::navigation::login_url;
+use crate::web::page::{page, redirect, unavailable};
+
+pub(super) async fn callback(
+    State(context): State<Context>,
+    OwnSession(previous): OwnSession,
+    uri: Uri,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let state = match authorization::state(query) {
+        Ok(state) => state,
+        Err(error) => {
+            tracing::info!(%error, "a login was refused");
+            return bad_request("The answer of the sign-in service is not complete.");
+        }
+    };
+    let Some(transaction) = context.cookies().login(&headers, &state, context.now()) else {
+        tracing::info!("a login was refused: its state belongs to no attempt of this browser");
+        return bad_request("This sign-in was finished before, took too long, or was begun in another browser.");
+    };
+    let return_to = transaction.return_to.clone();
+    let outcome = finish(&context, query, transaction, previous.key().copied()).await;
+    let mut response = match outcome {
+        Ok(LoggedIn::Confirmed) => redirect(return_to.as_str()),
+        Ok(LoggedIn::Anew(id, record)) => {
+            let key = *record.key();
+            match app_data::bind(app_data::of(&extensions), &key).await {
+                Ok(()) => {
+                    if let Some(previous) = previous.key() {
+                        // Where the registry fails, nobody has its cookie any more.
+                        if let Err(error) = context.manager().end(previous, EndReason::SupersededByLogin).await {
+                            tracing::warn!(%error, "the session before this login could not be ended");
+                        }
+                    }
+                    let mut response = redirect(return_to.as_str());
+                    response.headers_mut().append(SET_COOKIE, context.cookies().set_session(&id));
+                    response
+                }
+                Err(error) => {
+                    tracing::error!(%error, "application data could not be bound to the login");
+                    // Without its cookie the session is of no use to anyone.
+                    let _ = context.manager().end(&key, EndReason::EndedByApplication).await;
+                    unavailable(None)
+                }
+            }
+        }
+        Err(NotLoggedIn(response)) => *response,
+    };
+    response.headers_mut().extend(context.cookies().remove_login(&state).map(|cookie| (SET_COOKIE, cookie)));
+    response
+}
+
+/// What the browser gets instead.
+struct NotLoggedIn(Box<Response>);
+
+impl From<Response> for NotLoggedIn {
+    fn from(response: Response) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+async fn finish(
+    context: &Context,
+    query: &str,
+    transaction: LoginTransaction,
+    previous: Option<SessionKey>,
+) -> Result<LoggedIn, NotLoggedIn> {
+    let manager = context.manager();
+    let metadata = match manager.provider().metadata().await {
+        Ok(metadata) => metadata,
+        Err(error) => return Err(unavailable(error.retry_after).into()),
+    };
+    let sends_issuer = metadata.authorization_response_iss_parameter_supported;
+    let code = match AuthorizationResponse::parse(query, context.registration().issuer(), sends_issuer) {
+        Ok(AuthorizationResponse::Code(code)) => code,
+        Ok(AuthorizationResponse::Error(error)) if transaction.authentication.prompt == Prompt::None => {
+            let session = transaction.session.filter(|session| previous == Some(*session));
+            return Err(silently_refused(context, &error, &transaction.return_to, session).await.into());
+        }
+        Ok(AuthorizationResponse::Error(error)) => {
+            tracing::info!(error = error.as_str(), "the provider refused a login");
+            return Err(bad_request("The sign-in service did not sign you in.").into());
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a login was refused");
+            return Err(bad_request("The answer of the sign-in service is not valid.").into());
+        }
+    };
+    manager.log_in(code, transaction, context.claims_from(), previous).await.map_err(|error| failed(&error).into())
+}
+
+/// A silent login that the provider did not grant.
+async fn silently_refused(
+    context: &Context,
+    error: &ErrorCode,
+    return_to: &ReturnTo,
+    session: Option<SessionKey>,
+) -> Response {
+    tracing::info!(error = error.as_str(), "the provider refused a silent login");
+    let path = PathAndQuery::try_from(return_to.as_str()).ok();
+    let visibly = || redirect(&login_url(path.as_ref(), &Authentication::default()));
+    match (error.as_str(), session) {
+        ("login_required", Some(key)) => match context.manager().end_silently_refused(&key).await {
+            Ok(()) => visibly(),
+            Err(error) => {
+                tracing::error!(%error, "a session that is over at the provider could not be ended");
+                unavailable(None)
+            }
+        },
+        // Core §3.1.2.6: the user has to do something.
+        ("login_required" | "interaction_required" | "consent_required" | "account_selection_required", _) => visibly(),
+        // Says nothing about the user: where the session stands, it goes on; the pause between attempts ends any loop.
+        _ => redirect(return_to.as_str()),
+    }
+}
+
+fn failed(error: &LoginError) -> Response {
+    tracing::warn!(%error, "a login failed");
+    match error {
+        LoginError::CodeRefused(_) => bad_request("The sign-in service did not accept this sign-in any more."),
+        LoginError::LoggedOut => bad_request("You were signed out while you signed in. Please sign in again."),
+        LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
+            page(StatusCode::BAD_GATEWAY, "Cannot sign in", "The sign-in service gave an answer that cannot be used.")
+        }
+        LoginError::Unavailable(error) => unavailable(error.retry_after),
+        LoginError::Registry(_) => unavailable(None),
+    }
+}
+
+fn bad_request(text: &str) -> Response {
+    page(StatusCode::BAD_REQUEST, "Cannot sign in", text)
+}

@@ -1,0 +1,55 @@
+//! `POST /auth/logout`: ends the session, then sends the browser to the provider's logout.
+//!
+//! Local first: whatever the provider does, the session here is over before the browser leaves. A logout token that the
+//! provider then sends finds nothing and is answered with 200.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::SET_COOKIE;
+use http::{Extensions, HeaderMap};
+
+use super::OwnSession;
+use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
+use crate::session::event::EndReason;
+use crate::session::id::SessionKey;
+use crate::web::app_data;
+use crate::web::context::Context;
+use crate::web::cross_site::is_cross_site;
+use crate::web::navigation::Asker;
+use crate::web::page::redirect;
+use crate::web::reject::SessionRejection;
+
+pub(super) async fn logout(
+    State(context): State<Context>,
+    OwnSession(claimed): OwnSession,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Response {
+    if is_cross_site(&headers, context.origin()) {
+        return SessionRejection::cross_site().into_response();
+    }
+    let location = match end(&context, claimed.key()).await {
+        Ok(location) => location,
+        Err(refusal) => return SessionRejection::of(refusal, Asker::Script, None).into_response(),
+    };
+    app_data::flush(app_data::of(&extensions)).await;
+    let mut response = redirect(&location);
+    response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
+    response
+}
+
+async fn end(context: &Context, key: Option<&SessionKey>) -> Result<String, Refusal> {
+    let front_page = context.public_url().to_string();
+    let Some(key) = key else { return Ok(front_page) };
+    let record = match context.manager().look(key).await {
+        Ok(record) => record,
+        Err(refusal) if refusal.is_over() => return Ok(front_page),
+        Err(refusal) => return Err(refusal),
+    };
+    if let Err(error) = context.manager().end(key, EndReason::RpInitiatedLogout).await {
+        tracing::error!(%error, "a logout failed");
+        return Err(Refusal::Unavailable(REGISTRY_RETRY_AFTER));
+    }
+    let location = context.provider().end_session_url(&record.tokens.id_token);
+    Ok(location.map_or(front_page, String::from))
+}

@@ -1,0 +1,57 @@
+//! The crate's own routes.
+//!
+//! | route | file | what it does |
+//! |---|---|---|
+//! | `GET /auth/login` | `login` | sends the browser to the provider |
+//! | `GET /auth/callback` | `callback` | takes the provider's answer and starts the session |
+//! | `POST /auth/logout` | `logout` | ends the session, then sends the browser to the provider's logout |
+//! | `POST /auth/backchannel-logout` | `backchannel_logout` | takes the provider's logout tokens |
+//! | `GET /auth/session` | `status` | says how long the session stands; no activity |
+//! | `POST /auth/session` | `status` | "stay signed in": signals the provider now |
+
+pub(crate) mod backchannel_logout;
+mod callback;
+mod login;
+mod logout;
+mod status;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::request::Parts;
+
+use crate::web::context::Context;
+use crate::web::reject::SessionRejection;
+use crate::web::request::RequestSession;
+
+pub(crate) fn all(context: &Context) -> Router {
+    Router::new()
+        .route("/auth/login", get(login::login))
+        .route("/auth/callback", get(callback::callback))
+        .route("/auth/logout", post(logout::logout))
+        .route("/auth/session", get(status::status).post(status::stay))
+        .layer(middleware::from_fn(own_route))
+        .with_state(context.clone())
+        .merge(backchannel_logout::route(context))
+}
+
+/// Keeps the outer layer from dealing with the session: these routes do it themselves.
+async fn own_route(request: Request, next: Next) -> Response {
+    if let Some(session) = request.extensions().get::<RequestSession>() {
+        session.mark_own_route();
+    }
+    next.run(request).await
+}
+
+/// The session that a request to one of these routes claims.
+struct OwnSession(RequestSession);
+
+impl<S: Send + Sync> FromRequestParts<S> for OwnSession {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionRejection> {
+        parts.extensions.get().cloned().map(Self).ok_or_else(SessionRejection::no_layer)
+    }
+}
