@@ -1,5 +1,7 @@
 //! Errors: a setting that cannot work, and a cause with its causes.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
 use crate::protocol::url::is_secure;
@@ -60,4 +62,15 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// The bytes of a secret setting; the value is not repeated where it is wrong.
+pub(crate) fn secret_from_base64(
+    setting: &'static str,
+    text: &str,
+    length: usize,
+    takes: &'static str,
+) -> Result<Vec<u8>, ConfigError> {
+    let bytes = STANDARD.decode(text.trim()).ok().filter(|bytes| bytes.len() == length);
+    bytes.ok_or_else(|| ConfigError::new(setting, "not a key", takes))
 }

@@ -83,7 +83,7 @@ pub use registry::{
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
 };
 pub use relying_party::RelyingParty;
-pub use session::event::{EndReason, SessionEvent, SessionInfo};
+pub use session::event::{EndReason, SessionEvent, SessionInfo, UnknownEndReason};
 pub use session::id::SessionKey;
 pub use session::policy::{ClaimsFrom, SessionPolicy};
 pub use session::record::{ActivitySignal, SessionRecord, Version};

@@ -6,6 +6,7 @@ pub(crate) mod ends;
 mod flights;
 pub(crate) mod login;
 mod pauses;
+mod refusal;
 pub(crate) mod signal;
 pub(crate) mod upkeep;
 pub(crate) mod watch;
@@ -18,18 +19,16 @@ use std::time::{Duration, SystemTime};
 use self::ends::Ends;
 use self::flights::SingleFlight;
 use self::pauses::Pauses;
+pub(crate) use self::refusal::{REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
 use crate::clock::Clock;
 use crate::protocol::authorization::Audience;
 use crate::provider::Provider;
 use crate::registry::{Loaded, RegistryError, SessionRegistry};
-use crate::session::event::{EndReason, SessionEvent};
+use crate::session::event::SessionEvent;
 use crate::session::id::SessionKey;
 use crate::session::policy::SessionPolicy;
 use crate::session::record::SessionRecord;
 use crate::session::signal::Outcome;
-
-/// What a client waits before it asks again when the registry failed.
-pub(crate) const REGISTRY_RETRY_AFTER: RetryAfter = RetryAfter(Duration::from_secs(1));
 
 pub(crate) type Listener = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
 
@@ -60,36 +59,6 @@ impl fmt::Debug for Manager {
             .finish_non_exhaustive()
     }
 }
-
-/// Why a request is not served with the session that it claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The session ended, just now or before.
-    Ended(EndReason),
-    /// The browser has to go through the provider first, without the user noticing.
-    SilentLogin,
-    /// Nobody can tell at the moment.
-    Unavailable(RetryAfter),
-    /// It may still stand, but only user activity may ask the provider.
-    Unconfirmed,
-    /// There is none, or it ended so long ago that nobody knows why.
-    Unknown,
-}
-
-impl Refusal {
-    /// Whether the session is over for good.
-    pub(crate) fn is_over(self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Unknown)
-    }
-
-    pub(crate) fn over(reason: Option<EndReason>) -> Self {
-        reason.map_or(Self::Unknown, Self::Ended)
-    }
-}
-
-/// How long a client had better wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RetryAfter(pub(crate) Duration);
 
 impl Manager {
     pub(crate) fn new(

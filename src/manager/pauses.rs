@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::RetryAfter;
+use super::refusal::RetryAfter;
 use crate::protocol::authorization::Audience;
 use crate::provider::circuit::Circuit;
 use crate::session::id::SessionKey;

@@ -13,11 +13,9 @@ use std::time::SystemTime;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{Context, SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
 use super::RegistryError;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
 use crate::session::id::SessionKey;
 use crate::session::record::{SessionRecord, Version};
@@ -71,8 +69,7 @@ impl StorageKey {
     /// If it is not base64, or not of 32 bytes.
     pub fn from_base64(text: &str) -> Result<Self, ConfigError> {
         let takes = "32 random bytes in base64, as of `openssl rand -base64 32`";
-        let bytes = STANDARD.decode(text.trim()).ok().filter(|bytes| bytes.len() == Self::LENGTH);
-        let bytes = bytes.ok_or_else(|| ConfigError::new("storage_key", "not a key", takes))?;
+        let bytes = secret_from_base64("storage_key", text, Self::LENGTH, takes)?;
         let mut id = [0; 4];
         for (to, from) in id.iter_mut().zip(digest(&SHA256, &bytes).as_ref()) {
             *to = *from;

@@ -454,7 +454,6 @@ fn p1_p2_p3_p4_hold_in_every_order_of_steps() {
     ] {
         let checker = explore(replicas, reuse, budget, None);
         checker.assert_properties();
-        println!("{replicas} replicas, {reuse:?}, {budget:?}: {} states", checker.unique_state_count());
         assert!(checker.unique_state_count() > 100, "there is something to explore");
     }
 }

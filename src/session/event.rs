@@ -1,76 +1,74 @@
 //! What happens to sessions, for logs, metrics and the application.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::record::SessionRecord;
 use crate::protocol::names::{Issuer, Sid, Subject};
 
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EndReason {
-    /// The absolute lifetime was over.
-    AbsoluteLifetime,
-    /// An API or the userinfo endpoint refused the access token and no better one was to be had.
-    AccessTokenRejected,
-    /// The provider sent a logout token.
-    BackChannelLogout,
-    /// The application ended it.
-    EndedByApplication,
-    /// A session that cannot signal saw no activity for the provider's inactivity timeout.
-    IdleTimeout,
-    /// The provider answered a silent login with `login_required`: its session is over.
-    LoginRequired,
-    /// The provider's answer to a refresh spoke of another user or login.
-    ProviderMisbehaved,
-    /// The provider refused the refresh: its session is over.
-    RefreshTokenRejected,
-    /// The user logged out in this application.
-    RpInitiatedLogout,
-    /// The time that the provider set with `session_expiry` has come.
-    SessionExpiry,
-    /// The user logged in again in the same browser.
-    SupersededByLogin,
+macro_rules! end_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why a session ended.
+        ///
+        /// Its text, by [`Display`](fmt::Display) and [`as_str`](EndReason::as_str), is a stable name for logs, metrics and
+        /// stores; [`FromStr`] reads it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[non_exhaustive]
+        pub enum EndReason {
+            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl EndReason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The stable name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl EndReason {
-    const ALL: [Self; 11] = [
-        Self::AbsoluteLifetime,
-        Self::AccessTokenRejected,
-        Self::BackChannelLogout,
-        Self::EndedByApplication,
-        Self::IdleTimeout,
-        Self::LoginRequired,
-        Self::ProviderMisbehaved,
-        Self::RefreshTokenRejected,
-        Self::RpInitiatedLogout,
-        Self::SessionExpiry,
-        Self::SupersededByLogin,
-    ];
+end_reasons! {
+    /// The absolute lifetime was over.
+    AbsoluteLifetime = "absolute_lifetime",
+    /// An API or the userinfo endpoint refused the access token and no better one was to be had.
+    AccessTokenRejected = "access_token_rejected",
+    /// The provider sent a logout token.
+    BackChannelLogout = "back_channel_logout",
+    /// The application ended it.
+    EndedByApplication = "ended_by_application",
+    /// A session that cannot signal saw no activity for the provider's inactivity timeout.
+    IdleTimeout = "idle_timeout",
+    /// The provider answered a silent login with `login_required`: its session is over.
+    LoginRequired = "login_required",
+    /// The provider's answer to a refresh spoke of another user or login.
+    ProviderMisbehaved = "provider_misbehaved",
+    /// The provider refused the refresh: its session is over.
+    RefreshTokenRejected = "refresh_token_rejected",
+    /// The user logged out in this application.
+    RpInitiatedLogout = "rp_initiated_logout",
+    /// The time that the provider set with `session_expiry` has come.
+    SessionExpiry = "session_expiry",
+    /// The user logged in again in the same browser.
+    SupersededByLogin = "superseded_by_login",
+}
 
-    /// The reason of that stable name, for registries.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
-    }
+/// A text that names no end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no end of a session has this name")]
+#[non_exhaustive]
+pub struct UnknownEndReason;
 
-    /// A stable name for logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AbsoluteLifetime => "absolute_lifetime",
-            Self::AccessTokenRejected => "access_token_rejected",
-            Self::BackChannelLogout => "back_channel_logout",
-            Self::EndedByApplication => "ended_by_application",
-            Self::IdleTimeout => "idle_timeout",
-            Self::LoginRequired => "login_required",
-            Self::ProviderMisbehaved => "provider_misbehaved",
-            Self::RefreshTokenRejected => "refresh_token_rejected",
-            Self::RpInitiatedLogout => "rp_initiated_logout",
-            Self::SessionExpiry => "session_expiry",
-            Self::SupersededByLogin => "superseded_by_login",
-        }
+impl FromStr for EndReason {
+    type Err = UnknownEndReason;
+
+    fn from_str(name: &str) -> Result<Self, UnknownEndReason> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == name).ok_or(UnknownEndReason)
     }
 }
 

@@ -319,15 +319,13 @@ impl Verify {
     }
 
     pub(crate) fn next(self, verification: Verification, terms: &Terms<'_>) -> Do {
-        match self.id_token(verification, terms) {
-            Ok(id_token) => self.about.confirmed_by(self.response, Some(id_token), self.sent_at, terms),
-            Err(_) => {
-                // Core §12.2: the whole answer is worthless.
-                let reason = EndReason::ProviderMisbehaved;
-                let discard = self.response.refresh_token;
-                Do::End(End { about: self.about, reason, discard, outcome: Outcome::Ended(Some(reason)) })
-            }
-        }
+        let Ok(id_token) = self.id_token(verification, terms) else {
+            // Core §12.2: the whole answer is worthless.
+            let reason = EndReason::ProviderMisbehaved;
+            let discard = self.response.refresh_token;
+            return Do::End(End { about: self.about, reason, discard, outcome: Outcome::Ended(Some(reason)) });
+        };
+        self.about.confirmed_by(self.response, Some(id_token), self.sent_at, terms)
     }
 
     fn id_token(&self, verification: Verification, terms: &Terms<'_>) -> Result<IdToken, TokenError> {

@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::{Cookie, CookieJar, Key, SameSite};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-use crate::error::ConfigError;
+use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
 use crate::session::id::{SessionId, fill_random};
 use crate::session::login_attempt::LoginTransaction;
@@ -30,6 +30,7 @@ pub struct CookieKey(Vec<u8>);
 
 impl CookieKey {
     const LENGTH: usize = 64;
+    const TAKES: &str = "64 random bytes in base64, as of `openssl rand -base64 64`";
 
     /// A random key: a login that one replica began cannot be finished by another, nor after a restart.
     #[must_use]
@@ -44,17 +45,11 @@ impl CookieKey {
     /// # Errors
     /// If it is not base64, or not of 64 bytes.
     pub fn from_base64(text: &str) -> Result<Self, ConfigError> {
-        let bytes = STANDARD.decode(text.trim()).map_err(|_| Self::error())?;
-        if bytes.len() == Self::LENGTH { Ok(Self(bytes)) } else { Err(Self::error()) }
+        secret_from_base64("cookie_key", text, Self::LENGTH, Self::TAKES).map(Self)
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    // The value is a secret, so it is not repeated.
-    pub(crate) fn error() -> ConfigError {
-        ConfigError::new("cookie_key", "not a key", "64 random bytes in base64, as of `openssl rand -base64 64`")
     }
 }
 
@@ -92,7 +87,8 @@ impl Cookies {
         context.update(&[0]);
         context.update(registration.client_id().as_str().as_bytes());
         let tag: String = URL_SAFE_NO_PAD.encode(context.finish()).chars().take(8).collect();
-        let key = Key::try_from(key.as_bytes()).map_err(|_| CookieKey::error())?;
+        let key =
+            Key::try_from(key.as_bytes()).map_err(|_| ConfigError::new("cookie_key", "not a key", CookieKey::TAKES))?;
         Ok(Self { session: format!("__Host-session-{tag}"), login: format!("__Host-login-{tag}-"), key })
     }
 

@@ -1,5 +1,6 @@
 //! House rules.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,15 +36,154 @@ fn rules_are_pure() {
     }
 }
 
+/// The floors of the house, from the top down, as ARCHITECTURE.md shows them. `test_provider` stands beside.
+const FLOORS: [&str; 13] = [
+    "lib",
+    "builder",
+    "relying_party",
+    "api",
+    "web",
+    "calls",
+    "manager",
+    "provider",
+    "test_provider",
+    "registry",
+    "session",
+    "error",
+    "protocol",
+];
+/// What all may stand on.
+const GROUND: &str = "clock";
+
+/// The modules of the crate by path, as `web::routes::login`, each with its code.
+fn modules() -> BTreeMap<String, String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let name = |path: &Path| {
+        let path = path.strip_prefix(&src).unwrap().with_extension("");
+        let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).filter(|part| *part != "mod").collect();
+        parts.join("::")
+    };
+    sources("src").into_iter().map(|(path, text)| (name(&path), code(&text).to_owned())).collect()
+}
+
+/// The modules that a module imports from.
+fn imports(name: &str, code: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let parent = name.rsplit_once("::").map_or("", |(parent, _)| parent);
+    let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut found = BTreeSet::new();
+    for (prefix, base) in [("crate::", ""), ("super::", parent), ("self::", name)] {
+        for (at, _) in code.match_indices(prefix) {
+            // `$crate::`, `pub(in crate::…)`, `super::super::` and longer words are others' business.
+            if code[..at].ends_with(|c: char| c.is_alphanumeric() || "_$:".contains(c)) {
+                continue;
+            }
+            let path: String =
+                code[at + prefix.len()..].chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
+            let rest = &code[at + prefix.len() + path.len()..];
+            let group = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(group, _)| group);
+            for item in group.split(',').chain([""]) {
+                let mut target: Vec<&str> = base
+                    .split("::")
+                    .chain(path.split("::"))
+                    .chain([item.trim()])
+                    .filter(|part| !part.is_empty())
+                    .collect();
+                while !target.is_empty() && !modules.contains_key(&target.join("::")) {
+                    target.pop();
+                }
+                if !target.is_empty() && target.join("::") != name {
+                    found.insert(target.join("::"));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn floor(module: &str) -> usize {
+    let room = module.split("::").next().unwrap();
+    let floors = FLOORS.iter().position(|floor| *floor == room);
+    floors.or((room == GROUND).then_some(FLOORS.len())).unwrap_or_else(|| panic!("{room} has no floor"))
+}
+
+#[test]
+fn imports_point_down() {
+    let modules = modules();
+    for (name, code) in &modules {
+        for target in imports(name, code, &modules) {
+            assert!(floor(&target) >= floor(name), "{name} imports {target}, which is on a floor above");
+        }
+    }
+}
+
+#[test]
+fn no_file_imports_itself_by_way_of_others() {
+    fn visit(
+        name: &str,
+        graph: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) {
+        assert!(!path.iter().any(|on_path| on_path == name), "a circle of imports: {path:?} and back to {name}");
+        if done.contains(name) {
+            return;
+        }
+        path.push(name.to_owned());
+        for target in &graph[name] {
+            visit(target, graph, path, done);
+        }
+        path.pop();
+        done.insert(name.to_owned());
+    }
+    let modules = modules();
+    // The test provider is one thing in several files, beside the house.
+    let is_house = |name: &&String| !name.starts_with("test_provider");
+    let graph: BTreeMap<_, _> = modules
+        .iter()
+        .filter(|(name, _)| is_house(name))
+        .map(|(name, code)| {
+            (name.clone(), imports(name, code, &modules).into_iter().filter(|t| is_house(&t)).collect())
+        })
+        .collect();
+    let mut done = BTreeSet::new();
+    for name in graph.keys() {
+        visit(name, &graph, &mut Vec::new(), &mut done);
+    }
+    assert!(graph["manager::signal"].contains("session::signal"), "the imports are read");
+    assert!(graph["web::routes"].len() > 1, "{:?}", graph["web::routes"]);
+}
+
 #[test]
 fn one_place_writes_the_registry() {
-    for (path, text) in sources("src") {
-        let is_allowed = path.to_string_lossy().contains("src/manager/")
-            || path.to_string_lossy().contains("src/registry/")
-            || path.to_string_lossy().contains("src/test_provider/");
-        for write in ["registry.create(", "registry.commit(", "registry.end(", "registry.end_matching("] {
-            assert!(is_allowed || !text.contains(write), "{write} in {path:?}");
+    // All methods of the contract that change the store.
+    let writes = ["create", "claim_refresh", "release_refresh", "commit", "end", "end_matching", "remove_expired"];
+    let contract = modules()["registry"].clone();
+    for method in contract.split("async fn ").skip(1).map(|rest| rest.split('(').next().unwrap()) {
+        assert!(
+            method == "load" || writes.contains(&method),
+            "{method} is a new method of the registry: does it write?"
+        );
+    }
+    for (name, code) in modules() {
+        let room = name.split("::").next().unwrap();
+        for write in writes {
+            let is_written =
+                code.contains(&format!("registry.{write}(")) || code.contains(&format!("registry\n.{write}("));
+            let is_allowed = matches!(room, "manager" | "registry" | "test_provider");
+            assert!(is_allowed || !is_written, "{name} calls {write} of the registry");
         }
+    }
+}
+
+#[test]
+fn one_place_reads_the_time() {
+    for (name, code) in modules() {
+        let is_shell = matches!(name.split("::").next().unwrap(), "manager" | "provider" | "clock" | "test_provider");
+        assert!(is_shell || !code.contains("clock.now()"), "{name} reads the clock");
+        // What is timed on a socket is real: bodies, connections, stores.
+        let is_socket = ["calls::", "web::routes::backchannel_logout", "api::response", "registry::", "test_provider"];
+        let is_timed = code.contains("tokio::time::") && !is_socket.iter().any(|room| name.starts_with(room));
+        assert!(!is_timed || name == "clock", "{name} waits by another clock than ours");
     }
 }
 

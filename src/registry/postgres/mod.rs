@@ -339,7 +339,7 @@ impl SessionRegistry for PostgresRegistry {
         let Some(answer) = answers.first() else { return Ok(Loaded::Unknown) };
         Ok(match answer.word.as_str() {
             "live" => self.read(answer).map_or(Loaded::Unknown, Loaded::Live),
-            reason => EndReason::from_name(reason).map_or(Loaded::Unknown, Loaded::Ended),
+            reason => reason.parse().map_or(Loaded::Unknown, Loaded::Ended),
         })
     }
 
@@ -353,7 +353,7 @@ impl SessionRegistry for PostgresRegistry {
             "granted" => Claimed::Granted,
             "held" => Claimed::Held,
             "changed" => self.read(&answer).map_or(Claimed::Gone(None), Claimed::Changed),
-            reason => Claimed::Gone(EndReason::from_name(reason)),
+            reason => Claimed::Gone(reason.parse().ok()),
         })
     }
 
@@ -369,7 +369,7 @@ impl SessionRegistry for PostgresRegistry {
         Ok(match answer.word.as_str() {
             "committed" => Committed::Committed(Arc::new(record)),
             "stale" => self.read(&answer).map_or(Committed::Gone(None), Committed::Stale),
-            reason => Committed::Gone(EndReason::from_name(reason)),
+            reason => Committed::Gone(reason.parse().ok()),
         })
     }
 
@@ -485,9 +485,10 @@ async fn hear(
         let Some(message) = message else { return Ok(()) };
         let AsyncMessage::Notification(notification) = message? else { continue };
         let Some(shared) = shared.upgrade() else { return Ok(()) };
-        let notice = notification.payload().split_once(' ').and_then(|(key, reason)| {
-            Some(EndNotice::Ended(SessionKey::from_hex(key)?, EndReason::from_name(reason)?))
-        });
+        let notice = notification
+            .payload()
+            .split_once(' ')
+            .and_then(|(key, reason)| Some(EndNotice::Ended(SessionKey::from_hex(key)?, reason.parse().ok()?)));
         shared.notify(notice.unwrap_or(EndNotice::Missed));
     }
 }

@@ -164,11 +164,11 @@ impl RedisRegistry {
     }
 
     /// Runs a script with the arguments that all have, and `arguments`.
-    async fn run(&self, script: &Script, key: &str, arguments: &[&[u8]]) -> Result<Answer, RegistryError> {
+    async fn run<A: AsRef<[u8]>>(&self, script: &Script, key: &str, arguments: &[A]) -> Result<Answer, RegistryError> {
         let mut invocation = script.prepare_invoke();
         invocation.key(key).arg(&self.shared.prefix).arg(self.channel());
         for argument in arguments {
-            invocation.arg(*argument);
+            invocation.arg(argument.as_ref());
         }
         self.shared.connection.ask(Ask::Script(invocation)).await
     }
@@ -221,7 +221,7 @@ fn time_to_live(record: &SessionRecord, now: SystemTime) -> String {
 }
 
 fn reason(answer: Option<&Vec<u8>>) -> Option<EndReason> {
-    EndReason::from_name(std::str::from_utf8(answer?).ok()?)
+    std::str::from_utf8(answer?).ok()?.parse().ok()
 }
 
 fn word(answer: &Answer) -> &[u8] {
@@ -233,18 +233,14 @@ impl SessionRegistry for RedisRegistry {
     async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
         let header = self.header(&record, record.version());
         let value = self.value(&record, &header)?;
-        let arguments = [
-            record.key().to_string(),
-            header,
-            String::new(),
-            millis(now).to_string(),
-            TOMBSTONE_TOLERANCE.as_millis().to_string(),
-            time_to_live(&record, now),
+        let arguments: [Vec<u8>; 6] = [
+            record.key().to_string().into(),
+            header.into(),
+            value,
+            millis(now).to_string().into(),
+            TOMBSTONE_TOLERANCE.as_millis().to_string().into(),
+            time_to_live(&record, now).into(),
         ];
-        let mut arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
-        if let Some(argument) = arguments.get_mut(2) {
-            *argument = &value;
-        }
         let answer = self.run(&self.shared.scripts.create, &self.session(record.key()), &arguments).await?;
         match word(&answer) {
             b"covered" => Ok(Created::Covered),
@@ -272,7 +268,6 @@ impl SessionRegistry for RedisRegistry {
             lease.holder.number().to_string(),
             lease.duration.as_millis().to_string(),
         ];
-        let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
         let answer = self.run(&self.shared.scripts.claim, &self.session(key), &arguments).await?;
         match (word(&answer), answer.get(1)) {
             (b"granted", _) => Ok(Claimed::Granted),
@@ -293,19 +288,15 @@ impl SessionRegistry for RedisRegistry {
         record.version = old.next();
         let header = self.header(&record, record.version());
         let value = self.value(&record, &header)?;
-        let arguments = [
-            key.to_string(),
-            old.number().to_string(),
-            header,
-            String::new(),
-            millis(now).to_string(),
-            TOMBSTONE_TOLERANCE.as_millis().to_string(),
-            time_to_live(&record, now),
+        let arguments: [Vec<u8>; 7] = [
+            key.to_string().into(),
+            old.number().to_string().into(),
+            header.into(),
+            value,
+            millis(now).to_string().into(),
+            TOMBSTONE_TOLERANCE.as_millis().to_string().into(),
+            time_to_live(&record, now).into(),
         ];
-        let mut arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
-        if let Some(argument) = arguments.get_mut(3) {
-            *argument = &value;
-        }
         let answer = self.run(&self.shared.scripts.commit, &self.session(&key), &arguments).await?;
         match (word(&answer), answer.get(1)) {
             (b"committed", _) => Ok(Committed::Committed(Arc::new(record))),
@@ -322,7 +313,6 @@ impl SessionRegistry for RedisRegistry {
         _now: SystemTime,
     ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let arguments = [key.to_string(), reason.as_str().to_owned(), TOMBSTONE_RETENTION.as_millis().to_string()];
-        let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
         let answer = self.run(&self.shared.scripts.end, &self.session(key), &arguments).await?;
         Ok(self.read_all(&answer).pop())
     }
@@ -351,7 +341,6 @@ impl SessionRegistry for RedisRegistry {
             TOMBSTONE_RETENTION.as_millis().to_string(),
             reason.as_str().to_owned(),
         ];
-        let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
         let answer = self.run(&self.shared.scripts.end_matching, &index, &arguments).await?;
         Ok(self.read_all(&answer))
     }
@@ -361,7 +350,6 @@ impl SessionRegistry for RedisRegistry {
         let mut removed = Vec::new();
         loop {
             let arguments = [millis(now).to_string(), BATCH.to_string()];
-            let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
             let answer = self.run(&self.shared.scripts.remove_expired, &index, &arguments).await?;
             let is_last = answer.len() < 2 * BATCH;
             removed.append(&mut self.read_all(&answer));
@@ -377,7 +365,7 @@ impl SessionRegistry for RedisRegistry {
 }
 
 fn reason_named(bytes: &[u8]) -> Option<EndReason> {
-    EndReason::from_name(std::str::from_utf8(bytes).ok()?)
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 impl Shared {
@@ -415,9 +403,9 @@ async fn hear(shared: &Weak<Shared>, client: &Client, channel: &str) -> redis::R
     while let Some(message) = messages.next().await {
         let Some(shared) = shared.upgrade() else { return Ok(()) };
         let payload: String = message.get_payload().unwrap_or_default();
-        let notice = payload.split_once(' ').and_then(|(key, reason)| {
-            Some(EndNotice::Ended(SessionKey::from_hex(key)?, EndReason::from_name(reason)?))
-        });
+        let notice = payload
+            .split_once(' ')
+            .and_then(|(key, reason)| Some(EndNotice::Ended(SessionKey::from_hex(key)?, reason.parse().ok()?)));
         shared.notify(notice.unwrap_or(EndNotice::Missed));
     }
     Ok(())

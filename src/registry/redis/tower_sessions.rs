@@ -27,7 +27,7 @@ impl RedisRegistry {
         let left = expiry.duration_since(SystemClock.now()).unwrap_or_default().as_millis().max(1).to_string();
         let id = data_name(&record.id);
         let login = login_of(record).unwrap_or_default();
-        let arguments = [id.as_bytes(), login.as_bytes(), &value, left.as_bytes(), how.as_bytes()];
+        let arguments = [id.as_bytes(), login.as_bytes(), value.as_slice(), left.as_bytes(), how.as_bytes()];
         let answer = self.run(&self.shared.scripts.save_data, &self.data(&record.id), &arguments).await;
         Ok(word(&answer.map_err(failed)?).to_vec())
     }

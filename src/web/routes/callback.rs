@@ -11,7 +11,7 @@ use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::OwnSession;
+use super::own_session::OwnSession;
 use crate::manager::login::{LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
 use crate::protocol::token_response::ErrorCode;

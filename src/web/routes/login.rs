@@ -6,7 +6,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Uri};
 use url::form_urlencoded;
 
-use super::OwnSession;
+use super::own_session::OwnSession;
 use crate::protocol::authorization::{Authentication, Prompt};
 use crate::session::id::random_text;
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};

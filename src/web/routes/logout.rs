@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::SET_COOKIE;
 use http::{Extensions, HeaderMap};
 
-use super::OwnSession;
+use super::own_session::OwnSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
 use crate::session::event::EndReason;
 use crate::session::id::SessionKey;

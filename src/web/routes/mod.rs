@@ -13,17 +13,16 @@ pub(crate) mod backchannel_logout;
 mod callback;
 mod login;
 mod logout;
+mod own_session;
 mod status;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use http::request::Parts;
 
 use crate::web::context::Context;
-use crate::web::reject::SessionRejection;
 use crate::web::request::RequestSession;
 
 pub(crate) fn all(context: &Context) -> Router {
@@ -43,15 +42,4 @@ async fn own_route(request: Request, next: Next) -> Response {
         session.mark_own_route();
     }
     next.run(request).await
-}
-
-/// The session that a request to one of these routes claims.
-struct OwnSession(RequestSession);
-
-impl<S: Send + Sync> FromRequestParts<S> for OwnSession {
-    type Rejection = SessionRejection;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionRejection> {
-        parts.extensions.get().cloned().map(Self).ok_or_else(SessionRejection::no_layer)
-    }
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode};
 
-use super::OwnSession;
+use super::own_session::OwnSession;
 use crate::manager::Refusal;
 use crate::session::decide::{Decision, decide};
 use crate::session::policy::RequestKind;
