@@ -121,3 +121,81 @@ impl<T> Cached<T> {
 fn is_within(since: Option<SystemTime>, pause: Duration, now: SystemTime) -> bool {
     since.and_then(|since| now.duration_since(since).ok()).is_some_and(|passed| passed < pause)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A peer that answers with how often it was asked, or not.
+    #[derive(Default)]
+    struct Peer {
+        asked: Cell<u32>,
+        is_down: Cell<bool>,
+    }
+
+    impl Peer {
+        async fn fetch(&self) -> Option<u32> {
+            self.asked.set(self.asked.get() + 1);
+            (!self.is_down.get()).then(|| self.asked.get())
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[tokio::test]
+    async fn a_copy_serves_for_an_hour_and_longer_if_there_is_no_newer() {
+        let (cached, peer) = (Cached::new(), Peer::default());
+        for (seconds, is_down, expected, asked) in [
+            (0, true, None, 1),
+            (0, false, None, 1),
+            (1, false, Some(2), 2),
+            (3600, false, Some(2), 2),
+            (3601, true, Some(2), 3),
+            (3601, false, Some(2), 3),
+            (3602, false, Some(4), 4),
+        ] {
+            peer.is_down.set(is_down);
+            let copy = cached.get(at(seconds), || peer.fetch()).await;
+            assert_eq!((copy.map(|copy| *copy.value), peer.asked.get()), (expected, asked), "{seconds} {is_down}");
+        }
+    }
+
+    #[tokio::test]
+    async fn p6_a_newer_copy_is_asked_for_once_in_half_a_minute() {
+        let (cached, peer) = (Cached::new(), Peer::default());
+        let first = cached.get(at(0), || peer.fetch()).await.unwrap();
+        for (seconds, is_down, expected) in [
+            (1, false, "found 2"),
+            // Who has the first copy is served by the second.
+            (2, false, "found 2"),
+            (30, true, "found 2"),
+        ] {
+            peer.is_down.set(is_down);
+            assert_eq!(describe(&cached.newer(&first, at(seconds), || peer.fetch()).await), expected, "{seconds}");
+        }
+        peer.is_down.set(false);
+        let second = cached.peek().unwrap();
+        for (seconds, is_down, expected, asked) in [
+            (30, false, "too soon", 2),
+            (31, true, "unavailable", 3),
+            (60, false, "too soon", 3),
+            (61, false, "found 4", 4),
+        ] {
+            peer.is_down.set(is_down);
+            let found = describe(&cached.newer(&second, at(seconds), || peer.fetch()).await);
+            assert_eq!((found.as_str(), peer.asked.get()), (expected, asked), "{seconds} {is_down}");
+        }
+    }
+
+    fn describe(newer: &Newer<u32>) -> String {
+        match newer {
+            Newer::Found(copy) => format!("found {}", copy.value),
+            Newer::TooSoon => "too soon".to_owned(),
+            Newer::Unavailable => "unavailable".to_owned(),
+        }
+    }
+}

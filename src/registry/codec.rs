@@ -146,3 +146,74 @@ impl Codec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::record::samples;
+
+    fn key(byte: u8) -> StorageKey {
+        StorageKey::from_base64(&base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [byte; 32]))
+            .unwrap()
+    }
+
+    fn codec(keys: &[u8]) -> Codec {
+        Codec::new(keys.iter().copied().map(key).collect())
+    }
+
+    fn decode(codec: &Codec, bytes: &[u8]) -> Option<SessionRecord> {
+        codec.decode(samples::record().key(), Version::FIRST, bytes)
+    }
+
+    #[test]
+    fn what_is_written_is_read_by_those_who_have_the_key() {
+        let record = samples::record();
+        for (writes, reads, expected) in [
+            (&[][..], &[][..], true),
+            (&[1], &[1], true),
+            // Rotation: the new key writes, the old one still opens.
+            (&[1], &[2, 1], true),
+            (&[2, 1], &[1, 2], true),
+            (&[2, 1], &[1], false),
+            (&[1], &[], false),
+            // Where there are keys, nothing is believed that was not encrypted.
+            (&[], &[1], false),
+        ] {
+            let bytes = codec(writes).encode(&record).unwrap();
+            let read = decode(&codec(reads), &bytes);
+            assert_eq!(read, expected.then(|| record.clone()), "{writes:?} {reads:?}");
+        }
+    }
+
+    #[test]
+    fn p9_an_encrypted_record_shows_no_token() {
+        let bytes = codec(&[1]).encode(&samples::record()).unwrap();
+        let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        let plain = codec(&[]).encode(&samples::record()).unwrap();
+        for text in ["refresh", "access", "alice", "nonce"] {
+            assert!(has(&plain, text) && !has(&bytes, text), "{text}");
+        }
+        assert_ne!(bytes, codec(&[1]).encode(&samples::record()).unwrap(), "no nonce comes twice");
+    }
+
+    #[test]
+    fn whatever_was_changed_is_not_believed() {
+        let codec = codec(&[1]);
+        let bytes = codec.encode(&samples::record()).unwrap();
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert_eq!(decode(&codec, &changed), None, "byte {at}");
+            assert_eq!(decode(&codec, &bytes[..at]), None, "cut at {at}");
+        }
+        let other = SessionKey::from_bytes([8; 32]);
+        assert_eq!(codec.decode(&other, Version::FIRST, &bytes), None, "a record of another session");
+    }
+
+    #[test]
+    fn the_version_is_the_stores() {
+        let bytes = codec(&[]).encode(&samples::record()).unwrap();
+        let read = codec(&[]).decode(samples::record().key(), Version::from_number(9), &bytes);
+        assert_eq!(read.unwrap().version().number(), 9);
+    }
+}

@@ -1,12 +1,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Decision::{End, Proceed, Refuse, Signal};
+use super::Decision::{End, Proceed, Refuse, Signal, SilentLogin, Wait};
 use super::*;
-use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Registration, Subject};
-use crate::session::id::{SessionId, SessionKey};
-use crate::session::policy::RequestKind::{Passive, UserActivity};
-use crate::session::record::{Login, Tokens, Version};
+use crate::session::policy::RequestKind::{Navigation, Passive, UserActivity};
+use crate::session::record::{Login, samples};
 
 const T: u64 = 900;
 const G: u64 = 300;
@@ -21,36 +19,11 @@ fn policy() -> SessionPolicy {
 }
 
 fn record(signal: ActivitySignal) -> SessionRecord {
-    let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
-    SessionRecord {
-        key: SessionKey::of(&SessionId::random(), &registration),
-        version: Version::FIRST,
-        login: Arc::new(Login {
-            registration,
-            subject: Subject::new("alice"),
-            nonce: String::new(),
-            issued_at: START,
-            auth_time: None,
-            started_at: START,
-            signal,
-            claims: serde_json::Map::new(),
-            offline_access: false,
-            authentication: crate::protocol::authorization::Authentication::default(),
-        }),
-        sid: None,
-        session_expiry: None,
-        tokens: Tokens {
-            access_token: Some(AccessToken::new("a")),
-            refresh_token: Some(RefreshToken::new("r")),
-            id_token: IdTokenHint::new("i"),
-            expires_in: None,
-            obtained_at: START,
-            others: std::collections::BTreeMap::new(),
-        },
-        last_signal: START,
-        silent_login_at: None,
-        expires_at: START,
-    }
+    let mut record = samples::record();
+    let mut login = Login::clone(&record.login);
+    login.signal = signal;
+    record.login = Arc::new(login);
+    record
 }
 
 /// `at` is in seconds after the start, the time of the last signal.
@@ -68,6 +41,7 @@ fn boundaries_of_g_and_t() {
         let record = record(signal);
         check(&record, UserActivity, &[(0., Proceed), (299., Proceed), (300., Signal), (301., Signal)]);
         check(&record, UserActivity, &[(899., Signal), (900., Signal), (901., Signal)]);
+        check(&record, Navigation, &[(0., Proceed), (299., Proceed), (300., Signal), (899., Signal), (900., Signal)]);
         check(&record, Passive, &[(0., Proceed), (299., Proceed), (300., Proceed), (899., Proceed)]);
         check(&record, Passive, &[(900., Refuse), (901., Refuse)]);
     }
@@ -75,6 +49,28 @@ fn boundaries_of_g_and_t() {
     let idle = End(EndReason::IdleTimeout);
     check(&record, UserActivity, &[(299., Proceed), (300., Signal), (899., Signal), (900., idle), (901., idle)]);
     check(&record, Passive, &[(300., Proceed), (899., Proceed), (900., idle), (901., idle)]);
+}
+
+#[test]
+fn silent_logins_are_for_navigations_and_one_at_a_time() {
+    let never_tried = record(ActivitySignal::SilentLogin);
+    check(&never_tried, Navigation, &[(0., Proceed), (299., Proceed), (300., SilentLogin), (899., SilentLogin)]);
+    check(&never_tried, Navigation, &[(900., SilentLogin), (3599., SilentLogin)]);
+    for kind in [UserActivity, Passive] {
+        check(&never_tried, kind, &[(0., Proceed), (300., Proceed), (899., Proceed), (900., Refuse), (901., Refuse)]);
+    }
+    let tried = |at: u64| {
+        let mut record = record(ActivitySignal::SilentLogin);
+        record.silent_login_at = Some(START + Duration::from_secs(at));
+        record
+    };
+    check(&tried(300), Navigation, &[(300., Proceed), (329., Proceed), (330., SilentLogin)]);
+    let wait = |seconds| Wait(Duration::from_secs(seconds));
+    check(&tried(890), Navigation, &[(899., Proceed), (900., wait(20)), (919., wait(1)), (920., SilentLogin)]);
+    check(&tried(890), UserActivity, &[(899., Proceed), (900., Refuse)]);
+    check(&tried(290), Navigation, &[(299., Proceed)]);
+    let over = End(EndReason::AbsoluteLifetime);
+    check(&tried(3590), Navigation, &[(3599., wait(21)), (3600., over)]);
 }
 
 #[test]

@@ -514,3 +514,7 @@ impl About {
         Commit::begin(self, next, Purpose::Confirm { rotated }, terms)
     }
 }
+
+#[cfg(test)]
+#[path = "signal_tests.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+use http::StatusCode;
+
+use super::*;
+use crate::session::record::samples;
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers are given at `after` seconds.
+fn with_terms<T>(after: u64, work: impl FnOnce(&Terms<'_>) -> T) -> T {
+    let policy = SessionPolicy::new();
+    work(&Terms {
+        policy: &policy,
+        signing_alg: SigningAlg::RS256,
+        clock_tolerance: SECOND * 30,
+        claim_patience: SECOND * 10,
+        now: NOW + SECOND * u32::try_from(after).unwrap(),
+    })
+}
+
+fn record(signal: ActivitySignal) -> Arc<SessionRecord> {
+    let mut record = samples::record();
+    let mut login = (*record.login).clone();
+    login.signal = signal;
+    record.login = Arc::new(login);
+    Arc::new(record)
+}
+
+fn newer() -> Arc<SessionRecord> {
+    let mut record = samples::record();
+    record.version = record.version.next();
+    Arc::new(record)
+}
+
+fn audience() -> Audience {
+    Audience { resource: Some("billing".to_owned()), ..Audience::default() }
+}
+
+/// The name of what is to be done, with what matters of it.
+fn name(wanted: &Do) -> String {
+    match wanted {
+        Do::AskUserInfo(_) => "ask userinfo".to_owned(),
+        Do::Claim(_) => "claim".to_owned(),
+        Do::Commit(_) => "commit".to_owned(),
+        Do::Done(Outcome::Confirmed(record)) => format!("confirmed {}", record.version().number()),
+        Do::Done(Outcome::Denied(_)) => "denied".to_owned(),
+        Do::Done(Outcome::Ended(reason)) => format!("ended {reason:?}"),
+        Do::Done(Outcome::Overtaken(record)) => format!("overtaken {}", record.version().number()),
+        Do::Done(Outcome::Unavailable(retry_after)) => format!("unavailable {retry_after:?}"),
+        Do::End(end) => format!("end {} {:?}", end.reason, end.discard.is_some()),
+        Do::Load(_) => "load".to_owned(),
+        Do::Present(_) => "present".to_owned(),
+        Do::Release(release) => format!("release, then {}", name(&release.clone().next())),
+        Do::Verify(_) => "verify".to_owned(),
+        Do::Wait(wait) => format!("wait {:?}, then {}", wait.pause, name(&wait.clone().next())),
+    }
+}
+
+fn begin(signal: ActivitySignal, audience: Option<Audience>) -> Do {
+    with_terms(0, |terms| start(record(signal), audience, terms))
+}
+
+fn claim() -> Claim {
+    let Do::Claim(claim) = begin(ActivitySignal::Refresh, None) else { panic!("no claim") };
+    claim
+}
+
+fn present(audience: Option<Audience>) -> Present {
+    let Do::Claim(claim) = begin(ActivitySignal::Refresh, audience) else { panic!("no claim") };
+    let Do::Present(present) = with_terms(0, |terms| claim.next(Ok(Claimed::Granted), terms)) else {
+        panic!("not presented")
+    };
+    present
+}
+
+/// The same after a first answer that left it open.
+fn present_again(audience: Option<Audience>) -> Present {
+    let Do::Load(load) = with_terms(0, |terms| present(audience).next(Presented::Lost, NOW, terms)) else {
+        panic!("no look")
+    };
+    let Do::Wait(wait) = load.next(Ok(Loaded::Live(record(ActivitySignal::Refresh)))) else { panic!("no wait") };
+    let Do::Present(present) = wait.next() else { panic!("not presented") };
+    present
+}
+
+fn granted(refresh_token: Option<&str>) -> Presented {
+    Presented::Answered(TokenVerdict::Granted(TokenResponse {
+        access_token: AccessToken::new("new access"),
+        expires_in: Some(SECOND * 60),
+        refresh_token: refresh_token.map(RefreshToken::new),
+        id_token: None,
+        scope: None,
+    }))
+}
+
+fn commit() -> Commit {
+    let Do::Commit(commit) = with_terms(1, |terms| present(None).next(granted(Some("new refresh")), NOW, terms)) else {
+        panic!("no commit")
+    };
+    commit
+}
+
+#[test]
+fn how_a_signal_begins() {
+    for (signal, expected) in [
+        (ActivitySignal::None, "commit"),
+        (ActivitySignal::Refresh, "claim"),
+        (ActivitySignal::SilentLogin, "unavailable None"),
+        (ActivitySignal::UserInfo, "claim"),
+    ] {
+        assert_eq!(name(&begin(signal, None)), expected, "{signal:?}");
+    }
+}
+
+#[test]
+fn p2_claims() {
+    let ended = EndReason::BackChannelLogout;
+    for (answer, after, expected) in [
+        (Ok(Claimed::Granted), 0, "present"),
+        (Ok(Claimed::Held), 9, "wait Of(50ms), then claim"),
+        (Ok(Claimed::Held), 10, "unavailable None"),
+        (Ok(Claimed::Changed(newer())), 0, "overtaken 2"),
+        (Ok(Claimed::Gone(Some(ended))), 0, "ended Some(BackChannelLogout)"),
+        (Ok(Claimed::Gone(None)), 0, "ended None"),
+        (Err(StoreFailed), 0, "unavailable None"),
+    ] {
+        let next = with_terms(after, |terms| claim().next(answer.clone(), terms));
+        assert_eq!(name(&next), expected, "{answer:?} after {after} s");
+    }
+    let Do::Claim(claim) = begin(ActivitySignal::UserInfo, None) else { panic!("no claim") };
+    assert_eq!(name(&with_terms(0, |terms| claim.next(Ok(Claimed::Granted), terms))), "ask userinfo");
+}
+
+#[test]
+fn p4_what_the_token_endpoints_answer_leads_to() {
+    let code = |code: &str| ErrorCode::new(code);
+    let unavailable = |retry_after| {
+        Presented::Answered(TokenVerdict::Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, retry_after })
+    };
+    let refused = |error: &str| Presented::Answered(TokenVerdict::Refused(code(error)));
+    let ambiguous = |error: &str| Presented::Answered(TokenVerdict::Ambiguous(code(error)));
+    for (answer, audience, first, second) in [
+        (granted(None), None, "commit", "commit"),
+        (granted(None), Some(audience()), "commit", "commit"),
+        (refused("invalid_grant"), None, "load", "load"),
+        (refused("invalid_grant"), Some(audience()), "load", "load"),
+        (refused("consent_required"), None, "load", "load"),
+        (refused("consent_required"), Some(audience()), "release, then denied", "release, then denied"),
+        (ambiguous("invalid_request"), None, "load", "load"),
+        (ambiguous("invalid_target"), Some(audience()), "release, then denied", "release, then denied"),
+        (Presented::Answered(TokenVerdict::Unreadable), None, "load", "release, then unavailable None"),
+        (Presented::Lost, None, "load", "release, then unavailable None"),
+        (Presented::NotSent(None), None, "release, then unavailable None", "release, then unavailable None"),
+        (unavailable(Some(SECOND)), None, "release, then unavailable Some(1s)", "release, then unavailable Some(1s)"),
+        (
+            Presented::Answered(TokenVerdict::Misconfigured(code("invalid_client"))),
+            None,
+            "release, then unavailable None",
+            "release, then unavailable None",
+        ),
+    ] {
+        let next = with_terms(0, |terms| present(audience.clone()).next(answer.clone(), NOW, terms));
+        assert_eq!(name(&next), first, "{answer:?} {audience:?}, first");
+        let next = with_terms(0, |terms| present_again(audience.clone()).next(answer.clone(), NOW, terms));
+        assert_eq!(name(&next), second, "{answer:?} {audience:?}, second");
+    }
+}
+
+#[test]
+fn p4_a_look_comes_before_an_end_and_before_a_second_attempt() {
+    let same = record(ActivitySignal::Refresh);
+    let other_tokens = {
+        let mut record = samples::record();
+        record.tokens.refresh_token = Some(RefreshToken::new("rotated"));
+        Arc::new(record)
+    };
+    let refused = || Presented::Answered(TokenVerdict::Refused(ErrorCode::new("invalid_grant")));
+    let ambiguous = || Presented::Answered(TokenVerdict::Ambiguous(ErrorCode::new("invalid_request")));
+    let ended = EndReason::BackChannelLogout;
+    for (look, after_refusal, before_second) in [
+        (Ok(Loaded::Live(same)), "end refresh_token_rejected false", "wait Jitter, then present"),
+        (Ok(Loaded::Live(newer())), "overtaken 2", "overtaken 2"),
+        (Ok(Loaded::Live(other_tokens)), "overtaken 1", "overtaken 1"),
+        (Ok(Loaded::Ended(ended)), "ended Some(BackChannelLogout)", "ended Some(BackChannelLogout)"),
+        (Ok(Loaded::Unknown), "ended None", "ended None"),
+        (Err(StoreFailed), "release, then unavailable None", "release, then unavailable None"),
+    ] {
+        for (answer, expected) in [(refused(), after_refusal), (ambiguous(), before_second)] {
+            let Do::Load(load) = with_terms(0, |terms| present(None).next(answer, NOW, terms)) else {
+                panic!("no look")
+            };
+            assert_eq!(name(&load.next(look.clone())), expected, "{look:?}");
+        }
+    }
+}
+
+#[test]
+fn p3_commits() {
+    let stored = newer();
+    let ended = EndReason::IdleTimeout;
+    for (answer, after, expected) in [
+        (Ok(Committed::Committed(stored.clone())), 1, "confirmed 2"),
+        (Ok(Committed::Stale(stored)), 1, "overtaken 2"),
+        (Ok(Committed::Gone(None)), 1, "end back_channel_logout true"),
+        (Ok(Committed::Gone(Some(ended))), 1, "end idle_timeout true"),
+        (Err(StoreFailed), 1, "wait Of(50ms), then commit"),
+        (Err(StoreFailed), 60, "wait Of(50ms), then commit"),
+        (Err(StoreFailed), 61, "unavailable None"),
+    ] {
+        let next = with_terms(after, |terms| commit().next(answer.clone(), terms));
+        assert_eq!(name(&next), expected, "{answer:?} after {after} s");
+    }
+}
+
+#[test]
+fn p3_pauses_between_commits_grow_up_to_a_second() {
+    let mut next = Do::Commit(commit());
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        let Do::Commit(commit) = next else { panic!("no commit") };
+        let Do::Wait(wait) = with_terms(1, |terms| commit.next(Err(StoreFailed), terms)) else { panic!("no wait") };
+        pauses.push(wait.pause);
+        next = wait.next();
+    }
+    let millis = [50, 100, 200, 400, 800, 1000, 1000].map(|millis| Pause::Of(Duration::from_millis(millis)));
+    assert_eq!(pauses, millis);
+}
+
+#[test]
+fn p3_what_a_refresh_brings_is_in_the_record_that_is_stored() {
+    let stored = commit();
+    let tokens = &stored.record().tokens;
+    assert_eq!(tokens.access_token, Some(AccessToken::new("new access")));
+    assert_eq!(tokens.refresh_token, Some(RefreshToken::new("new refresh")));
+    assert_eq!((tokens.expires_in, tokens.obtained_at), (Some(SECOND * 60), NOW));
+    assert_eq!(stored.record().last_signal, NOW, "when the request went out, not when the answer came");
+    // Without rotation the old token stays; a token for an audience leaves the login's as it is.
+    let next = with_terms(1, |terms| present(Some(audience())).next(granted(None), NOW, terms));
+    let Do::Commit(stored) = next else { panic!("no commit") };
+    let tokens = &stored.record().tokens;
+    assert_eq!(tokens.access_token, Some(AccessToken::new("access")));
+    assert_eq!(tokens.refresh_token, Some(RefreshToken::new("refresh")));
+    assert_eq!(tokens.others[&audience().name()].access_token, AccessToken::new("new access"));
+}
+
+#[test]
+fn p4_userinfo() {
+    for (answer, expected) in [
+        (UserInfoAnswer::Confirmed, "commit"),
+        (UserInfoAnswer::Refused, "load"),
+        (UserInfoAnswer::Unavailable(Some(SECOND)), "release, then unavailable Some(1s)"),
+    ] {
+        let Do::Claim(claim) = begin(ActivitySignal::UserInfo, None) else { panic!("no claim") };
+        let Do::AskUserInfo(ask) = with_terms(0, |terms| claim.next(Ok(Claimed::Granted), terms)) else {
+            panic!("not asked")
+        };
+        assert_eq!(name(&with_terms(0, |terms| ask.next(answer, NOW, terms))), expected, "{answer:?}");
+    }
+}
+
+#[test]
+fn activity_of_a_session_that_cannot_signal_is_written_down() {
+    for (answer, expected) in [
+        (Ok(Committed::Committed(newer())), "confirmed 2"),
+        (Ok(Committed::Stale(newer())), "confirmed 2"),
+        (Ok(Committed::Gone(None)), "ended None"),
+        (Err(StoreFailed), "unavailable None"),
+    ] {
+        let Do::Commit(commit) = with_terms(5, |terms| start(record(ActivitySignal::None), None, terms)) else {
+            panic!("no commit")
+        };
+        assert_eq!(commit.record().last_signal, NOW + SECOND * 5);
+        assert_eq!(name(&with_terms(5, |terms| commit.next(answer.clone(), terms))), expected, "{answer:?}");
+    }
+}
+
+#[test]
+fn ends_and_releases() {
+    let refused = || Presented::Answered(TokenVerdict::Refused(ErrorCode::new("invalid_grant")));
+    for (answer, expected) in [(Ok(()), "ended Some(RefreshTokenRejected)"), (Err(StoreFailed), "unavailable None")] {
+        let Do::Load(load) = with_terms(0, |terms| present(None).next(refused(), NOW, terms)) else {
+            panic!("no look")
+        };
+        let Do::End(end) = load.next(Ok(Loaded::Live(record(ActivitySignal::Refresh)))) else { panic!("no end") };
+        assert_eq!(name(&end.next(answer)), expected);
+    }
+}
