@@ -186,19 +186,7 @@ impl RelyingPartyBuilder {
         if self.provider_timeout.is_zero() {
             return Err(zero("provider_timeout"));
         }
-        if !self.scopes.iter().any(|scope| scope == "openid") {
-            return Err(ConfigError::new("scopes", format!("{:?}", self.scopes.join(" ")), "openid among them"));
-        }
-        if self.credentials.id.as_str().is_empty() {
-            return Err(ConfigError::new("client_id", "empty", "the id that the provider gave this application"));
-        }
-        if self.credentials.secret.secret().is_empty() {
-            return Err(ConfigError::new(
-                "client_secret",
-                "empty",
-                "the secret that the provider gave this application",
-            ));
-        }
+        self.check_client()?;
         let apis = Apis::new(&self.apis)?;
         let http = Http::new(self.provider_timeout)
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
@@ -227,6 +215,23 @@ impl RelyingPartyBuilder {
             logout_tokens: self.logout_tokens,
             apis: Arc::new(apis),
         })))
+    }
+
+    fn check_client(&self) -> Result<(), ConfigError> {
+        if !self.scopes.iter().any(|scope| scope == "openid") {
+            return Err(ConfigError::new("scopes", format!("{:?}", self.scopes.join(" ")), "openid among them"));
+        }
+        if self.credentials.id.as_str().is_empty() {
+            return Err(ConfigError::new("client_id", "empty", "the id that the provider gave this application"));
+        }
+        if self.credentials.secret.secret().is_empty() {
+            return Err(ConfigError::new(
+                "client_secret",
+                "empty",
+                "the secret that the provider gave this application",
+            ));
+        }
+        Ok(())
     }
 }
 

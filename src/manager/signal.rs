@@ -9,12 +9,13 @@ use tokio::sync::Notify;
 
 use super::{Landed, Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
 use crate::protocol::authorization::Audience;
+use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
 use crate::protocol::token_response::TokenVerdict;
 use crate::provider::keys::VerifyError;
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{CLOCK_TOLERANCE, Sent, Unavailable};
 use crate::registry::{Claimed, Lease, LeaseHolder, RegistryError};
-use crate::session::event::{SessionEvent, SessionInfo};
+use crate::session::event::{EndReason, SessionEvent, SessionInfo};
 use crate::session::id::{SessionKey, fill_random};
 use crate::session::record::{SessionRecord, Version};
 use crate::session::signal::{self, Do, Outcome, Pause, Presented, StoreFailed, Terms, UserInfoAnswer, Verification};
@@ -157,12 +158,8 @@ impl Manager {
                     ask.next(answer, sent_at, &self.terms())
                 }
                 Do::Claim(claim) => {
-                    let record = claim.record();
-                    let answer = self.registry.claim_refresh(record.key(), record.version(), lease).await;
-                    if matches!(answer, Ok(Claimed::Granted)) {
-                        granted.notify_one();
-                    }
-                    claim.next(answer.map_err(failed), &self.terms())
+                    let answer = self.claim(claim.record(), lease, granted).await;
+                    claim.next(answer, &self.terms())
                 }
                 Do::Commit(commit) => {
                     let answer = self.registry.commit(commit.record().clone(), self.now()).await;
@@ -173,11 +170,8 @@ impl Manager {
                     return outcome;
                 }
                 Do::End(end) => {
-                    let answer = self.end(end.record().key(), end.reason).await;
-                    if let (Ok(()), Some(token)) = (&answer, &end.discard) {
-                        self.revoke(token.clone());
-                    }
-                    end.next(answer.map_err(failed))
+                    let answer = self.end_and_discard(end.record(), end.reason, end.discard.as_ref()).await;
+                    end.next(answer)
                 }
                 Do::Load(load) => {
                     let answer = self.registry.load(load.record().key()).await;
@@ -193,22 +187,51 @@ impl Manager {
                     release.next()
                 }
                 Do::Verify(verify) => {
-                    let verification = match self.provider.verify(verify.token().secret()).await {
-                        Ok(verified) => Verification::Signed(verified),
-                        Err(VerifyError::Token(error)) => Verification::Wrong(error),
-                        Err(VerifyError::Unavailable(_)) => Verification::NoKeys,
-                    };
+                    let verification = self.verify(verify.token()).await;
                     verify.next(verification, &self.terms())
                 }
                 Do::Wait(wait) => {
-                    match wait.pause {
-                        Pause::None => {}
-                        Pause::Jitter => self.sleep(jitter()).await,
-                        Pause::Of(pause) => self.sleep(pause).await,
-                    }
+                    self.pause(wait.pause).await;
                     wait.next()
                 }
             };
+        }
+    }
+
+    async fn claim(&self, record: &SessionRecord, lease: Lease, granted: &Notify) -> Result<Claimed, StoreFailed> {
+        let claimed = self.registry.claim_refresh(record.key(), record.version(), lease).await.map_err(failed);
+        if claimed == Ok(Claimed::Granted) {
+            granted.notify_one();
+        }
+        claimed
+    }
+
+    async fn end_and_discard(
+        self: &Arc<Self>,
+        record: &SessionRecord,
+        reason: EndReason,
+        discard: Option<&RefreshToken>,
+    ) -> Result<(), StoreFailed> {
+        self.end(record.key(), reason).await.map_err(failed)?;
+        if let Some(token) = discard {
+            self.revoke(token.clone());
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, token: &IdTokenHint) -> Verification {
+        match self.provider.verify(token.secret()).await {
+            Ok(verified) => Verification::Signed(verified),
+            Err(VerifyError::Token(error)) => Verification::Wrong(error),
+            Err(VerifyError::Unavailable(_)) => Verification::NoKeys,
+        }
+    }
+
+    async fn pause(&self, pause: Pause) {
+        match pause {
+            Pause::None => {}
+            Pause::Jitter => self.sleep(jitter()).await,
+            Pause::Of(pause) => self.sleep(pause).await,
         }
     }
 
@@ -239,7 +262,7 @@ impl Manager {
         }
     }
 
-    async fn present(&self, token: &crate::protocol::names::RefreshToken, audience: Option<&Audience>) -> Presented {
+    async fn present(&self, token: &RefreshToken, audience: Option<&Audience>) -> Presented {
         let answer = self.provider.refresh(token, audience).await;
         report_answer(&answer);
         match answer {
@@ -249,11 +272,7 @@ impl Manager {
         }
     }
 
-    async fn ask_user_info(
-        &self,
-        token: &crate::protocol::names::AccessToken,
-        record: &SessionRecord,
-    ) -> UserInfoAnswer {
+    async fn ask_user_info(&self, token: &AccessToken, record: &SessionRecord) -> UserInfoAnswer {
         match self.provider.user_info(token, record.subject().as_str()).await {
             Ok(UserInfoVerdict::Confirmed(_)) => UserInfoAnswer::Confirmed,
             Ok(UserInfoVerdict::Refused) => UserInfoAnswer::Refused,

@@ -16,7 +16,7 @@ use crate::manager::login::{LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
 use crate::protocol::token_response::ErrorCode;
 use crate::session::event::EndReason;
-use crate::session::id::SessionKey;
+use crate::session::id::{SessionId, SessionKey};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::web::app_data;
 use crate::web::context::Context;
@@ -47,30 +47,37 @@ pub(super) async fn callback(
     let mut response = match outcome {
         Ok(LoggedIn::Confirmed) => redirect(return_to.as_str()),
         Ok(LoggedIn::Anew(id, record)) => {
-            let key = *record.key();
-            match app_data::bind(app_data::of(&extensions), &key).await {
-                Ok(()) => {
-                    if let Some(previous) = previous.key() {
-                        // Where the registry fails, nobody has its cookie any more.
-                        if let Err(error) = context.manager().end(previous, EndReason::SupersededByLogin).await {
-                            tracing::warn!(%error, "the session before this login could not be ended");
-                        }
-                    }
-                    let mut response = redirect(return_to.as_str());
-                    response.headers_mut().append(SET_COOKIE, context.cookies().set_session(&id));
-                    response
-                }
-                Err(error) => {
-                    tracing::error!(%error, "application data could not be bound to the login");
-                    // Without its cookie the session is of no use to anyone.
-                    let _ = context.manager().end(&key, EndReason::EndedByApplication).await;
-                    unavailable(None)
-                }
-            }
+            begin_session(&context, &extensions, &id, record.key(), previous.key(), &return_to).await
         }
         Err(NotLoggedIn(response)) => *response,
     };
     response.headers_mut().extend(context.cookies().remove_login(&state).map(|cookie| (SET_COOKIE, cookie)));
+    response
+}
+
+/// Binds application data to the new session, ends the one before it, and gives the browser its cookie.
+async fn begin_session(
+    context: &Context,
+    extensions: &Extensions,
+    id: &SessionId,
+    key: &SessionKey,
+    previous: Option<&SessionKey>,
+    return_to: &ReturnTo,
+) -> Response {
+    if let Err(error) = app_data::bind(app_data::of(extensions), key).await {
+        tracing::error!(%error, "application data could not be bound to the login");
+        // Without its cookie the session is of no use to anyone.
+        let _ = context.manager().end(key, EndReason::EndedByApplication).await;
+        return unavailable(None);
+    }
+    if let Some(previous) = previous {
+        // Where the registry fails, nobody has its cookie any more.
+        if let Err(error) = context.manager().end(previous, EndReason::SupersededByLogin).await {
+            tracing::warn!(%error, "the session before this login could not be ended");
+        }
+    }
+    let mut response = redirect(return_to.as_str());
+    response.headers_mut().append(SET_COOKIE, context.cookies().set_session(id));
     response
 }
 
