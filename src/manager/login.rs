@@ -94,7 +94,9 @@ impl Manager {
     async fn redeem_code(&self, code: String, transaction: &LoginTransaction) -> Result<TokenResponse, LoginError> {
         match self.provider.exchange_code(code, transaction.pkce_verifier.clone()).await? {
             TokenVerdict::Granted(response) => Ok(response),
-            TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error) => Err(LoginError::CodeRefused(error)),
+            TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error) | TokenVerdict::NotForThis(error) => {
+                Err(LoginError::CodeRefused(error))
+            }
             TokenVerdict::Misconfigured(error) => Err(LoginError::Misconfigured(error)),
             TokenVerdict::Unavailable { status, retry_after } if status.is_server_error() || retry_after.is_some() => {
                 let reason = format!("its token endpoint answered {status}");

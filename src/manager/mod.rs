@@ -1,6 +1,7 @@
 //! The one writer of the registry. Each verb has a file: `admit` requests, `signal` activity, `login`, `end`, `watch`.
 
 pub(crate) mod admit;
+mod doubts;
 pub(crate) mod end;
 pub(crate) mod ends;
 mod flights;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use self::doubts::{Doubts, Remarks};
 use self::ends::Ends;
 use self::flights::SingleFlight;
 use self::pauses::Pauses;
@@ -40,6 +42,8 @@ pub(crate) struct Manager {
     listeners: Vec<Listener>,
     flights: Arc<SingleFlight<SessionKey, Landed>>,
     pauses: Pauses,
+    doubts: Doubts,
+    remarks: Remarks,
     ends: Arc<Ends>,
     reported_expires_in: AtomicBool,
 }
@@ -82,6 +86,8 @@ impl Manager {
             listeners,
             flights: SingleFlight::new(),
             pauses: Pauses::new(longest_pause),
+            doubts: Doubts::default(),
+            remarks: Remarks::default(),
             ends,
             reported_expires_in: AtomicBool::new(false),
         })

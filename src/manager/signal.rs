@@ -18,7 +18,9 @@ use crate::registry::{Claimed, Lease, LeaseHolder, RegistryError};
 use crate::session::event::{EndReason, SessionEvent, SessionInfo};
 use crate::session::id::{SessionKey, fill_random};
 use crate::session::record::{SessionRecord, Version};
-use crate::session::signal::{self, Do, Outcome, Pause, Presented, StoreFailed, Terms, UserInfoAnswer, Verification};
+use crate::session::signal::{
+    self, Do, Outcome, Pause, Present, Presented, Remark, StoreFailed, Terms, UserInfoAnswer, Verification,
+};
 
 /// How long a replica that died while it refreshed holds up the others; renewed while the refresh runs.
 const LEASE: Duration = Duration::from_secs(5);
@@ -162,6 +164,7 @@ impl Manager {
                     claim.next(answer, &self.terms())
                 }
                 Do::Commit(commit) => {
+                    self.remark(commit.remark.as_ref());
                     let answer = self.registry.commit(commit.record().clone(), self.now()).await;
                     commit.next(answer.map_err(failed), &self.terms())
                 }
@@ -179,7 +182,7 @@ impl Manager {
                 }
                 Do::Present(present) => {
                     let sent_at = self.now();
-                    let presented = self.present(present.token(), present.audience()).await;
+                    let presented = self.present(&present).await;
                     present.next(presented, sent_at, &self.terms())
                 }
                 Do::Release(release) => {
@@ -240,6 +243,7 @@ impl Manager {
             policy: &self.policy,
             signing_alg: self.provider.client().signing_alg,
             clock_tolerance: CLOCK_TOLERANCE,
+            ambiguity: self.doubts.ambiguity(self.now()),
             claim_patience: LEASE + self.provider.timeout() * 2,
             now: self.now(),
         }
@@ -262,13 +266,38 @@ impl Manager {
         }
     }
 
-    async fn present(&self, token: &RefreshToken, audience: Option<&Audience>) -> Presented {
-        let answer = self.provider.refresh(token, audience).await;
+    async fn present(&self, present: &Present) -> Presented {
+        let answer = self.provider.refresh(present.token(), present.audience()).await;
         report_answer(&answer);
+        match &answer {
+            Ok(TokenVerdict::Ambiguous(_)) => self.doubts.note(present.record().subject(), self.now()),
+            Ok(TokenVerdict::Granted(_)) => self.doubts.forget(),
+            _ => {}
+        }
         match answer {
             Ok(verdict) => Presented::Answered(verdict),
             Err(Unavailable { sent: Sent::Maybe, .. }) => Presented::Lost,
             Err(Unavailable { sent: Sent::No, retry_after, .. }) => Presented::NotSent(retry_after),
+        }
+    }
+
+    /// Says what is odd about an answer, once a minute.
+    fn remark(&self, remark: Option<&Remark>) {
+        let Some(remark) = remark else { return };
+        let now = self.now();
+        if !self.remarks.is_due(now) {
+            return;
+        }
+        let our_clock = crate::protocol::jwt::seconds(now);
+        match remark {
+            Remark::Clock(error) => tracing::error!(
+                %error, our_clock,
+                "the clocks of the provider and of this machine are apart: its tokens are used all the same"
+            ),
+            Remark::Unusable(error) => tracing::error!(
+                %error, our_clock,
+                "the ID tokens of refreshes cannot be believed: sessions are not confirmed until this is mended"
+            ),
         }
     }
 
@@ -313,6 +342,10 @@ fn report_answer(answer: &Result<TokenVerdict, Unavailable>) {
                 "the provider refuses this client: sessions cannot be refreshed until its configuration is mended"
             );
             "misconfigured"
+        }
+        Ok(TokenVerdict::NotForThis(error)) => {
+            tracing::info!(error = error.as_str(), "the provider refused what a refresh asked for");
+            "not_for_this"
         }
         Ok(TokenVerdict::Refused(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a refresh");

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::jwt::{Expected, SigningAlg, TokenError, VerifiedJwt, check_common, check_expiry, date, text};
+use super::jwt::{
+    Expected, SigningAlg, TokenError, VerifiedJwt, check_common, check_expiry, check_not_before, date, text,
+};
 use super::logout_token::LOGOUT_EVENT;
 use super::names::{AccessToken, Sid, Subject};
 
@@ -37,7 +39,76 @@ pub(crate) struct AuthenticationRequest<'a> {
 pub(crate) struct OriginalLogin<'a> {
     pub(crate) subject: &'a Subject,
     pub(crate) nonce: &'a str,
-    pub(crate) auth_time: Option<SystemTime>,
+}
+
+/// The ID token of a refresh.
+#[derive(Clone, Debug)]
+pub(crate) struct Refreshed {
+    pub(crate) id_token: IdToken,
+    /// What is wrong with its times, if anything is: somebody's clock.
+    pub(crate) clock: Option<TokenError>,
+}
+
+/// Why the ID token of a refresh cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RefreshedError {
+    /// It speaks of another provider, client, user or login.
+    OtherLogin(TokenError),
+    /// It cannot be read as an ID token.
+    Unusable(TokenError),
+}
+
+impl From<TokenError> for RefreshedError {
+    fn from(error: TokenError) -> Self {
+        Self::Unusable(error)
+    }
+}
+
+/// RFC 8725 §3.12: no other kind of token may pass for an ID token.
+fn check_typ(jwt: &VerifiedJwt) -> Result<(), TokenError> {
+    match jwt.typ()? {
+        Some(typ) if !typ.eq_ignore_ascii_case("JWT") => {
+            Err(TokenError::Header("typ", "is that of another kind of token"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Core §12.2: the same issuer, subject, client and nonce. More or fewer further audiences say nothing, nor does a claim
+/// that cannot be read: that is no word of somebody else.
+fn check_same_login(
+    claims: &Map<String, Value>,
+    expected: &Expected<'_>,
+    original: OriginalLogin<'_>,
+) -> Result<(), TokenError> {
+    let differs = |name: &str, value: &str| matches!(claims.get(name), Some(Value::String(text)) if text != value);
+    let client_id = expected.client_id.as_str();
+    for (name, value) in [("iss", expected.issuer.as_str()), ("sub", original.subject.as_str())] {
+        if differs(name, value) {
+            return Err(TokenError::Claim(name, "is not that of the login"));
+        }
+    }
+    if differs("nonce", original.nonce) {
+        return Err(TokenError::Claim("nonce", "is not that of the login"));
+    }
+    let names_client = match claims.get("aud") {
+        Some(Value::String(audience)) => audience == client_id,
+        Some(Value::Array(list)) => list.iter().any(|audience| audience.as_str() == Some(client_id)),
+        _ => true,
+    };
+    if !names_client {
+        return Err(TokenError::Claim("aud", "does not name this client"));
+    }
+    if differs("azp", client_id) {
+        return Err(TokenError::Claim("azp", "is not this client"));
+    }
+    Ok(())
+}
+
+/// What is wrong with the times of a refreshed ID token.
+fn check_times(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), TokenError> {
+    check_not_before(claims, expected)?;
+    check_expiry(claims, expected)
 }
 
 impl IdToken {
@@ -64,33 +135,33 @@ impl IdToken {
         }
     }
 
-    /// Validates the ID token of a refresh: it has to speak of the same user and login.
+    /// Validates the ID token of a refresh, of which only this ends a session: that it speaks of somebody else.
+    ///
+    /// A clock says nothing about the user, nor does a later `auth_time`: the user authenticated again in another
+    /// application.
     pub(crate) fn of_refresh(
         jwt: VerifiedJwt,
         expected: &Expected<'_>,
         original: OriginalLogin<'_>,
-    ) -> Result<Self, TokenError> {
-        let token = Self::common(jwt, expected)?;
-        if token.subject != *original.subject {
-            return Err(TokenError::Claim("sub", "is not that of the login"));
-        }
-        if text(&token.claims, "nonce")?.is_some_and(|nonce| nonce != original.nonce) {
-            return Err(TokenError::Claim("nonce", "is not that of the login"));
-        }
-        match (token.auth_time, original.auth_time) {
-            (Some(now), Some(then)) if now != then => Err(TokenError::Claim("auth_time", "is not that of the login")),
-            _ => Ok(token),
-        }
+    ) -> Result<Refreshed, RefreshedError> {
+        let typ = check_typ(&jwt);
+        let claims = jwt.into_claims();
+        check_same_login(&claims, expected, original).map_err(RefreshedError::OtherLogin)?;
+        typ?;
+        let clock = check_times(&claims, expected).err();
+        Ok(Refreshed { id_token: Self::read(claims)?, clock })
     }
 
     fn common(jwt: VerifiedJwt, expected: &Expected<'_>) -> Result<Self, TokenError> {
-        // RFC 8725 §3.12: no other kind of token may pass for an ID token.
-        if jwt.typ()?.is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) {
-            return Err(TokenError::Header("typ", "is that of another kind of token"));
-        }
+        check_typ(&jwt)?;
         let claims = jwt.into_claims();
-        let issued_at = check_common(&claims, expected)?;
+        check_common(&claims, expected)?;
         check_expiry(&claims, expected)?;
+        Self::read(claims)
+    }
+
+    fn read(claims: Map<String, Value>) -> Result<Self, TokenError> {
+        let issued_at = date(&claims, "iat")?.ok_or(TokenError::Claim("iat", "is missing"))?;
         let subject = text(&claims, "sub")?.ok_or(TokenError::Claim("sub", "is missing"))?;
         if claims.get("events").is_some_and(|events| events.get(LOGOUT_EVENT).is_some()) {
             return Err(TokenError::Claim("events", "makes it a logout token"));

@@ -138,7 +138,7 @@ impl SigningAlg {
 }
 
 /// Why a token was refused. Names claims and rules, never values.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub(crate) enum TokenError {
     #[error("not a signed JWT: {0}")]
     Malformed(&'static str),
@@ -314,6 +314,11 @@ pub(crate) fn check_common(claims: &Map<String, Value>, expected: &Expected<'_>)
     if text(claims, "azp")?.is_some_and(|party| party != client_id) {
         return Err(TokenError::Claim("azp", "is not this client"));
     }
+    check_not_before(claims, expected)
+}
+
+/// Checks `nbf` and `iat`; returns `iat`.
+pub(crate) fn check_not_before(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<SystemTime, TokenError> {
     let latest = expected.now + expected.tolerance;
     if date(claims, "nbf")?.is_some_and(|not_before| not_before > latest) {
         return Err(TokenError::Claim("nbf", "is in the future"));
@@ -343,6 +348,11 @@ pub(crate) fn text<'c>(claims: &'c Map<String, Value>, name: &'static str) -> Re
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
         Some(_) => Err(TokenError::Claim(name, "is not a non-empty string")),
     }
+}
+
+/// A point in time as tokens write it, for the log.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A claim that has to be a `NumericDate`, possibly with a fraction, if it is there.

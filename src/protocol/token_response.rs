@@ -1,17 +1,19 @@
 //! What an answer of the token endpoint means.
 //!
 //! [RFC 6749 §5](https://www.rfc-editor.org/rfc/rfc6749#section-5), and what providers make of it. Refused is not
-//! unreachable: only a definite refusal says something about the user's session.
+//! unreachable: only a *registered* code that is about the grant says something about the user's session. Everything else,
+//! from a framework's `{"error": "Not Found"}` to a code that nobody has heard of, is no answer.
 //!
 //! | observed | verdict |
 //! |---|---|
 //! | 2xx with an access token | [`TokenVerdict::Granted`] |
+//! | 2xx without one, but with a code about the grant (GitHub's kind) | [`TokenVerdict::Refused`] |
 //! | any other 2xx | [`TokenVerdict::Unreadable`]: the token may have rotated |
-//! | 5xx, 408, 3xx, or a body without an `error` | [`TokenVerdict::Unavailable`] |
-//! | `invalid_grant` with any 4xx, `token_inactive`, `login_required` and the like | [`TokenVerdict::Refused`] |
-//! | 429, `temporarily_unavailable`, `server_error`, `slow_down` | [`TokenVerdict::Unavailable`] |
-//! | `invalid_client`, `unauthorized_client`, `unsupported_grant_type`, `DPoP` errors | [`TokenVerdict::Misconfigured`] |
-//! | `invalid_request`, `invalid_scope` and every other code | [`TokenVerdict::Ambiguous`] |
+//! | 400, 401, 403 with `invalid_grant`, `token_inactive`, `login_required` and the like | [`TokenVerdict::Refused`] |
+//! | 400 with `invalid_request`, `invalid_scope` | [`TokenVerdict::Ambiguous`] |
+//! | 400, 401, 403 with `access_denied`, `invalid_target` | [`TokenVerdict::NotForThis`]: about what was asked for |
+//! | 400, 401, 403 with `invalid_client`, `unauthorized_client`, `unsupported_grant_type`, `DPoP` errors | [`TokenVerdict::Misconfigured`] |
+//! | everything else | [`TokenVerdict::Unavailable`] |
 
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ pub(crate) enum TokenVerdict {
     Ambiguous(ErrorCode),
     Granted(TokenResponse),
     Misconfigured(ErrorCode),
+    NotForThis(ErrorCode),
     Refused(ErrorCode),
     Unavailable { status: StatusCode, retry_after: Option<Duration> },
     Unreadable,
@@ -59,29 +62,44 @@ impl ErrorCode {
 /// Reads the answer of a token request.
 pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> TokenVerdict {
     let json: Option<Map<String, Value>> = serde_json::from_slice(body).ok();
+    let code = json.as_ref().and_then(|json| json.get("error")).and_then(Value::as_str).unwrap_or_default();
+    let error = || ErrorCode::new(code);
     if status.is_success() {
-        return json.as_ref().and_then(granted).map_or(TokenVerdict::Unreadable, TokenVerdict::Granted);
+        return match json.as_ref().and_then(granted) {
+            Some(response) => TokenVerdict::Granted(response),
+            None if is_about_the_grant(code) => TokenVerdict::Refused(error()),
+            None => TokenVerdict::Unreadable,
+        };
     }
-    let unavailable = TokenVerdict::Unavailable { status, retry_after: retry_after(headers) };
-    let code = json.as_ref().and_then(|json| json.get("error")).and_then(Value::as_str);
-    let Some(code) = code.filter(|_| status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT) else {
-        return unavailable;
-    };
-    let error = ErrorCode::new(code);
+    let is_bad_request = status == StatusCode::BAD_REQUEST;
+    if !is_bad_request && status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN {
+        return TokenVerdict::Unavailable { status, retry_after: retry_after(headers) };
+    }
     match code {
-        "invalid_grant" | "token_inactive" => TokenVerdict::Refused(error),
-        _ if status == StatusCode::TOO_MANY_REQUESTS => unavailable,
-        "consent_required" | "interaction_required" | "login_required" | "account_selection_required" => {
-            TokenVerdict::Refused(error)
-        }
-        "temporarily_unavailable" | "server_error" | "slow_down" => unavailable,
+        code if is_about_the_grant(code) => TokenVerdict::Refused(error()),
+        "invalid_request" | "invalid_scope" if is_bad_request => TokenVerdict::Ambiguous(error()),
+        "access_denied" | "invalid_target" => TokenVerdict::NotForThis(error()),
         "invalid_client"
         | "unauthorized_client"
         | "unsupported_grant_type"
         | "use_dpop_nonce"
-        | "invalid_dpop_proof" => TokenVerdict::Misconfigured(error),
-        _ => TokenVerdict::Ambiguous(error),
+        | "invalid_dpop_proof" => TokenVerdict::Misconfigured(error()),
+        _ => TokenVerdict::Unavailable { status, retry_after: retry_after(headers) },
     }
+}
+
+/// The registered codes that say that the grant, and with it the session at the provider, is over: RFC 6749 §5.2, Core
+/// §3.1.2.6, and fosite's `token_inactive`.
+fn is_about_the_grant(code: &str) -> bool {
+    matches!(
+        code,
+        "invalid_grant"
+            | "token_inactive"
+            | "interaction_required"
+            | "login_required"
+            | "consent_required"
+            | "account_selection_required"
+    )
 }
 
 fn granted(json: &Map<String, Value>) -> Option<TokenResponse> {
@@ -120,6 +138,7 @@ mod tests {
             TokenVerdict::Ambiguous(_) => "ambiguous",
             TokenVerdict::Granted(_) => "granted",
             TokenVerdict::Misconfigured(_) => "misconfigured",
+            TokenVerdict::NotForThis(_) => "not for this",
             TokenVerdict::Refused(_) => "refused",
             TokenVerdict::Unavailable { .. } => "unavailable",
             TokenVerdict::Unreadable => "unreadable",
@@ -129,41 +148,72 @@ mod tests {
 
     #[test]
     fn p4_refused_is_not_unreachable() {
-        for status in [400, 401, 403, 404, 429] {
-            check(status, r#"{"error":"invalid_grant"}"#, "refused");
+        let about_the_grant = [
+            "invalid_grant",
+            "token_inactive",
+            "interaction_required",
+            "login_required",
+            "consent_required",
+            "account_selection_required",
+        ];
+        for code in about_the_grant {
+            let body = format!(r#"{{"error":"{code}","error_description":"Session not active"}}"#);
+            for status in [200, 400, 401, 403] {
+                check(status, &body, "refused");
+            }
+            for status in [302, 404, 405, 408, 409, 410, 421, 429, 451, 500, 502, 503, 504] {
+                check(status, &body, "unavailable");
+            }
         }
-        check(400, r#"{"error":"invalid_grant","error_description":"Session not active"}"#, "refused");
-        check(401, r#"{"error":"token_inactive"}"#, "refused");
-        for code in ["interaction_required", "login_required", "consent_required"] {
-            check(400, &format!(r#"{{"error":"{code}"}}"#), "refused");
-        }
-        for code in ["invalid_request", "invalid_scope", "something_new"] {
+        for code in ["invalid_request", "invalid_scope"] {
             check(400, &format!(r#"{{"error":"{code}"}}"#), "ambiguous");
+            check(401, &format!(r#"{{"error":"{code}"}}"#), "unavailable");
         }
         for code in ["invalid_client", "unauthorized_client", "unsupported_grant_type", "use_dpop_nonce"] {
             check(401, &format!(r#"{{"error":"{code}"}}"#), "misconfigured");
         }
-        for code in ["temporarily_unavailable", "server_error", "slow_down"] {
+        for code in ["access_denied", "invalid_target"] {
+            check(400, &format!(r#"{{"error":"{code}"}}"#), "not for this");
+        }
+        for code in
+            ["temporarily_unavailable", "server_error", "slow_down", "something_new", "Forbidden", "Bad Request"]
+        {
             check(400, &format!(r#"{{"error":"{code}"}}"#), "unavailable");
         }
-        check(429, r#"{"error":"whatever"}"#, "unavailable");
-        for status in [500, 502, 503, 504] {
-            check(status, "", "unavailable");
-            check(status, r#"{"error":"invalid_grant"}"#, "unavailable");
+    }
+
+    #[test]
+    fn p4_what_frameworks_and_gateways_say_is_no_answer() {
+        for (status, body) in [
+            (404, r#"{"timestamp":"2026-01-01T00:00:00Z","status":404,"error":"Not Found","path":"/token"}"#),
+            (404, r#"{"error":"Realm does not exist"}"#),
+            (403, r#"{"error":"Forbidden"}"#),
+            (405, r#"{"status":405,"error":"Method Not Allowed"}"#),
+            (421, r#"{"error":"Misdirected Request"}"#),
+            (429, r#"{"error":"whatever"}"#),
+            (500, ""),
+            (302, ""),
+            (400, ""),
+            (403, "<html>blocked</html>"),
+            (400, r#"{"error":7}"#),
+            (400, r#"{"error":null}"#),
+            (400, r#"["invalid_grant"]"#),
+        ] {
+            check(status, body, "unavailable");
         }
-        check(408, r#"{"error":"invalid_grant"}"#, "unavailable");
-        check(302, "", "unavailable");
-        check(400, "", "unavailable");
-        check(403, "<html>blocked</html>", "unavailable");
-        check(400, r#"{"error":7}"#, "unavailable");
-        check(400, r#"["invalid_grant"]"#, "unavailable");
-        check(200, "", "unreadable");
-        check(200, "<html>maintenance</html>", "unreadable");
-        check(200, r#"{"access_token":"a","#, "unreadable");
-        check(200, r#"{"token_type":"Bearer"}"#, "unreadable");
-        check(200, r#"{"access_token":"a","token_type":"MAC"}"#, "unreadable");
+        for body in [
+            "",
+            "<html>maintenance</html>",
+            r#"{"access_token":"a","#,
+            r#"{"token_type":"Bearer"}"#,
+            r#"{"error":"Forbidden"}"#,
+            r#"{"access_token":"a","token_type":"MAC"}"#,
+        ] {
+            check(200, body, "unreadable");
+        }
         check(200, r#"{"access_token":"a","token_type":"bearer"}"#, "granted");
         check(200, r#"{"access_token":"a"}"#, "granted");
+        check(200, r#"{"access_token":"a","error":"invalid_grant"}"#, "granted");
     }
 
     #[test]

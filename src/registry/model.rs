@@ -329,6 +329,7 @@ impl Model for Protocol {
             policy: &policy,
             signing_alg: SigningAlg::RS256,
             clock_tolerance: Duration::ZERO,
+            ambiguity: signal::Ambiguity::Single,
             claim_patience: Duration::from_secs(1),
             now: NOW,
         };

@@ -27,10 +27,10 @@ use super::policy::SessionPolicy;
 use super::record::{ActivitySignal, OtherToken, SessionRecord};
 use super::stored::{Claimed, Committed, Loaded};
 use crate::protocol::authorization::Audience;
-use crate::protocol::id_token::{IdToken, OriginalLogin};
+use crate::protocol::id_token::{IdToken, OriginalLogin, Refreshed, RefreshedError};
 use crate::protocol::jwt::{Expected, SigningAlg, TokenError, UnverifiedJwt, VerifiedJwt};
 use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
-use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
+use crate::protocol::token_response::{TokenResponse, TokenVerdict};
 
 /// How often a replica that waits for another looks, and the first pause before a failed commit is tried again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -46,9 +46,18 @@ pub(crate) struct Terms<'a> {
     pub(crate) signing_alg: SigningAlg,
     /// How far the provider's clock may be from ours.
     pub(crate) clock_tolerance: Duration,
+    pub(crate) ambiguity: Ambiguity,
     /// How long another replica's signal is waited for.
     pub(crate) claim_patience: Duration,
     pub(crate) now: SystemTime,
+}
+
+/// Whom an unclear refusal came to lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ambiguity {
+    Single,
+    /// So many subjects, with no success between, that it is an upgrade of the provider's, or a gateway.
+    Widespread,
 }
 
 /// What has to be done next; each but `Done` is the state that takes the answer.
@@ -116,16 +125,18 @@ struct About {
     record: Arc<SessionRecord>,
     /// Whom the access token is asked for; `None` stands for that of the login.
     audience: Option<Audience>,
+    /// The audience for which the grant was refused, while a plain refresh finds out whether the session stands.
+    in_doubt: Option<Audience>,
 }
 
 /// Begins the signal of a session's activity, with a new access token for `audience` if its signal is a refresh.
 pub(crate) fn start(record: Arc<SessionRecord>, audience: Option<Audience>, terms: &Terms<'_>) -> Do {
-    let about = About { record, audience };
+    let about = About { record, audience, in_doubt: None };
     match about.record.login.signal {
         ActivitySignal::None => {
             let mut active = SessionRecord::clone(&about.record);
             active.last_signal = terms.now;
-            Commit::begin(about, active, Purpose::NoteActivity, terms)
+            Commit::begin(about, active, Purpose::NoteActivity, None, terms)
         }
         // Only a browser can.
         ActivitySignal::SilentLogin => Do::Done(Outcome::Unavailable(None)),
@@ -188,12 +199,16 @@ impl Present {
         &self.token
     }
 
+    pub(crate) fn record(&self) -> &SessionRecord {
+        &self.about.record
+    }
+
     pub(crate) fn audience(&self) -> Option<&Audience> {
         self.about.audience.as_ref()
     }
 
     /// `sent_at` is when the request went out: what it confirms is that the session stood then.
-    pub(crate) fn next(self, presented: Presented, sent_at: SystemTime, terms: &Terms<'_>) -> Do {
+    pub(crate) fn next(mut self, presented: Presented, sent_at: SystemTime, terms: &Terms<'_>) -> Do {
         let verdict = match presented {
             Presented::Answered(verdict) => verdict,
             Presented::Lost => return self.once_more(Pause::None, None),
@@ -204,15 +219,24 @@ impl Present {
                 Some(raw) => Do::Verify(Verify { about: self.about, response, raw, sent_at }),
                 None => self.about.confirmed_by(response, None, sent_at, terms),
             },
-            TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error)
-                if let Some(audience) = &self.about.audience
-                    && !is_about_the_grant(&error) =>
-            {
-                // RFC 8707 §2: about what was asked for, not about the session.
+            // RFC 8707 §2: about what was asked for, not about the session.
+            TokenVerdict::NotForThis(_) | TokenVerdict::Ambiguous(_) if let Some(audience) = &self.about.audience => {
                 Do::Release(Release { outcome: Outcome::Denied(audience.clone()), about: self.about })
             }
+            // Some say that of the session which is about the audience: a plain refresh tells.
+            TokenVerdict::Refused(_) if let Some(audience) = self.about.audience.take() => {
+                self.about.in_doubt = Some(audience);
+                Do::Present(Self { attempt: Attempt::First, ..self })
+            }
             TokenVerdict::Refused(_) => self.about.check(AfterLoad::End(EndReason::RefreshTokenRejected)),
-            TokenVerdict::Ambiguous(_) => self.once_more(Pause::Jitter, Some(EndReason::RefreshTokenRejected)),
+            TokenVerdict::Ambiguous(_) => {
+                let reason = match terms.ambiguity {
+                    Ambiguity::Single => Some(EndReason::RefreshTokenRejected),
+                    Ambiguity::Widespread => None,
+                };
+                self.once_more(Pause::Jitter, reason)
+            }
+            TokenVerdict::NotForThis(_) => self.about.give_up(None),
             TokenVerdict::Unreadable => self.once_more(Pause::None, None),
             TokenVerdict::Misconfigured(_) => self.about.give_up(None),
             TokenVerdict::Unavailable { retry_after, .. } => self.about.give_up(retry_after),
@@ -231,10 +255,6 @@ impl Present {
             (Attempt::Last, None) => self.about.give_up(None),
         }
     }
-}
-
-fn is_about_the_grant(error: &ErrorCode) -> bool {
-    matches!(error.as_str(), "invalid_grant" | "token_inactive")
 }
 
 /// Ask for the user's claims with the access token.
@@ -258,7 +278,7 @@ impl AskUserInfo {
             UserInfoAnswer::Confirmed => {
                 let mut next = SessionRecord::clone(&self.about.record);
                 next.last_signal = sent_at;
-                Commit::begin(self.about, next, Purpose::Confirm { rotated: None }, terms)
+                Commit::begin(self.about, next, Purpose::Confirm { rotated: None }, None, terms)
             }
             UserInfoAnswer::Refused => self.about.check(AfterLoad::End(EndReason::AccessTokenRejected)),
             UserInfoAnswer::Unavailable(retry_after) => self.about.give_up(retry_after),
@@ -319,21 +339,28 @@ impl Verify {
     }
 
     pub(crate) fn next(self, verification: Verification, terms: &Terms<'_>) -> Do {
-        let Ok(id_token) = self.id_token(verification, terms) else {
-            // Core §12.2: the whole answer is worthless.
-            let reason = EndReason::ProviderMisbehaved;
-            let discard = self.response.refresh_token;
-            return Do::End(End { about: self.about, reason, discard, outcome: Outcome::Ended(Some(reason)) });
-        };
-        self.about.confirmed_by(self.response, Some(id_token), self.sent_at, terms)
+        match self.refreshed(verification, terms) {
+            Ok(Refreshed { id_token, clock }) => {
+                let remark = clock.map(Remark::Clock);
+                self.about.confirmed_by(self.response, Some((id_token, remark)), self.sent_at, terms)
+            }
+            // Core §12.2: the whole answer is worthless. Its tokens are dropped: they may be somebody's.
+            Err(RefreshedError::OtherLogin(_)) => {
+                let reason = EndReason::ProviderMisbehaved;
+                Do::End(End { about: self.about, reason, discard: None, outcome: Outcome::Ended(Some(reason)) })
+            }
+            Err(RefreshedError::Unusable(error)) => self.keep_refresh_token(error, terms),
+        }
     }
 
-    fn id_token(&self, verification: Verification, terms: &Terms<'_>) -> Result<IdToken, TokenError> {
+    fn refreshed(&self, verification: Verification, terms: &Terms<'_>) -> Result<Refreshed, RefreshedError> {
         let verified = match verification {
             Verification::Signed(verified) => verified,
-            Verification::Wrong(error) => return Err(error),
-            // The rotated token is in our hands only: better to go by the channel than to lose the session.
-            Verification::NoKeys => UnverifiedJwt::parse(self.raw.secret())?.trust_channel(),
+            // Not to have the key is not to know that the token is wrong. It came over an authenticated channel.
+            Verification::NoKeys | Verification::Wrong(TokenError::Key(_)) => {
+                UnverifiedJwt::parse(self.raw.secret())?.trust_channel()
+            }
+            Verification::Wrong(error) => return Err(RefreshedError::Unusable(error)),
         };
         let login = &self.about.record.login;
         let expected = Expected {
@@ -342,10 +369,19 @@ impl Verify {
             now: terms.now,
             tolerance: terms.clock_tolerance,
         };
-        let original = OriginalLogin { subject: &login.subject, nonce: &login.nonce, auth_time: login.auth_time };
-        let id_token = IdToken::of_refresh(verified, &expected, original)?;
-        id_token.check_access_token(&self.response.access_token, terms.signing_alg)?;
-        Ok(id_token)
+        let original = OriginalLogin { subject: &login.subject, nonce: &login.nonce };
+        let refreshed = IdToken::of_refresh(verified, &expected, original)?;
+        refreshed.id_token.check_access_token(&self.response.access_token, terms.signing_alg)?;
+        Ok(refreshed)
+    }
+
+    /// Nothing of the answer is believed, and nothing is confirmed; but a refresh token that was rotated is stored, or the
+    /// session would be lost at the next refresh.
+    fn keep_refresh_token(self, error: TokenError, terms: &Terms<'_>) -> Do {
+        let mut next = SessionRecord::clone(&self.about.record);
+        let Some(rotated) = self.response.refresh_token else { return self.about.give_up(None) };
+        next.tokens.refresh_token = Some(rotated);
+        Commit::begin(self.about, next, Purpose::KeepRefreshToken, Some(Remark::Unusable(error)), terms)
     }
 }
 
@@ -358,18 +394,31 @@ pub(crate) struct Commit {
     /// Until when it is tried again if the registry fails, and the pause before that.
     until: SystemTime,
     pause: Duration,
+    /// What an operator has to hear of.
+    pub(crate) remark: Option<Remark>,
+}
+
+/// What is odd about an answer that ends nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Remark {
+    /// The ID token's times: somebody's clock is wrong.
+    Clock(TokenError),
+    /// The ID token cannot be believed: the set-up has changed, or somebody is between.
+    Unusable(TokenError),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     Confirm { rotated: Option<RefreshToken> },
+    KeepRefreshToken,
     NoteActivity,
 }
 
 impl Commit {
-    fn begin(about: About, next: SessionRecord, purpose: Purpose, terms: &Terms<'_>) -> Do {
+    fn begin(about: About, next: SessionRecord, purpose: Purpose, remark: Option<Remark>, terms: &Terms<'_>) -> Do {
         let next = Arc::new(next.with_expiry(terms.policy));
-        Do::Commit(Self { about, next, purpose, until: terms.now + COMMIT_PATIENCE, pause: LOOK_INTERVAL })
+        let until = terms.now + COMMIT_PATIENCE;
+        Do::Commit(Self { about, next, purpose, until, pause: LOOK_INTERVAL, remark })
     }
 
     pub(crate) fn record(&self) -> &SessionRecord {
@@ -377,22 +426,33 @@ impl Commit {
     }
 
     pub(crate) fn next(mut self, answer: Result<Committed, StoreFailed>, terms: &Terms<'_>) -> Do {
+        self.remark = None;
         match (answer, self.purpose) {
-            (Ok(Committed::Committed(record)), _) => Do::Done(Outcome::Confirmed(record)),
+            (Ok(Committed::Committed(_)), Purpose::KeepRefreshToken) => Do::Done(Outcome::Unavailable(None)),
+            (Ok(Committed::Committed(record)), _) => Do::Done(match self.about.in_doubt {
+                Some(audience) => Outcome::Denied(audience),
+                None => Outcome::Confirmed(record),
+            }),
             // Somebody else's activity is activity too.
             (Ok(Committed::Stale(newer)), Purpose::NoteActivity) => Do::Done(Outcome::Confirmed(newer)),
             // The winner's tokens are of the same family: revoking ours could end the session.
-            (Ok(Committed::Stale(newer)), Purpose::Confirm { .. }) => Do::Done(Outcome::Overtaken(newer)),
+            (Ok(Committed::Stale(newer)), _) => Do::Done(Outcome::Overtaken(newer)),
             (Ok(Committed::Gone(reason)), Purpose::NoteActivity) => Do::Done(Outcome::Ended(reason)),
-            (Ok(Committed::Gone(reason)), Purpose::Confirm { rotated }) => Do::End(End {
+            (Ok(Committed::Gone(reason)), purpose) => Do::End(End {
                 about: self.about,
                 // It may only be hidden by a tombstone for its new sid.
                 reason: reason.unwrap_or(EndReason::BackChannelLogout),
-                discard: rotated,
+                discard: match (purpose, reason) {
+                    // The new login may stand on the same grant.
+                    (Purpose::Confirm { rotated }, reason) if reason != Some(EndReason::SupersededByLogin) => rotated,
+                    _ => None,
+                },
                 outcome: Outcome::Ended(reason),
             }),
             // Confirmed tokens exist nowhere else.
-            (Err(StoreFailed), purpose @ Purpose::Confirm { .. }) if terms.now < self.until => {
+            (Err(StoreFailed), purpose @ (Purpose::Confirm { .. } | Purpose::KeepRefreshToken))
+                if terms.now < self.until =>
+            {
                 let pause = Pause::Of(self.pause);
                 self.pause = (self.pause * 2).min(LONGEST_COMMIT_PAUSE);
                 self.purpose = purpose;
@@ -488,13 +548,15 @@ impl About {
     fn confirmed_by(
         self,
         response: TokenResponse,
-        id_token: Option<IdToken>,
+        id_token: Option<(IdToken, Option<Remark>)>,
         sent_at: SystemTime,
         terms: &Terms<'_>,
     ) -> Do {
         let mut next = SessionRecord::clone(&self.record);
         let rotated = response.refresh_token.clone();
-        if let Some(id_token) = id_token {
+        let mut remark = None;
+        if let Some((id_token, odd)) = id_token {
+            remark = odd;
             next.sid = id_token.sid.or(next.sid);
             next.session_expiry = id_token.session_expiry.or(next.session_expiry);
         }
@@ -511,7 +573,7 @@ impl About {
         tokens.refresh_token = response.refresh_token.or(tokens.refresh_token.take());
         tokens.id_token = response.id_token.unwrap_or_else(|| tokens.id_token.clone());
         next.last_signal = sent_at;
-        Commit::begin(self, next, Purpose::Confirm { rotated }, terms)
+        Commit::begin(self, next, Purpose::Confirm { rotated }, remark, terms)
     }
 }
 

@@ -1,6 +1,7 @@
 use http::StatusCode;
 
 use super::*;
+use crate::protocol::token_response::ErrorCode;
 use crate::session::record::samples;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -13,6 +14,7 @@ fn with_terms<T>(after: u64, work: impl FnOnce(&Terms<'_>) -> T) -> T {
         policy: &policy,
         signing_alg: SigningAlg::RS256,
         clock_tolerance: SECOND * 30,
+        ambiguity: Ambiguity::Single,
         claim_patience: SECOND * 10,
         now: NOW + SECOND * u32::try_from(after).unwrap(),
     })
@@ -139,15 +141,18 @@ fn p4_what_the_token_endpoints_answer_leads_to() {
     };
     let refused = |error: &str| Presented::Answered(TokenVerdict::Refused(code(error)));
     let ambiguous = |error: &str| Presented::Answered(TokenVerdict::Ambiguous(code(error)));
+    let not_for_this = |error: &str| Presented::Answered(TokenVerdict::NotForThis(code(error)));
     for (answer, audience, first, second) in [
         (granted(None), None, "commit", "commit"),
         (granted(None), Some(audience()), "commit", "commit"),
         (refused("invalid_grant"), None, "load", "load"),
-        (refused("invalid_grant"), Some(audience()), "load", "load"),
+        // Whether it is the session or the audience, a plain refresh tells.
+        (refused("invalid_grant"), Some(audience()), "present", "present"),
         (refused("consent_required"), None, "load", "load"),
-        (refused("consent_required"), Some(audience()), "release, then denied", "release, then denied"),
         (ambiguous("invalid_request"), None, "load", "load"),
-        (ambiguous("invalid_target"), Some(audience()), "release, then denied", "release, then denied"),
+        (ambiguous("invalid_scope"), Some(audience()), "release, then denied", "release, then denied"),
+        (not_for_this("invalid_target"), Some(audience()), "release, then denied", "release, then denied"),
+        (not_for_this("access_denied"), None, "release, then unavailable None", "release, then unavailable None"),
         (Presented::Answered(TokenVerdict::Unreadable), None, "load", "release, then unavailable None"),
         (Presented::Lost, None, "load", "release, then unavailable None"),
         (Presented::NotSent(None), None, "release, then unavailable None", "release, then unavailable None"),
@@ -284,4 +289,131 @@ fn ends_and_releases() {
         let Do::End(end) = load.next(Ok(Loaded::Live(record(ActivitySignal::Refresh)))) else { panic!("no end") };
         assert_eq!(name(&end.next(answer)), expected);
     }
+}
+
+#[test]
+fn p4_an_unclear_refusal_of_many_ends_nobody() {
+    let ambiguous = || Presented::Answered(TokenVerdict::Ambiguous(ErrorCode::new("invalid_request")));
+    for (ambiguity, expected) in
+        [(Ambiguity::Single, "load"), (Ambiguity::Widespread, "release, then unavailable None")]
+    {
+        let next = with_terms(0, |terms| present_again(None).next(ambiguous(), NOW, &Terms { ambiguity, ..*terms }));
+        assert_eq!(name(&next), expected, "{ambiguity:?}");
+    }
+}
+
+#[test]
+fn p4_a_grant_refused_for_one_api_is_confirmed_by_a_plain_refresh() {
+    let refused = || Presented::Answered(TokenVerdict::Refused(ErrorCode::new("invalid_grant")));
+    let plain = || {
+        let Do::Present(plain) = with_terms(0, |terms| present(Some(audience())).next(refused(), NOW, terms)) else {
+            panic!("not presented")
+        };
+        assert_eq!(plain.audience(), None);
+        plain
+    };
+    // The session stands: its new tokens are stored, and there is none for the API.
+    let Do::Commit(commit) = with_terms(0, |terms| plain().next(granted(Some("new")), NOW, terms)) else {
+        panic!("no commit")
+    };
+    assert_eq!(commit.record().tokens.refresh_token, Some(RefreshToken::new("new")));
+    assert_eq!(name(&with_terms(0, |terms| commit.next(Ok(Committed::Committed(newer())), terms))), "denied");
+    // It does not.
+    let Do::Load(load) = with_terms(0, |terms| plain().next(refused(), NOW, terms)) else { panic!("no look") };
+    assert_eq!(name(&load.next(Ok(Loaded::Live(record(ActivitySignal::Refresh))))), "end refresh_token_rejected false");
+}
+
+/// An answer with an ID token of these claims, which nobody has signed: `trust_channel` takes them as they are.
+fn verify(claims: &serde_json::Value) -> Verify {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    let part = |json: &serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let raw = format!("{}.{}.AA", part(&serde_json::json!({"alg": "RS256"})), part(claims));
+    let Presented::Answered(TokenVerdict::Granted(mut response)) = granted(Some("rotated")) else { unreachable!() };
+    response.id_token = Some(IdTokenHint::new(raw));
+    let answer = Presented::Answered(TokenVerdict::Granted(response));
+    let Do::Verify(verify) = with_terms(0, |terms| present(None).next(answer, NOW, terms)) else { panic!("no check") };
+    verify
+}
+
+#[test]
+fn p4_which_refreshed_id_tokens_end_a_session() {
+    let claims = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut claims = serde_json::json!({
+            "iss": "https://op.example", "aud": "shop", "sub": "alice", "iat": 1000, "exp": 1060, "nonce": "nonce",
+        });
+        change(&mut claims);
+        claims
+    };
+    let other = "end provider_misbehaved false";
+    for (change, expected, remark) in [
+        (claims(&|_| ()), "commit", None),
+        (claims(&|c| c["iss"] = "https://other.example".into()), other, None),
+        (claims(&|c| c["sub"] = "bob".into()), other, None),
+        (claims(&|c| c["nonce"] = "other".into()), other, None),
+        (claims(&|c| drop(c.as_object_mut().unwrap().remove("nonce"))), "commit", None),
+        (claims(&|c| c["aud"] = "other".into()), other, None),
+        (claims(&|c| c["aud"] = serde_json::json!(["other"])), other, None),
+        (claims(&|c| c["aud"] = serde_json::json!(["other", "shop"])), "commit", None),
+        (claims(&|c| c["azp"] = "other".into()), other, None),
+        (claims(&|c| c["azp"] = "shop".into()), "commit", None),
+        // The user authenticated again elsewhere.
+        (claims(&|c| c["auth_time"] = 999.into()), "commit", None),
+        // Clocks.
+        (claims(&|c| c["iat"] = 1031.into()), "commit", Some("clock")),
+        (claims(&|c| c["iat"] = 99_999.into()), "commit", Some("clock")),
+        (claims(&|c| c["exp"] = 970.into()), "commit", Some("clock")),
+        (claims(&|c| c["nbf"] = 2000.into()), "commit", Some("clock")),
+        // What cannot be read says nothing of the user, and is not used.
+        (claims(&|c| drop(c.as_object_mut().unwrap().remove("sub"))), "commit", Some("unusable")),
+        (claims(&|c| c["iat"] = "x".into()), "commit", Some("unusable")),
+        (claims(&|c| c["at_hash"] = "AAAA".into()), "commit", Some("unusable")),
+    ] {
+        let next = with_terms(1000, |terms| verify(&change).next(Verification::NoKeys, terms));
+        let found = match &next {
+            Do::Commit(commit) => commit.remark.as_ref().map(|remark| match remark {
+                Remark::Clock(_) => "clock",
+                Remark::Unusable(_) => "unusable",
+            }),
+            _ => None,
+        };
+        assert_eq!((name(&next).as_str(), found), (expected, remark), "{change}");
+    }
+}
+
+#[test]
+fn p4_not_to_have_a_key_is_not_to_know_that_a_token_is_wrong() {
+    let claims = serde_json::json!({"iss": "https://op.example", "aud": "shop", "sub": "alice", "iat": 0, "exp": 60});
+    let token = |verification| {
+        let Do::Commit(commit) = with_terms(0, |terms| verify(&claims).next(verification, terms)) else {
+            panic!("no commit")
+        };
+        commit.record().tokens.clone()
+    };
+    let used = (Some(AccessToken::new("new access")), Some(RefreshToken::new("rotated")));
+    let kept = (Some(AccessToken::new("access")), Some(RefreshToken::new("rotated")));
+    for (verification, expected) in [
+        (Verification::NoKeys, &used),
+        (Verification::Wrong(TokenError::Key("none has the token's kid")), &used),
+        (Verification::Wrong(TokenError::Signature), &kept),
+        (Verification::Wrong(TokenError::Header("alg", "is not the algorithm agreed on")), &kept),
+    ] {
+        let row = format!("{verification:?}");
+        let tokens = token(verification);
+        assert_eq!((tokens.access_token, tokens.refresh_token), *expected, "{row}");
+    }
+    let Do::Commit(commit) =
+        with_terms(5, |terms| verify(&claims).next(Verification::Wrong(TokenError::Signature), terms))
+    else {
+        panic!("no commit")
+    };
+    assert_eq!(commit.record().last_signal, NOW, "nothing was confirmed");
+    let next = with_terms(5, |terms| commit.next(Ok(Committed::Committed(newer())), terms));
+    assert_eq!(name(&next), "unavailable None");
+}
+
+#[test]
+fn p7_a_rotated_token_of_a_superseded_session_is_not_revoked() {
+    let next = with_terms(1, |terms| commit().next(Ok(Committed::Gone(Some(EndReason::SupersededByLogin))), terms));
+    assert_eq!(name(&next), "end superseded_by_login false");
 }
