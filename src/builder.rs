@@ -190,8 +190,6 @@ impl RelyingPartyBuilder {
         let apis = Apis::new(&self.apis)?;
         let http = Http::new(self.provider_timeout)
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
-        // Not longer than a share of G, so that short timeouts recover as fast as they are short.
-        let longest_pause = (self.policy.access_token_lifetime / 2).min(Duration::from_secs(10));
         let registration = Registration::new(Issuer::new(self.issuer), self.credentials.id);
         let cookies = Cookies::new(&registration, &self.cookie_key.unwrap_or_else(CookieKey::generate))?;
         let client = ClientConfig {
@@ -203,9 +201,9 @@ impl RelyingPartyBuilder {
             signing_alg: self.signing_alg,
             resources: self.apis.iter().filter_map(|api| api.audience()?.resource.clone()).collect(),
         };
-        let provider = Provider::new(client, http, self.clock.clone(), longest_pause);
+        let provider = Provider::new(client, http, self.clock.clone());
         let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));
-        let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners, longest_pause);
+        let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners);
         upkeep::begin(&manager);
         Ok(RelyingParty::new(Context::new(Parts {
             manager,

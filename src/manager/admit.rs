@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter, unavailable};
 use crate::registry::Committed;
-use crate::session::decide::{Decision, decide, is_confirmed};
+use crate::session::decide::{Decision, decide, is_confirmed, was_just_confirmed};
+use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::session::record::{ActivitySignal, SessionRecord};
@@ -30,7 +31,7 @@ impl Manager {
         }
     }
 
-    /// Signals the provider now, however fresh the last signal is.
+    /// Signals the provider now, unless it has confirmed the session a moment ago.
     ///
     /// # Cancel safety
     /// As [`admit`](Self::admit).
@@ -40,6 +41,7 @@ impl Manager {
             Decision::End(reason) => self.refuse_for_good(key, reason).await,
             // A script cannot; it is told where to navigate to.
             _ if record.login.signal == ActivitySignal::SilentLogin => Err(Refusal::Unconfirmed),
+            _ if was_just_confirmed(&record, &self.policy, self.now()) => Ok(record),
             _ => self.signal(&record).await,
         }
     }
@@ -47,7 +49,7 @@ impl Manager {
     async fn refuse_for_good(
         self: &Arc<Self>,
         key: &SessionKey,
-        reason: crate::session::event::EndReason,
+        reason: EndReason,
     ) -> Result<Arc<SessionRecord>, Refusal> {
         Err(match self.end(key, reason).await {
             Ok(()) => Refusal::Ended(reason),

@@ -3,12 +3,18 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-/// Work that goes on whoever goes away; `None` if it crashed.
-pub(crate) type Flight<V> = Shared<BoxFuture<'static, Option<V>>>;
+/// Work that goes on whoever goes away.
+#[derive(Clone)]
+pub(crate) struct Flight<V> {
+    pub(crate) began_at: SystemTime,
+    /// `None` if it crashed.
+    pub(crate) landing: Shared<BoxFuture<'static, Option<V>>>,
+}
 
 /// The work that is under way in this process.
 pub(crate) struct SingleFlight<K, V> {
@@ -32,6 +38,7 @@ where
     pub(crate) fn join_or_lead<W, E>(
         self: &Arc<Self>,
         key: K,
+        now: SystemTime,
         lead: impl FnOnce() -> Result<W, E>,
     ) -> Result<Flight<V>, E>
     where
@@ -48,7 +55,8 @@ where
             let _landing = landing;
             work.await
         });
-        let flight = async move { task.await.ok() }.boxed().shared();
+        let landing = async move { task.await.ok() }.boxed().shared();
+        let flight = Flight { began_at: now, landing };
         under_way.insert(key, flight.clone());
         Ok(flight)
     }
@@ -78,9 +86,9 @@ mod tests {
         flights: &Arc<SingleFlight<u8, usize>>,
         key: u8,
         work: W,
-    ) -> Flight<usize> {
-        let Ok(flight) = flights.join_or_lead(key, || Ok::<_, Infallible>(work));
-        flight
+    ) -> Shared<BoxFuture<'static, Option<usize>>> {
+        let Ok(flight) = flights.join_or_lead(key, SystemTime::UNIX_EPOCH, || Ok::<_, Infallible>(work));
+        flight.landing
     }
 
     #[tokio::test]
@@ -137,7 +145,8 @@ mod tests {
     #[tokio::test]
     async fn a_lead_that_declines_leaves_nothing_behind() {
         let flights = SingleFlight::<u8, usize>::new();
-        let declined = flights.join_or_lead(1, || Err::<std::future::Ready<usize>, _>("not now"));
+        let declined =
+            flights.join_or_lead(1, SystemTime::UNIX_EPOCH, || Err::<std::future::Ready<usize>, _>("not now"));
         assert_eq!(declined.err(), Some("not now"));
         assert!(flights.under_way().is_empty());
     }

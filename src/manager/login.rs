@@ -10,7 +10,7 @@ use super::Manager;
 use crate::protocol::id_token::{AuthenticationRequest, IdToken};
 use crate::protocol::jwt::TokenError;
 use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
-use crate::provider::keys::VerifyError;
+use crate::provider::keys::{Bearer, VerifyError};
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{Sent, Unavailable};
 use crate::registry::{Committed, Created, RegistryError};
@@ -116,7 +116,7 @@ impl Manager {
         claims_from: ClaimsFrom,
     ) -> Result<LoggedIn, LoginError> {
         let raw = response.id_token.clone().ok_or(LoginError::Nonsense("the token response has no ID token"))?;
-        let verified = self.provider.verify(raw.secret()).await?;
+        let verified = self.provider.verify(raw.secret(), Bearer::Provider).await?;
         let request = AuthenticationRequest { nonce: &transaction.nonce, max_age: transaction.authentication.max_age };
         let id_token = IdToken::of_login(verified, &self.provider.expected(), request)?;
         id_token.check_access_token(&response.access_token, self.provider.client().signing_alg)?;
@@ -192,8 +192,13 @@ impl Manager {
         response: &TokenResponse,
         id_token: &IdToken,
     ) -> Result<Map<String, Value>, LoginError> {
-        match self.provider.user_info(&response.access_token, id_token.subject.as_str()).await? {
+        match self.provider.user_info(&response.access_token, &id_token.subject).await? {
             UserInfoVerdict::Confirmed(claims) => Ok(claims),
+            // Core §5.3.2: whose sub this is has been compared; whether it is the provider's word has not.
+            UserInfoVerdict::Signed(raw) => {
+                Ok(self.provider.verify(raw.secret(), Bearer::Provider).await?.into_claims())
+            }
+            UserInfoVerdict::Forbidden => Err(LoginError::Nonsense("the access token is none for userinfo")),
             UserInfoVerdict::Refused => Err(LoginError::Nonsense("the userinfo answer is not about this user")),
             UserInfoVerdict::Unavailable(unavailable) => Err(unavailable.into()),
         }

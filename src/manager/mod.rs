@@ -36,7 +36,7 @@ pub(crate) type Listener = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
 
 pub(crate) struct Manager {
     registry: Arc<dyn SessionRegistry>,
-    provider: Provider,
+    provider: Arc<Provider>,
     policy: SessionPolicy,
     clock: Arc<dyn Clock>,
     listeners: Vec<Listener>,
@@ -71,7 +71,6 @@ impl Manager {
         policy: SessionPolicy,
         clock: Arc<dyn Clock>,
         listeners: Vec<Listener>,
-        longest_pause: Duration,
     ) -> Arc<Self> {
         let ends = Arc::new(Ends::default());
         registry.subscribe({
@@ -80,12 +79,12 @@ impl Manager {
         });
         Arc::new(Self {
             registry,
-            provider,
+            provider: Arc::new(provider),
             policy,
             clock,
             listeners,
             flights: SingleFlight::new(),
-            pauses: Pauses::new(longest_pause),
+            pauses: Pauses::default(),
             doubts: Doubts::default(),
             remarks: Remarks::default(),
             ends,
@@ -93,7 +92,7 @@ impl Manager {
         })
     }
 
-    pub(crate) fn provider(&self) -> &Provider {
+    pub(crate) fn provider(&self) -> &Arc<Provider> {
         &self.provider
     }
 
@@ -132,7 +131,11 @@ impl Manager {
 
     fn emit(&self, event: &SessionEvent) {
         for listener in &self.listeners {
-            listener(event);
+            // One that panics takes nobody down with it, least of all the cleaner.
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| listener(event)));
+            if told.is_err() {
+                tracing::error!("a listener of session events panicked");
+            }
         }
     }
 }

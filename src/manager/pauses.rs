@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::refusal::RetryAfter;
 use crate::protocol::authorization::Audience;
-use crate::provider::circuit::Circuit;
+use crate::provider::circuit::Pause;
 use crate::session::id::SessionKey;
 
 /// How long the provider is spared after it has denied a session a token for an audience.
@@ -15,29 +15,25 @@ const DENIAL: Duration = Duration::from_secs(30);
 const FEW: usize = 1024;
 
 /// The sessions whose last signal failed, and the audiences that they were denied.
+#[derive(Default)]
 pub(super) struct Pauses {
-    longest: Duration,
-    sessions: Mutex<Tidy<SessionKey, Circuit>>,
+    sessions: Mutex<Tidy<SessionKey, Pause>>,
     /// Until when a session does not ask for a token to an audience again.
     denials: Mutex<Tidy<(SessionKey, Audience), SystemTime>>,
 }
 
 impl Pauses {
-    pub(super) fn new(longest: Duration) -> Self {
-        Self { longest, sessions: Mutex::default(), denials: Mutex::default() }
-    }
-
     /// How long the session's signal has to wait, if it has to.
     pub(super) fn of(&self, key: &SessionKey, now: SystemTime) -> Option<RetryAfter> {
         let sessions = lock(&self.sessions);
-        sessions.entries.get(key).and_then(|circuit| circuit.check(now).err()).map(|open| RetryAfter(open.retry_after))
+        sessions.entries.get(key).and_then(|pause| pause.check(now).err()).map(|open| RetryAfter(open.retry_after))
     }
 
     pub(super) fn failed(&self, key: &SessionKey, asked: Duration, now: SystemTime) {
         let mut sessions = lock(&self.sessions);
-        sessions.tidy(|circuit| circuit.check(now).is_err());
-        let circuit = sessions.entries.entry(*key).or_insert_with(|| Circuit::new(1, self.longest));
-        circuit.failed(now, Some(asked));
+        sessions.tidy(|pause| pause.check(now).is_err());
+        let pause = sessions.entries.entry(*key).or_default();
+        pause.failed(now, Some(asked));
     }
 
     pub(super) fn succeeded(&self, key: &SessionKey) {
@@ -96,7 +92,7 @@ mod tests {
 
     #[test]
     fn pauses_that_are_over_are_forgotten_at_a_cost_that_does_not_grow() {
-        let pauses = Pauses::new(SECOND);
+        let pauses = Pauses::default();
         for number in 0..4 * FEW {
             pauses.failed(&key(number), SECOND, NOW);
         }
@@ -107,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_denial_is_one_sessions_and_one_audiences() {
-        let pauses = Pauses::new(SECOND);
+        let pauses = Pauses::default();
         let audience = |resource: &str| Audience { resource: Some(resource.to_owned()), ..Audience::default() };
         pauses.denied(&key(1), &audience("a"), NOW);
         for (session, resource, after, expected) in

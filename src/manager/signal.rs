@@ -2,7 +2,7 @@
 //! [`session::signal`](crate::session::signal); here it is done.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
@@ -11,7 +11,7 @@ use super::{Landed, Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
 use crate::protocol::authorization::Audience;
 use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
 use crate::protocol::token_response::TokenVerdict;
-use crate::provider::keys::VerifyError;
+use crate::provider::keys::{Bearer, VerifyError};
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{CLOCK_TOLERANCE, Sent, Unavailable};
 use crate::registry::{Claimed, Lease, LeaseHolder, RegistryError};
@@ -24,6 +24,8 @@ use crate::session::signal::{
 
 /// How long a replica that died while it refreshed holds up the others; renewed while the refresh runs.
 const LEASE: Duration = Duration::from_secs(5);
+/// The answer to a refresh is waited for at least this long.
+const SHORTEST_WAIT: Duration = Duration::from_secs(60);
 /// A request waits for so many flights that it does not need, or finds overtaken, before its own.
 const MOST_FLIGHTS: usize = 16;
 
@@ -98,14 +100,18 @@ impl Manager {
         arrival: impl Fn(Landed) -> Arrival<T>,
     ) -> Result<T, Refusal> {
         let mut record = record.clone();
+        let patience = self.provider.timeout();
+        let asked_at = self.now();
         for _ in 0..MOST_FLIGHTS {
-            let key = *record.key();
-            let flight = self.flights.join_or_lead(key, || match self.pauses.of(&key, self.now()) {
+            let (key, now) = (*record.key(), self.now());
+            let flight = self.flights.join_or_lead(key, now, || match self.pauses.of(&key, now) {
                 Some(retry_after) => Err(Refusal::Unavailable(retry_after)),
                 None => Ok(self.clone().fly(record.clone(), audience.cloned())),
             })?;
-            // Longer than a lease and two calls takes only a registry that does not answer.
-            match self.within(LEASE + self.provider.timeout() * 3, flight).await.flatten().map(&arrival) {
+            // One patience for a flight, however many wait for it, and one for a request. The flight itself goes on.
+            let waited = |since: SystemTime| now.duration_since(since).unwrap_or_default();
+            let left = patience.saturating_sub(waited(flight.began_at).max(waited(asked_at)));
+            match self.within(left, flight.landing).await.flatten().map(&arrival) {
                 Some(Arrival::Here(arrived)) => return Ok(arrived),
                 Some(Arrival::GoOn(newer)) => record = newer.unwrap_or(record),
                 None => break,
@@ -223,7 +229,7 @@ impl Manager {
     }
 
     async fn verify(&self, token: &IdTokenHint) -> Verification {
-        match self.provider.verify(token.secret()).await {
+        match self.provider.verify(token.secret(), Bearer::Provider).await {
             Ok(verified) => Verification::Signed(verified),
             Err(VerifyError::Token(error)) => Verification::Wrong(error),
             Err(VerifyError::Unavailable(_)) => Verification::NoKeys,
@@ -267,10 +273,15 @@ impl Manager {
     }
 
     async fn present(&self, present: &Present) -> Presented {
-        let answer = self.provider.refresh(present.token(), present.audience()).await;
+        let subject = present.record().subject();
+        let refresh = std::pin::pin!(self.provider.refresh(present.token(), present.audience(), subject));
+        let Some(answer) = self.wait_for_answer(present.record(), refresh).await else {
+            tracing::error!(session = ?present.record().key(), "the provider has not answered a refresh, nobody waits longer");
+            return Presented::NoAnswer;
+        };
         report_answer(&answer);
         match &answer {
-            Ok(TokenVerdict::Ambiguous(_)) => self.doubts.note(present.record().subject(), self.now()),
+            Ok(TokenVerdict::Ambiguous(_)) => self.doubts.note(subject, self.now()),
             Ok(TokenVerdict::Granted(_)) => self.doubts.forget(),
             _ => {}
         }
@@ -278,6 +289,26 @@ impl Manager {
             Ok(verdict) => Presented::Answered(verdict),
             Err(Unavailable { sent: Sent::Maybe, .. }) => Presented::Lost,
             Err(Unavailable { sent: Sent::No, retry_after, .. }) => Presented::NotSent(retry_after),
+        }
+    }
+
+    /// Waits until the session is unconfirmed, or for a minute if that is longer: a token is not presented again while an
+    /// answer may still come. Where the requests' patience is over, others are not made to wait.
+    async fn wait_for_answer<A: Unpin>(
+        &self,
+        record: &SessionRecord,
+        call: impl Future<Output = A> + Unpin,
+    ) -> Option<A> {
+        let now = self.now();
+        let call = match select(call, self.clock.sleep_until(now + self.provider.timeout())).await {
+            Either::Left((answer, _)) => return Some(answer),
+            Either::Right(((), call)) => call,
+        };
+        self.provider.is_slow();
+        let until = record.idle_deadline(&self.policy).max(now + SHORTEST_WAIT);
+        match select(call, self.clock.sleep_until(until)).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(_) => None,
         }
     }
 
@@ -302,8 +333,9 @@ impl Manager {
     }
 
     async fn ask_user_info(&self, token: &AccessToken, record: &SessionRecord) -> UserInfoAnswer {
-        match self.provider.user_info(token, record.subject().as_str()).await {
-            Ok(UserInfoVerdict::Confirmed(_)) => UserInfoAnswer::Confirmed,
+        match self.provider.user_info(token, record.subject()).await {
+            Ok(UserInfoVerdict::Confirmed(_) | UserInfoVerdict::Signed(_)) => UserInfoAnswer::Confirmed,
+            Ok(UserInfoVerdict::Forbidden) => UserInfoAnswer::Forbidden,
             Ok(UserInfoVerdict::Refused) => UserInfoAnswer::Refused,
             Ok(UserInfoVerdict::Unavailable(unavailable)) | Err(unavailable) => {
                 tracing::warn!(error = %unavailable, "the provider cannot be asked for userinfo at the moment");

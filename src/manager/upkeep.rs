@@ -10,8 +10,10 @@ use crate::session::policy::RequestKind;
 
 /// How often expired records are removed.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the provider is asked for its metadata until it answers.
-const READY_INTERVAL: Duration = Duration::from_secs(1);
+/// The provider is asked for its metadata until it answers, after this pause at first, then after twice as long, …
+const FIRST_READY_PAUSE: Duration = Duration::from_secs(1);
+/// … up to this.
+const LONGEST_READY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Begins the upkeep.
 ///
@@ -46,14 +48,15 @@ async fn clean(manager: Weak<Manager>) {
 
 /// Asks the provider for its metadata until it answers: nothing of a user's is touched.
 async fn get_ready(manager: Weak<Manager>) {
+    let mut pause = FIRST_READY_PAUSE;
     while let Some(manager) = manager.upgrade() {
-        let now = manager.now();
-        match manager.provider.metadata().await {
-            Ok(_) => return,
-            Err(error) => tracing::warn!(%error, "not ready yet"),
+        // What is wrong was said where it was found.
+        if manager.provider.metadata().await.is_ok() {
+            return;
         }
-        let again = manager.clock.sleep_until(now + READY_INTERVAL);
+        let again = manager.clock.sleep_until(manager.now() + pause);
         drop(manager);
         again.await;
+        pause = (pause * 2).min(LONGEST_READY_PAUSE);
     }
 }

@@ -188,6 +188,11 @@ impl KeySet {
         Some(Self { keys: keys.collect() })
     }
 
+    /// Whether no key can be used.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     fn choose(&self, kid: Option<&str>) -> Result<&DecodingKey, TokenError> {
         let mut fitting = self.keys.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid);
         match (fitting.next(), fitting.next(), kid) {

@@ -1,6 +1,9 @@
 //! Something of the provider's that is fetched rarely: its metadata, its keys.
 //!
-//! One fetch at a time, a pause between fetches, and the last good copy for as long as no newer one can be had.
+//! 1. A good copy is served at once; when it is an hour old, one fetch in the background renews it.
+//! 2. One fetch at a time: who needs its result joins it.
+//! 3. After a fetch that failed nobody asks for a while, which grows, counted from the fetch's end.
+//! 4. The last good copy stays for as long as no newer one can be had.
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,12 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Mutex;
 
+use crate::clock::Clock;
+
 /// A copy is renewed on use when it is this old.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// After a fetch that failed, the next one waits this long.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// A fetch that was forced by an unknown key comes at most once in this time.
-const PAUSE_BETWEEN_FORCED: Duration = Duration::from_secs(30);
+/// After a fetch that failed, the next one waits this long, then twice as long, …
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// … up to this: users may be waiting.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(crate) struct Cached<T> {
@@ -34,10 +39,37 @@ impl<T> Clone for Fetched<T> {
     }
 }
 
+impl<T> Fetched<T> {
+    /// Whether the copy is this old. One that is dated later than now is not.
+    pub(crate) fn is_older_than(&self, age: Duration, now: SystemTime) -> bool {
+        now.duration_since(self.fetched_at).is_ok_and(|passed| passed >= age)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Attempts {
-    failed_at: Option<SystemTime>,
+    /// When the last fetch failed, and how many have since one did not.
+    failed: Option<(SystemTime, u32)>,
+    /// When an unknown key, or an endpoint that is gone, last brought a fetch that succeeded.
     forced_at: Option<SystemTime>,
+}
+
+impl Attempts {
+    fn is_paused(&self, now: SystemTime) -> bool {
+        self.failed.is_some_and(|(at, failures)| {
+            let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE);
+            is_within(at, pause, now)
+        })
+    }
+}
+
+/// What there is.
+#[derive(Debug)]
+pub(crate) enum Held<T> {
+    Good(Fetched<T>),
+    /// Good still, but it is time to renew it.
+    Due(Fetched<T>),
+    Nothing,
 }
 
 /// What came of asking for something newer than a copy.
@@ -61,133 +93,126 @@ impl<T> Cached<T> {
         self.copy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A copy of at most an hour's age; an older one if a newer cannot be had; `None` if there is none at all.
+    pub(crate) fn held(&self, now: SystemTime) -> Held<T> {
+        match self.peek() {
+            Some(copy) if copy.is_older_than(MAX_AGE, now) => Held::Due(copy),
+            Some(copy) => Held::Good(copy),
+            None => Held::Nothing,
+        }
+    }
+
+    /// A copy that came after `than`, by a fetch of ours or of somebody else's.
     ///
     /// # Cancel safety
     /// The fetch is dropped with the future, and the next caller starts another.
-    pub(crate) async fn get<F: Future<Output = Option<T>>>(
+    pub(crate) async fn renew<F: Future<Output = Option<T>>>(
         &self,
-        now: SystemTime,
-        fetch: impl FnOnce() -> F,
-    ) -> Option<Fetched<T>> {
-        let fresh = |copy: &Fetched<T>| now.duration_since(copy.fetched_at).unwrap_or_default() < MAX_AGE;
-        if let Some(copy) = self.peek().filter(fresh) {
-            return Some(copy);
-        }
-        let mut attempts = self.attempts.lock().await;
-        let copy = self.peek();
-        if copy.as_ref().is_some_and(fresh) || is_within(attempts.failed_at, PAUSE_AFTER_FAILURE, now) {
-            return copy;
-        }
-        self.fetch(&mut attempts, now, fetch).await.or(copy)
-    }
-
-    /// A newer copy than `than`, because a token names a key that is not in it.
-    ///
-    /// # Cancel safety
-    /// As [`get`](Self::get); the pause counts from the attempt.
-    pub(crate) async fn newer<F: Future<Output = Option<T>>>(
-        &self,
-        than: &Fetched<T>,
-        now: SystemTime,
+        than: Option<&Fetched<T>>,
+        clock: &dyn Clock,
         fetch: impl FnOnce() -> F,
     ) -> Newer<T> {
         let mut attempts = self.attempts.lock().await;
-        if let Some(copy) = self.peek().filter(|copy| !Arc::ptr_eq(&copy.value, &than.value)) {
-            return Newer::Found(copy);
+        match self.newer_than(than) {
+            Some(newer) => Newer::Found(newer),
+            None if attempts.is_paused(clock.now()) => Newer::TooSoon,
+            None => self.fetch(&mut attempts, clock, fetch).await,
         }
-        if is_within(attempts.forced_at, PAUSE_BETWEEN_FORCED, now) {
+    }
+
+    /// The same where something speaks for a newer one: a token names a key that is not in the copy, an endpoint is gone.
+    /// A fetch that succeeded is followed by another for this no sooner than `interval` later.
+    ///
+    /// # Cancel safety
+    /// As [`renew`](Self::renew).
+    pub(crate) async fn force<F: Future<Output = Option<T>>>(
+        &self,
+        than: &Fetched<T>,
+        interval: Duration,
+        clock: &dyn Clock,
+        fetch: impl FnOnce() -> F,
+    ) -> Newer<T> {
+        let mut attempts = self.attempts.lock().await;
+        if let Some(newer) = self.newer_than(Some(than)) {
+            return Newer::Found(newer);
+        }
+        let now = clock.now();
+        if attempts.is_paused(now) || attempts.forced_at.is_some_and(|at| is_within(at, interval, now)) {
             return Newer::TooSoon;
         }
-        // Before the fetch, so that one that is cancelled counts too.
-        attempts.forced_at = Some(now);
-        self.fetch(&mut attempts, now, fetch).await.map_or(Newer::Unavailable, Newer::Found)
+        let newer = self.fetch(&mut attempts, clock, fetch).await;
+        if let Newer::Found(_) = newer {
+            attempts.forced_at = Some(now);
+        }
+        newer
+    }
+
+    fn newer_than(&self, than: Option<&Fetched<T>>) -> Option<Fetched<T>> {
+        self.peek().filter(|copy| than.is_none_or(|than| !Arc::ptr_eq(&copy.value, &than.value)))
     }
 
     async fn fetch<F: Future<Output = Option<T>>>(
         &self,
         attempts: &mut Attempts,
-        now: SystemTime,
+        clock: &dyn Clock,
         fetch: impl FnOnce() -> F,
-    ) -> Option<Fetched<T>> {
-        attempts.failed_at = Some(now);
-        let copy = Fetched { value: Arc::new(fetch().await?), fetched_at: now };
-        attempts.failed_at = None;
+    ) -> Newer<T> {
+        let fetched = fetch().await;
+        let now = clock.now();
+        let Some(value) = fetched else {
+            let failures = attempts.failed.map_or(0, |(_, failures)| failures);
+            attempts.failed = Some((now, failures.saturating_add(1)));
+            return Newer::Unavailable;
+        };
+        attempts.failed = None;
+        let copy = Fetched { value: Arc::new(value), fetched_at: now };
         *self.copy.write().unwrap_or_else(PoisonError::into_inner) = Some(copy.clone());
-        Some(copy)
+        Newer::Found(copy)
     }
 }
 
-fn is_within(since: Option<SystemTime>, pause: Duration, now: SystemTime) -> bool {
-    since.and_then(|since| now.duration_since(since).ok()).is_some_and(|passed| passed < pause)
+/// Whether less than `pause` has passed. A time in the future says that a clock was set: no pause lasts longer for it.
+fn is_within(since: SystemTime, pause: Duration, now: SystemTime) -> bool {
+    now.duration_since(since).is_ok_and(|passed| passed < pause)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
     use super::*;
+    use crate::clock::Sleep;
+
+    /// A clock that shows so many seconds.
+    #[derive(Debug, Default)]
+    struct Seconds(AtomicU64);
+
+    impl Clock for Seconds {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn sleep_until(&self, _: SystemTime) -> Sleep {
+            Box::pin(std::future::pending())
+        }
+    }
 
     /// A peer that answers with how often it was asked, or not.
     #[derive(Default)]
     struct Peer {
-        asked: Cell<u32>,
-        is_down: Cell<bool>,
+        clock: Seconds,
+        asked: AtomicU32,
+        is_down: AtomicBool,
     }
 
     impl Peer {
         fn fetch(&self) -> std::future::Ready<Option<u32>> {
-            self.asked.set(self.asked.get() + 1);
-            std::future::ready((!self.is_down.get()).then(|| self.asked.get()))
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            std::future::ready((!self.is_down.load(Ordering::Relaxed)).then_some(asked))
         }
-    }
 
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[tokio::test]
-    async fn a_copy_serves_for_an_hour_and_longer_if_there_is_no_newer() {
-        let (cached, peer) = (Cached::new(), Peer::default());
-        for (seconds, is_down, expected, asked) in [
-            (0, true, None, 1),
-            (0, false, None, 1),
-            (1, false, Some(2), 2),
-            (3600, false, Some(2), 2),
-            (3601, true, Some(2), 3),
-            (3601, false, Some(2), 3),
-            (3602, false, Some(4), 4),
-        ] {
-            peer.is_down.set(is_down);
-            let copy = cached.get(at(seconds), || peer.fetch()).await;
-            assert_eq!((copy.map(|copy| *copy.value), peer.asked.get()), (expected, asked), "{seconds} {is_down}");
-        }
-    }
-
-    #[tokio::test]
-    async fn p6_a_newer_copy_is_asked_for_once_in_half_a_minute() {
-        let (cached, peer) = (Cached::new(), Peer::default());
-        let first = cached.get(at(0), || peer.fetch()).await.unwrap();
-        for (seconds, is_down, expected) in [
-            (1, false, "found 2"),
-            // Who has the first copy is served by the second.
-            (2, false, "found 2"),
-            (30, true, "found 2"),
-        ] {
-            peer.is_down.set(is_down);
-            assert_eq!(describe(&cached.newer(&first, at(seconds), || peer.fetch()).await), expected, "{seconds}");
-        }
-        peer.is_down.set(false);
-        let second = cached.peek().unwrap();
-        for (seconds, is_down, expected, asked) in [
-            (30, false, "too soon", 2),
-            (31, true, "unavailable", 3),
-            (60, false, "too soon", 3),
-            (61, false, "found 4", 4),
-        ] {
-            peer.is_down.set(is_down);
-            let found = describe(&cached.newer(&second, at(seconds), || peer.fetch()).await);
-            assert_eq!((found.as_str(), peer.asked.get()), (expected, asked), "{seconds} {is_down}");
+        fn set(&self, seconds: u64, is_down: bool) {
+            self.clock.0.store(seconds, Ordering::Relaxed);
+            self.is_down.store(is_down, Ordering::Relaxed);
         }
     }
 
@@ -197,5 +222,84 @@ mod tests {
             Newer::TooSoon => "too soon".to_owned(),
             Newer::Unavailable => "unavailable".to_owned(),
         }
+    }
+
+    #[tokio::test]
+    async fn p4_pauses_after_failures_grow_to_four_seconds_and_a_success_ends_them() {
+        let (cached, peer) = (Cached::new(), Peer::default());
+        for (seconds, is_down, expected) in [
+            (0, true, "unavailable"),
+            (0, false, "too soon"),
+            (1, true, "unavailable"),
+            (2, true, "too soon"),
+            (3, true, "unavailable"),
+            (6, true, "too soon"),
+            (7, true, "unavailable"),
+            (10, true, "too soon"),
+            (11, false, "found 5"),
+        ] {
+            peer.set(seconds, is_down);
+            let newer = cached.renew(None, &peer.clock, || peer.fetch()).await;
+            assert_eq!(describe(&newer), expected, "{seconds} {is_down}");
+        }
+        let copy = cached.peek().unwrap();
+        peer.set(12, true);
+        assert_eq!(describe(&cached.renew(Some(&copy), &peer.clock, || peer.fetch()).await), "unavailable");
+        assert_eq!(*cached.peek().unwrap().value, 5, "the good copy stays");
+        // A clock that was set back ends the pause.
+        peer.set(0, false);
+        assert_eq!(describe(&cached.renew(Some(&copy), &peer.clock, || peer.fetch()).await), "found 7");
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_due_after_an_hour() {
+        let (cached, peer) = (Cached::new(), Peer::default());
+        assert!(matches!(cached.held(peer.clock.now()), Held::Nothing));
+        peer.set(10, false);
+        cached.renew(None, &peer.clock, || peer.fetch()).await;
+        for (seconds, is_due) in [(0, false), (10, false), (3609, false), (3610, true)] {
+            peer.set(seconds, false);
+            assert_eq!(matches!(cached.held(peer.clock.now()), Held::Due(_)), is_due, "{seconds}");
+        }
+    }
+
+    #[tokio::test]
+    async fn p6_what_is_forced_is_so_once_in_an_interval_and_only_a_success_begins_it() {
+        let (cached, peer) = (Cached::new(), Peer::default());
+        cached.renew(None, &peer.clock, || peer.fetch()).await;
+        let first = cached.peek().unwrap();
+        let interval = Duration::from_secs(30);
+        for (seconds, is_down, expected) in [
+            (1, true, "unavailable"),
+            (2, false, "found 3"),
+            // Who has the first copy is served by the newer one.
+            (3, true, "found 3"),
+        ] {
+            peer.set(seconds, is_down);
+            let newer = cached.force(&first, interval, &peer.clock, || peer.fetch()).await;
+            assert_eq!(describe(&newer), expected, "{seconds}");
+        }
+        let second = cached.peek().unwrap();
+        for (seconds, expected) in [(3, "too soon"), (31, "too soon"), (32, "found 4")] {
+            peer.set(seconds, false);
+            let newer = cached.force(&second, interval, &peer.clock, || peer.fetch()).await;
+            assert_eq!(describe(&newer), expected, "{seconds}");
+        }
+    }
+
+    #[tokio::test]
+    async fn p4_who_comes_while_a_fetch_is_under_way_joins_it() {
+        let (cached, peer) = (Cached::new(), Peer::default());
+        let gate = tokio::sync::Notify::new();
+        let slow = cached.renew(None, &peer.clock, || async {
+            gate.notified().await;
+            peer.fetch().await
+        });
+        let joins = async {
+            gate.notify_one();
+            cached.renew(None, &peer.clock, || peer.fetch()).await
+        };
+        let (slow, joined) = futures_util::future::join(slow, joins).await;
+        assert_eq!((describe(&slow).as_str(), describe(&joined).as_str()), ("found 1", "found 1"));
     }
 }

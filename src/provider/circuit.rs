@@ -1,24 +1,30 @@
 //! When to leave a provider in peace. Pure: time is an argument.
 //!
-//! Failures that follow each other without a success make the pause grow, 1 s, 2 s, 4 s … up to a limit. For one
-//! session the first failure counts; the provider as a whole is spared from the fifth on. After a pause one call
-//! goes through as a probe while the others keep waiting.
+//! Failures that follow each other without a success make the pause grow, 1 s, 2 s, 4 s. For one session the first failure
+//! counts ([`Pause`]). The provider as a whole is spared from the fifth on, where connections fail or break, or answers of
+//! several subjects do: one user's trouble is nobody else's. After a pause one call goes through as a probe while the
+//! others keep waiting.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
+use crate::protocol::names::Subject;
+
 /// So many failures in a row are needed before all sessions leave the provider in peace.
-pub(crate) const PROVIDER_THRESHOLD: u32 = 5;
+const THRESHOLD: u32 = 5;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Users may be waiting for what is paused.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// A provider's `Retry-After` is honoured up to this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Circuit {
-    threshold: u32,
-    longest_pause: Duration,
+/// The pause of one session's signals.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pause {
     failures: u32,
-    open_until: Option<SystemTime>,
+    /// Since when, and for how long.
+    pause: Option<(SystemTime, Duration)>,
 }
 
 /// Nobody may call before this much time has passed.
@@ -27,40 +33,92 @@ pub(crate) struct Open {
     pub(crate) retry_after: Duration,
 }
 
+impl Pause {
+    /// Whether a call may go out.
+    pub(crate) fn check(&self, now: SystemTime) -> Result<(), Open> {
+        check(self.pause, now)
+    }
+
+    pub(crate) fn failed(&mut self, now: SystemTime, asked: Option<Duration>) {
+        self.failures = self.failures.saturating_add(1);
+        let asked = asked.map_or(Duration::ZERO, |asked| asked.min(LONGEST_RETRY_AFTER));
+        self.pause = Some((now, asked.max(grown(self.failures - 1))));
+    }
+}
+
+/// How a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The provider answered this subject's call with a fault of its own.
+    Answer(Subject),
+    /// No connection, a broken one, or one on which nothing comes.
+    Transport,
+}
+
+impl Failure {
+    pub(crate) fn of(subject: &Subject) -> Self {
+        Self::Answer(subject.clone())
+    }
+}
+
+/// Whether the provider as a whole is left in peace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Circuit {
+    transport_failures: u32,
+    subjects: HashSet<Subject>,
+    /// How often it has opened since the last success.
+    openings: u32,
+    pause: Option<(SystemTime, Duration)>,
+}
+
 impl Circuit {
-    pub(crate) fn new(threshold: u32, longest_pause: Duration) -> Self {
-        Self { threshold, longest_pause, failures: 0, open_until: None }
+    pub(crate) fn new() -> Self {
+        Self::default()
     }
 
     /// Whether a call may go out; if it does, others wait for up to `probe` while its outcome is not known.
     pub(crate) fn enter(&mut self, now: SystemTime, probe: Duration) -> Result<(), Open> {
-        self.check(now)?;
-        if self.failures >= self.threshold {
-            self.open_until = Some(now + probe);
+        check(self.pause, now)?;
+        if self.has_opened() {
+            self.pause = Some((now, probe));
         }
         Ok(())
     }
 
-    /// Whether a call might go out.
-    pub(crate) fn check(&self, now: SystemTime) -> Result<(), Open> {
-        match self.open_until.and_then(|until| until.duration_since(now).ok()).filter(|left| !left.is_zero()) {
-            Some(retry_after) => Err(Open { retry_after }),
-            None => Ok(()),
-        }
+    fn has_opened(&self) -> bool {
+        let subjects = u32::try_from(self.subjects.len()).unwrap_or(u32::MAX);
+        self.transport_failures.saturating_add(subjects) >= THRESHOLD
     }
 
     pub(crate) fn succeeded(&mut self) {
-        self.failures = 0;
-        self.open_until = None;
+        *self = Self::default();
     }
 
-    pub(crate) fn failed(&mut self, now: SystemTime, retry_after: Option<Duration>) {
-        self.failures = self.failures.saturating_add(1);
-        let asked = retry_after.map(|asked| asked.min(LONGEST_RETRY_AFTER));
-        let grown = self.failures.checked_sub(self.threshold).map(|beyond| {
-            FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(beyond)).min(self.longest_pause.max(FIRST_PAUSE))
-        });
-        self.open_until = asked.max(grown).map(|pause| now + pause);
+    pub(crate) fn failed(&mut self, failure: Failure, now: SystemTime) {
+        match failure {
+            Failure::Transport => self.transport_failures = self.transport_failures.saturating_add(1),
+            Failure::Answer(subject) if self.subjects.len() < THRESHOLD as usize => {
+                self.subjects.insert(subject);
+            }
+            Failure::Answer(_) => {}
+        }
+        if self.has_opened() {
+            self.pause = Some((now, grown(self.openings)));
+            self.openings = self.openings.saturating_add(1);
+        }
+    }
+}
+
+fn grown(times: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST_PAUSE)
+}
+
+/// A pause that has not begun yet says that the clock was set back: it is over.
+fn check(pause: Option<(SystemTime, Duration)>, now: SystemTime) -> Result<(), Open> {
+    let Some((since, pause)) = pause else { return Ok(()) };
+    match now.duration_since(since) {
+        Ok(passed) if passed < pause => Err(Open { retry_after: pause - passed }),
+        _ => Ok(()),
     }
 }
 
@@ -68,10 +126,8 @@ impl Circuit {
 mod tests {
     use super::*;
 
-    const START: SystemTime = SystemTime::UNIX_EPOCH;
-
     fn at(seconds: u64) -> SystemTime {
-        START + Duration::from_secs(seconds)
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     fn wait(seconds: u64) -> Result<(), Open> {
@@ -79,37 +135,54 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_up_to_the_limit_and_a_success_ends_them() {
-        let mut circuit = Circuit::new(1, Duration::from_secs(5));
-        assert_eq!(circuit.check(START), Ok(()));
-        for pause in [1, 2, 4, 5, 5] {
-            circuit.failed(START, None);
-            assert_eq!(circuit.check(START), wait(pause));
-            assert_eq!(circuit.check(at(pause)), Ok(()), "exactly at the end of the pause");
+    fn pauses_of_a_session_grow_up_to_the_limit() {
+        let mut pause = Pause::default();
+        assert_eq!(pause.check(at(0)), Ok(()));
+        for seconds in [1, 2, 4, 4] {
+            pause.failed(at(10), None);
+            assert_eq!(pause.check(at(10)), wait(seconds));
+            assert_eq!(pause.check(at(10 + seconds)), Ok(()), "exactly at the end of the pause");
+            assert_eq!(pause.check(at(9)), Ok(()), "the clock was set back");
         }
+        pause.failed(at(10), Some(Duration::from_secs(7)));
+        assert_eq!(pause.check(at(10)), wait(7));
+        pause.failed(at(10), Some(Duration::from_secs(9999)));
+        assert_eq!(pause.check(at(10)), wait(60));
+    }
+
+    #[test]
+    fn p12_one_subjects_failures_do_not_open_the_circuit_and_those_of_five_do() {
+        let mut circuit = Circuit::new();
+        for _ in 0..50 {
+            circuit.failed(Failure::of(&Subject::new("alice")), at(0));
+        }
+        assert_eq!(circuit.enter(at(0), Duration::from_secs(5)), Ok(()));
+        for subject in ["bob", "carol", "dave"] {
+            circuit.failed(Failure::of(&Subject::new(subject)), at(0));
+            assert_eq!(circuit.enter(at(0), Duration::from_secs(5)), Ok(()));
+        }
+        circuit.failed(Failure::of(&Subject::new("eve")), at(0));
+        assert_eq!(circuit.enter(at(0), Duration::from_secs(5)), wait(1));
         circuit.succeeded();
-        assert_eq!(circuit.check(START), Ok(()));
-        circuit.failed(START, None);
-        assert_eq!(circuit.check(START), wait(1));
+        assert_eq!(circuit.enter(at(0), Duration::from_secs(5)), Ok(()));
     }
 
     #[test]
-    fn below_the_threshold_only_the_provider_itself_asks_for_a_pause() {
-        let mut circuit = Circuit::new(3, Duration::from_secs(30));
-        circuit.failed(START, None);
-        assert_eq!(circuit.check(START), Ok(()));
-        circuit.failed(START, Some(Duration::from_secs(7)));
-        assert_eq!(circuit.check(START), wait(7));
-        circuit.failed(START, Some(Duration::from_secs(9999)));
-        assert_eq!(circuit.check(START), wait(60));
-    }
-
-    #[test]
-    fn one_probe_at_a_time_after_a_pause() {
-        let mut circuit = Circuit::new(1, Duration::from_secs(30));
-        circuit.failed(START, None);
+    fn one_probe_at_a_time_after_a_pause_and_pauses_stay_short() {
+        let mut circuit = Circuit::new();
+        for _ in 0..4 {
+            circuit.failed(Failure::Transport, at(0));
+        }
+        assert_eq!(circuit.enter(at(0), Duration::from_secs(5)), Ok(()));
+        circuit.failed(Failure::Transport, at(0));
+        assert_eq!(circuit.enter(at(0), Duration::from_secs(5)), wait(1));
         assert_eq!(circuit.enter(at(1), Duration::from_secs(5)), Ok(()));
         assert_eq!(circuit.enter(at(1), Duration::from_secs(5)), wait(5));
         assert_eq!(circuit.enter(at(6), Duration::from_secs(5)), Ok(()), "a probe that never reported back");
+        for seconds in [2, 4, 4] {
+            circuit.failed(Failure::Transport, at(10));
+            assert_eq!(circuit.enter(at(10), Duration::from_secs(5)), wait(seconds));
+        }
+        assert_eq!(circuit.enter(at(9), Duration::from_secs(5)), Ok(()), "the clock was set back");
     }
 }

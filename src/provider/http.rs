@@ -11,6 +11,18 @@ use crate::error::with_causes;
 /// No answer of a provider is longer: a JWK Set with a hundred keys and certificates stays below.
 const MAX_BODY: usize = 1024 * 1024;
 
+/// Where the caller says how long it waits, this is the end all the same.
+const LONGEST_CALL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As long as the caller does. The connection has to be there within ours.
+    Callers,
+    /// The bound on one call.
+    Ours,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     client: reqwest::Client,
@@ -59,11 +71,14 @@ impl Http {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Vec::new()).map_err(|e| NoAnswer::NotSent(e.to_string()))?;
-        self.send(request).await
+        self.send(request, Patience::Ours).await
     }
 
-    pub(crate) async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Answer, NoAnswer> {
-        let request = reqwest::Request::try_from(request).map_err(describe)?;
+    pub(crate) async fn send(&self, request: http::Request<Vec<u8>>, patience: Patience) -> Result<Answer, NoAnswer> {
+        let mut request = reqwest::Request::try_from(request).map_err(describe)?;
+        if patience == Patience::Callers {
+            *request.timeout_mut() = Some(LONGEST_CALL);
+        }
         let response = self.client.execute(request).await.map_err(describe)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut chunks = response.bytes_stream();

@@ -8,13 +8,13 @@ mod requests;
 pub(crate) mod user_info;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use url::Url;
 
-use self::cached::Cached;
-use self::circuit::{Circuit, Open, PROVIDER_THRESHOLD};
+use self::cached::{Cached, Fetched, Held, Newer};
+use self::circuit::{Circuit, Failure, Open};
 use self::http::{Answer, Http, NoAnswer};
 use crate::clock::Clock;
 use crate::protocol::jwt::{Expected, KeySet, SigningAlg};
@@ -23,6 +23,16 @@ use crate::protocol::names::{ClientSecret, Registration};
 
 /// How far the clocks of provider and application may be apart.
 pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
+
+/// Endpoints that are gone make the metadata be fetched at most once in this time.
+const FORCED_METADATA_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Metadata that are to take the place of a copy.
+enum Wanted {
+    Renewed(Fetched<ProviderMetadata>),
+    /// An endpoint of the copy's is gone.
+    Other(Fetched<ProviderMetadata>),
+}
 
 /// What the provider knows this application by.
 #[derive(Debug)]
@@ -87,14 +97,14 @@ impl From<Open> for Unavailable {
 }
 
 impl Provider {
-    pub(crate) fn new(client: ClientConfig, http: Http, clock: Arc<dyn Clock>, longest_pause: Duration) -> Self {
+    pub(crate) fn new(client: ClientConfig, http: Http, clock: Arc<dyn Clock>) -> Self {
         Self {
             client,
             http,
             clock,
             metadata: Cached::new(),
             keys: Cached::new(),
-            circuit: Mutex::new(Circuit::new(PROVIDER_THRESHOLD, longest_pause)),
+            circuit: Mutex::new(Circuit::new()),
             reported_metadata: AtomicBool::new(false),
         }
     }
@@ -118,10 +128,42 @@ impl Provider {
         self.metadata.peek().map(|copy| copy.value)
     }
 
-    /// The metadata, fetched now if need be.
-    pub(crate) async fn metadata(&self) -> Result<Arc<ProviderMetadata>, Unavailable> {
-        let copy = self.metadata.get(self.clock.now(), || self.fetch_metadata()).await;
-        copy.map(|copy| copy.value).ok_or_else(|| Unavailable::not_sent("its metadata could not be fetched"))
+    /// The metadata: a copy at once if there is one, fetched now if there is none.
+    pub(crate) async fn metadata(self: &Arc<Self>) -> Result<Arc<ProviderMetadata>, Unavailable> {
+        let copy = match self.metadata.held(self.clock.now()) {
+            Held::Good(copy) => copy,
+            Held::Due(copy) => {
+                self.renew_metadata_in_background(Wanted::Renewed(copy.clone()));
+                copy
+            }
+            Held::Nothing => match self.metadata.renew(None, &*self.clock, || self.fetch_metadata()).await {
+                Newer::Found(copy) => copy,
+                Newer::TooSoon | Newer::Unavailable => {
+                    return Err(Unavailable::not_sent("its metadata could not be fetched"));
+                }
+            },
+        };
+        Ok(copy.value)
+    }
+
+    /// An endpoint is not where the metadata say: they may have changed.
+    fn endpoint_is_gone(self: &Arc<Self>) {
+        if let Some(copy) = self.metadata.peek() {
+            self.renew_metadata_in_background(Wanted::Other(copy));
+        }
+    }
+
+    fn renew_metadata_in_background(self: &Arc<Self>, wanted: Wanted) {
+        let provider = self.clone();
+        tokio::spawn(async move {
+            let fetch = || provider.fetch_metadata();
+            match wanted {
+                Wanted::Renewed(old) => provider.metadata.renew(Some(&old), &*provider.clock, fetch).await,
+                Wanted::Other(old) => {
+                    provider.metadata.force(&old, FORCED_METADATA_INTERVAL, &*provider.clock, fetch).await
+                }
+            }
+        });
     }
 
     async fn fetch_metadata(&self) -> Option<ProviderMetadata> {
@@ -193,17 +235,24 @@ impl Provider {
         }
     }
 
-    fn enter(&self) -> Result<(), Open> {
-        // A probe makes at most two calls.
-        let probe = self.timeout() * 2;
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner).enter(self.clock.now(), probe)
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self, outcome: Result<(), Option<Duration>>) {
-        let mut circuit = self.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+    fn enter(&self) -> Result<(), Open> {
+        self.circuit().enter(self.clock.now(), self.timeout())
+    }
+
+    fn leave(&self, outcome: Result<(), Failure>) {
+        let now = self.clock.now();
         match outcome {
-            Ok(()) => circuit.succeeded(),
-            Err(retry_after) => circuit.failed(self.clock.now(), retry_after),
+            Ok(()) => self.circuit().succeeded(),
+            Err(failure) => self.circuit().failed(failure, now),
         }
+    }
+
+    /// An answer is longer in coming than a request has patience: whoever comes next is served without it.
+    pub(crate) fn is_slow(&self) {
+        self.leave(Err(Failure::Transport));
     }
 }

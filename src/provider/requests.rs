@@ -4,11 +4,12 @@
 //! [`token_response`](crate::protocol::token_response), since that crate drops their status. All its glue is in this file.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Request, StatusCode};
 use oauth2::basic::BasicClient;
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
@@ -16,17 +17,21 @@ use oauth2::{
 };
 use url::{Url, form_urlencoded};
 
-use super::http::{Answer, NoAnswer};
-use super::{Provider, Unavailable};
+use super::circuit::Failure;
+use super::http::{Answer, NoAnswer, Patience};
+use super::{Provider, Sent, Unavailable};
 use crate::protocol::authorization::Audience;
 use crate::protocol::metadata::{ClientAuthentication, ProviderMetadata};
-use crate::protocol::names::{IdTokenHint, RefreshToken};
+use crate::protocol::names::{IdTokenHint, RefreshToken, Subject};
 use crate::protocol::token_response::{self, TokenVerdict};
 use crate::session::login_attempt::LoginTransaction;
 
 impl Provider {
     /// The URL that a browser is sent to for a login.
-    pub(crate) async fn authorization_url(&self, transaction: &LoginTransaction) -> Result<Url, Unavailable> {
+    pub(crate) async fn authorization_url(
+        self: &Arc<Self>,
+        transaction: &LoginTransaction,
+    ) -> Result<Url, Unavailable> {
         let metadata = self.metadata().await?;
         let verifier = PkceCodeVerifier::new(transaction.pkce_verifier.clone());
         let state = transaction.state.clone();
@@ -60,21 +65,27 @@ impl Provider {
     }
 
     /// Exchanges an authorization code for tokens.
-    pub(crate) async fn exchange_code(&self, code: String, verifier: String) -> Result<TokenVerdict, Unavailable> {
+    pub(crate) async fn exchange_code(
+        self: &Arc<Self>,
+        code: String,
+        verifier: String,
+    ) -> Result<TokenVerdict, Unavailable> {
         let metadata = self.metadata().await?;
         let client = self.token_client(&metadata);
         let request =
             client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(PkceCodeVerifier::new(verifier));
-        let sender = self.sender();
+        let sender = self.sender(Patience::Ours);
         let answer = answer_of(request.request_async(&sender).await)?;
         Ok(token_response::judge(answer.status, &answer.headers, &answer.body))
     }
 
-    /// Presents a refresh token, once; for an access token to `audience`, if one is given.
+    /// Presents a refresh token of `subject`'s, once; for an access token to `audience`, if one is given. Waits for the
+    /// answer for as long as the connection stands: how long is the caller's to say.
     pub(crate) async fn refresh(
-        &self,
+        self: &Arc<Self>,
         token: &RefreshToken,
         audience: Option<&Audience>,
+        subject: &Subject,
     ) -> Result<TokenVerdict, Unavailable> {
         let metadata = self.metadata().await?;
         self.enter()?;
@@ -87,20 +98,31 @@ impl Provider {
                 request = request.add_extra_param(name, value);
             }
         }
-        let sender = self.sender();
-        let verdict = answer_of(request.request_async(&sender).await)
-            .map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body));
-        let outcome = match &verdict {
-            Ok(TokenVerdict::Unavailable { retry_after, .. }) => Err(*retry_after),
-            Ok(TokenVerdict::Unreadable) | Err(_) => Err(None),
-            Ok(_) => Ok(()),
+        let sender = self.sender(Patience::Callers);
+        let answer = answer_of(request.request_async(&sender).await);
+        let is_gone = match &answer {
+            Ok(answer) => {
+                matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE)
+            }
+            Err(unavailable) => unavailable.sent == Sent::No,
         };
-        self.leave(outcome);
+        if is_gone {
+            self.endpoint_is_gone();
+        }
+        let verdict = answer.map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body));
+        self.leave(match &verdict {
+            Err(_) => Err(Failure::Transport),
+            Ok(TokenVerdict::Unavailable { status, .. }) if status.is_server_error() => Err(Failure::of(subject)),
+            Ok(TokenVerdict::Unreadable) => Err(Failure::of(subject)),
+            // One user's limit, a gateway's refusal: nobody else's trouble.
+            Ok(TokenVerdict::Unavailable { .. }) => return verdict,
+            Ok(_) => Ok(()),
+        });
         verdict
     }
 
     /// Revokes a refresh token (RFC 7009). Courtesy: the outcome is logged and changes nothing.
-    pub(crate) async fn revoke(&self, token: RefreshToken) {
+    pub(crate) async fn revoke(self: &Arc<Self>, token: RefreshToken) {
         let Ok(metadata) = self.metadata().await else { return };
         let Some(endpoint) = &metadata.revocation_endpoint else { return };
         // By hand: oauth2 insists on https, which plain http to a provider on this machine is not.
@@ -116,7 +138,7 @@ impl Provider {
             ClientAuthentication::Post => body = format!("{body}&client_id={id}&client_secret={secret}"),
         }
         let outcome = match request.body(body.into_bytes()) {
-            Ok(request) => self.http.send(request).await.map_err(|error| error.to_string()),
+            Ok(request) => self.http.send(request, Patience::Ours).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match outcome {
@@ -137,11 +159,11 @@ impl Provider {
         Some(url)
     }
 
-    fn sender(&self) -> impl Fn(oauth2::HttpRequest) -> SendFuture + '_ {
+    fn sender(&self, patience: Patience) -> impl Fn(oauth2::HttpRequest) -> SendFuture + '_ {
         move |request| {
             let http = self.http.clone();
             Box::pin(async move {
-                match http.send(request).await {
+                match http.send(request, patience).await {
                     Ok(answer) => Err(Sending::Answered(answer)),
                     Err(error) => Err(Sending::Failed(error)),
                 }

@@ -2,28 +2,41 @@
 //!
 //! [Core §5.3](https://openid.net/specs/openid-connect-core-1_0.html#UserInfo).
 
+use std::sync::Arc;
+
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
+use super::circuit::Failure;
 use super::http::Answer;
 use super::{Provider, Unavailable};
 use crate::protocol::challenge::{self, ApiVerdict};
-use crate::protocol::names::AccessToken;
+use crate::protocol::jwt::UnverifiedJwt;
+use crate::protocol::names::{AccessToken, IdTokenHint, Subject};
 use crate::protocol::token_response;
 
 /// What a userinfo answer says about the session.
 #[derive(Clone, Debug)]
 pub(crate) enum UserInfoVerdict {
     Confirmed(Map<String, Value>),
+    /// The token is none for userinfo.
+    Forbidden,
     /// A definite no to the access token.
     Refused,
+    /// A sign of life with claims that nobody has verified yet.
+    Signed(IdTokenHint),
     /// An answer that neither confirms nor refuses.
     Unavailable(Unavailable),
 }
 
 impl Provider {
     /// Asks for the user's claims, which the provider takes as a sign of life.
-    pub(crate) async fn user_info(&self, token: &AccessToken, subject: &str) -> Result<UserInfoVerdict, Unavailable> {
+    pub(crate) async fn user_info(
+        self: &Arc<Self>,
+        token: &AccessToken,
+        subject: &Subject,
+    ) -> Result<UserInfoVerdict, Unavailable> {
         let metadata = self.metadata().await?;
         let Some(endpoint) = &metadata.userinfo_endpoint else {
             return Err(Unavailable::not_sent("it has no userinfo endpoint"));
@@ -32,34 +45,52 @@ impl Provider {
         let answer = match self.http.get(endpoint.as_str(), Some(token.secret())).await {
             Ok(answer) => answer,
             Err(error) => {
-                self.leave(Err(None));
+                self.leave(Err(Failure::Transport));
                 return Err(error.into());
             }
         };
-        let verdict = judge_user_info(&answer, subject);
-        self.leave(match &verdict {
-            UserInfoVerdict::Unavailable(unavailable) => Err(unavailable.retry_after),
-            _ => Ok(()),
-        });
-        Ok(verdict)
+        if answer.status.is_server_error() {
+            self.leave(Err(Failure::of(subject)));
+        } else {
+            self.leave(Ok(()));
+        }
+        Ok(judge_user_info(&answer, subject))
     }
 }
 
-fn judge_user_info(answer: &Answer, subject: &str) -> UserInfoVerdict {
+/// | observed | verdict |
+/// |---|---|
+/// | 2xx, about this user | confirmed |
+/// | 2xx, signed (`application/jwt`), about this user as far as it says | signed: a sign of life; its claims are to be verified |
+/// | 2xx, about somebody else (Core §5.3.2) | refused |
+/// | 2xx without `sub`, or nothing that can be read | unavailable: no answer |
+/// | 401 that is about the token, or does not say why | refused |
+/// | 403 | forbidden: this token is none for userinfo |
+/// | anything else | unavailable |
+fn judge_user_info(answer: &Answer, subject: &Subject) -> UserInfoVerdict {
+    let unreadable = || UserInfoVerdict::Unavailable(Unavailable::not_sent("its userinfo answer cannot be read"));
+    let about =
+        |claims: &Map<String, Value>| claims.get("sub").and_then(Value::as_str).map(|sub| sub == subject.as_str());
     if answer.status.is_success() {
-        // A signed answer (application/jwt) is a sign of life too; its claims are not used.
-        let json = serde_json::from_slice::<Map<String, Value>>(&answer.body);
         let is_jwt =
             answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/jwt"));
-        return match json {
-            // Core §5.3.2: claims about somebody else must not be used.
-            Ok(claims) if claims.get("sub").and_then(Value::as_str) == Some(subject) => {
-                UserInfoVerdict::Confirmed(claims)
-            }
-            Ok(_) => UserInfoVerdict::Refused,
-            Err(_) if is_jwt => UserInfoVerdict::Confirmed(Map::new()),
-            Err(_) => UserInfoVerdict::Unavailable(Unavailable::not_sent("its userinfo answer cannot be read")),
+        if is_jwt {
+            let raw = String::from_utf8_lossy(&answer.body).trim().to_owned();
+            return match UnverifiedJwt::parse(&raw).ok().and_then(|jwt| about(jwt.unverified_claims())) {
+                Some(true) => UserInfoVerdict::Signed(IdTokenHint::new(raw)),
+                Some(false) => UserInfoVerdict::Refused,
+                None => unreadable(),
+            };
+        }
+        let Ok(claims) = serde_json::from_slice::<Map<String, Value>>(&answer.body) else { return unreadable() };
+        return match about(&claims) {
+            Some(true) => UserInfoVerdict::Confirmed(claims),
+            Some(false) => UserInfoVerdict::Refused,
+            None => unreadable(),
         };
+    }
+    if answer.status == StatusCode::FORBIDDEN {
+        return UserInfoVerdict::Forbidden;
     }
     let verdict = challenge::judge(answer.status, &answer.headers);
     if matches!(verdict, ApiVerdict::TokenRejected | ApiVerdict::Unexplained) {

@@ -39,6 +39,8 @@ pub(crate) enum Decision {
     Signal,
 }
 
+/// Clocks of replicas may be so far apart.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 /// A browser is sent through the provider at most once in this time.
 const SILENT_LOGIN_PAUSE: Duration = Duration::from_secs(30);
 
@@ -53,7 +55,7 @@ pub(crate) fn decide(record: &SessionRecord, policy: &SessionPolicy, now: System
     let confirmed = is_confirmed(record, policy, now);
     match (kind, record.login.signal) {
         (_, ActivitySignal::None) if !confirmed => Decision::End(EndReason::IdleTimeout),
-        (RequestKind::Navigation, ActivitySignal::SilentLogin) if now >= record.signal_deadline(policy) => {
+        (RequestKind::Navigation, ActivitySignal::SilentLogin) if is_due(record, policy, now) => {
             let again_at = record.silent_login_at.map(|at| at + SILENT_LOGIN_PAUSE);
             match again_at.and_then(|at| at.duration_since(now).ok()).filter(|left| !left.is_zero()) {
                 None => Decision::SilentLogin,
@@ -65,14 +67,28 @@ pub(crate) fn decide(record: &SessionRecord, policy: &SessionPolicy, now: System
         (_, ActivitySignal::SilentLogin) => Decision::Refuse,
         (RequestKind::Passive, _) if confirmed => Decision::Proceed,
         (RequestKind::Passive, _) => Decision::Refuse,
-        (_, _) if now < record.signal_deadline(policy) => Decision::Proceed,
-        (_, _) => Decision::Signal,
+        (_, _) if is_due(record, policy, now) => Decision::Signal,
+        (_, _) => Decision::Proceed,
     }
 }
 
 /// Whether the session stands without asking the provider: less than *T* has passed since the last signal.
 pub(crate) fn is_confirmed(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bool {
     now < record.idle_deadline(policy)
+}
+
+/// Whether user activity has to be signalled. A signal that lies in the future was dated by a clock that was ahead: the
+/// provider may not have heard of the user for as long.
+fn is_due(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bool {
+    now >= record.signal_deadline(policy) || record.last_signal > now + CLOCK_TOLERANCE
+}
+
+/// Whether a signal has confirmed the session so lately that another would only be a burden to the provider: within 5 s, or
+/// a quarter of *G* if that is less. The login itself is no signal.
+pub(crate) fn was_just_confirmed(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bool {
+    let lately = (policy.access_token_lifetime / 4).min(Duration::from_secs(5));
+    record.last_signal != record.login.started_at
+        && now.duration_since(record.last_signal).is_ok_and(|passed| passed < lately)
 }
 
 /// When a response that streams on has to be looked at again.

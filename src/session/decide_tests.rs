@@ -104,11 +104,13 @@ fn expires_in_shortens_the_interval_and_never_lengthens_it() {
 }
 
 #[test]
-fn a_clock_that_goes_back_ends_nothing() {
-    let mut record = record(ActivitySignal::None);
-    record.last_signal = START + Duration::from_secs(100);
-    check(&record, UserActivity, &[(0., Proceed)]);
-    check(&record, Passive, &[(0., Proceed)]);
+fn a_clock_that_goes_back_ends_nothing_and_stops_no_signal() {
+    for signal in [ActivitySignal::None, ActivitySignal::Refresh, ActivitySignal::UserInfo] {
+        let mut record = record(signal);
+        record.last_signal = START + Duration::from_secs(100);
+        check(&record, UserActivity, &[(0., Signal), (69., Signal), (70., Proceed), (100., Proceed), (400., Signal)]);
+        check(&record, Passive, &[(0., Proceed)]);
+    }
 }
 
 #[test]

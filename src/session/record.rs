@@ -254,6 +254,12 @@ impl SessionRecord {
         next.with_expiry(policy)
     }
 
+    /// The record of a session that turned out not to be able to signal: from now on its own activity counts.
+    pub(crate) fn without_signal(mut self) -> Self {
+        Arc::make_mut(&mut self.login).signal = ActivitySignal::None;
+        self
+    }
+
     /// Whether the provider can be told of its user's activity.
     pub(crate) fn can_signal(&self) -> bool {
         self.login.signal != ActivitySignal::None

@@ -99,6 +99,8 @@ pub(crate) enum Presented {
     Answered(TokenVerdict),
     /// The provider may have acted on the request, and its answer is lost.
     Lost,
+    /// It may still come, and nobody waits any longer.
+    NoAnswer,
     /// The provider has not seen the request.
     NotSent(Option<Duration>),
 }
@@ -107,6 +109,8 @@ pub(crate) enum Presented {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UserInfoAnswer {
     Confirmed,
+    /// The token is none for userinfo, and there is nothing else to signal with.
+    Forbidden,
     Refused,
     Unavailable(Option<Duration>),
 }
@@ -212,6 +216,7 @@ impl Present {
         let verdict = match presented {
             Presented::Answered(verdict) => verdict,
             Presented::Lost => return self.once_more(Pause::None, None),
+            Presented::NoAnswer => return self.about.give_up(None),
             Presented::NotSent(retry_after) => return self.about.give_up(retry_after),
         };
         match verdict {
@@ -279,6 +284,11 @@ impl AskUserInfo {
                 let mut next = SessionRecord::clone(&self.about.record);
                 next.last_signal = sent_at;
                 Commit::begin(self.about, next, Purpose::Confirm { rotated: None }, None, terms)
+            }
+            UserInfoAnswer::Forbidden => {
+                let mut next = SessionRecord::clone(&self.about.record).without_signal();
+                next.last_signal = terms.now;
+                Commit::begin(self.about, next, Purpose::NoteActivity, None, terms)
             }
             UserInfoAnswer::Refused => self.about.check(AfterLoad::End(EndReason::AccessTokenRejected)),
             UserInfoAnswer::Unavailable(retry_after) => self.about.give_up(retry_after),

@@ -155,6 +155,7 @@ fn p4_what_the_token_endpoints_answer_leads_to() {
         (not_for_this("access_denied"), None, "release, then unavailable None", "release, then unavailable None"),
         (Presented::Answered(TokenVerdict::Unreadable), None, "load", "release, then unavailable None"),
         (Presented::Lost, None, "load", "release, then unavailable None"),
+        (Presented::NoAnswer, None, "release, then unavailable None", "release, then unavailable None"),
         (Presented::NotSent(None), None, "release, then unavailable None", "release, then unavailable None"),
         (unavailable(Some(SECOND)), None, "release, then unavailable Some(1s)", "release, then unavailable Some(1s)"),
         (
@@ -252,6 +253,7 @@ fn p3_what_a_refresh_brings_is_in_the_record_that_is_stored() {
 fn p4_userinfo() {
     for (answer, expected) in [
         (UserInfoAnswer::Confirmed, "commit"),
+        (UserInfoAnswer::Forbidden, "commit"),
         (UserInfoAnswer::Refused, "load"),
         (UserInfoAnswer::Unavailable(Some(SECOND)), "release, then unavailable Some(1s)"),
     ] {

@@ -41,7 +41,7 @@ impl Context {
         &self.shared.manager
     }
 
-    pub(crate) fn provider(&self) -> &Provider {
+    pub(crate) fn provider(&self) -> &Arc<Provider> {
         self.manager().provider()
     }
 

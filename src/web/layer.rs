@@ -83,7 +83,7 @@ where
 
             let response = inner.call(Request::from_parts(parts, body)).await?;
 
-            session.count().await;
+            session.count_in_background();
             let mut response = response.map(Body::new);
             if session.cookie_is_dead() {
                 response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());

@@ -135,10 +135,7 @@ impl RequestSession {
     /// Admits the request, once. For those who serve it.
     pub(crate) async fn admit(&self) -> &Result<Arc<SessionRecord>, Refusal> {
         self.state.used.store(true, Ordering::Relaxed);
-        self.admit_as(self.kind()).await
-    }
-
-    async fn admit_as(&self, kind: RequestKind) -> &Result<Arc<SessionRecord>, Refusal> {
+        let kind = self.kind();
         let admit = async || match &self.state.key {
             Some(key) => self.manager().admit(key, kind).await,
             None => Err(Refusal::Unknown),
@@ -146,12 +143,14 @@ impl RequestSession {
         self.state.admission.get_or_init(admit).await
     }
 
-    /// Lets the request count as activity although nobody asked for its session.
-    pub(crate) async fn count(&self) {
-        let mode = *self.mode();
-        if let (Some(_), Mode::Admit(RequestKind::Navigation | RequestKind::UserActivity)) = (&self.state.key, mode) {
+    /// Lets the request count as activity although nobody asked for its session. The browser does not wait for what
+    /// nobody asked for.
+    pub(crate) fn count_in_background(&self) {
+        let is_activity = matches!(*self.mode(), Mode::Admit(RequestKind::Navigation | RequestKind::UserActivity));
+        if let (Some(key), true, false) = (self.state.key, is_activity, self.state.admission.initialized()) {
+            let manager = self.manager().clone();
             // Its response is there: it cannot be sent elsewhere any more.
-            self.admit_as(RequestKind::UserActivity).await;
+            tokio::spawn(async move { drop(manager.admit(&key, RequestKind::UserActivity).await) });
         }
     }
 

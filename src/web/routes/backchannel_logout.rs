@@ -29,7 +29,7 @@ use url::form_urlencoded;
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
 use crate::protocol::logout_token::{LogoutToken, Whom};
-use crate::provider::keys::VerifyError;
+use crate::provider::keys::{Bearer, VerifyError};
 use crate::registry::{LogoutTarget, RegistryError};
 use crate::session::event::EndReason;
 use crate::web::context::Context;
@@ -134,7 +134,7 @@ async fn receive(context: &Context, request: Request<Body>) -> Result<usize, Ref
     }
     let token = logout_token(&read(request.into_body()).await?)?;
     let provider = context.provider();
-    let verified = tokio::time::timeout(KEY_TIMEOUT, provider.verify(&token));
+    let verified = tokio::time::timeout(KEY_TIMEOUT, provider.verify(&token, Bearer::Anybody));
     let verified = verified.await.map_err(|_| Refusal::KeysUnavailable)??;
     let token = LogoutToken::validate(verified, &provider.expected(), context.logout_tokens())?;
     Ok(context.manager().end_matching(target(context, token), EndReason::BackChannelLogout).await?)
