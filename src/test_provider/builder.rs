@@ -16,13 +16,14 @@ use tokio::net::TcpListener;
 use tower_service::Service;
 
 use super::fault::{CloseConnection, Endpoint, interfere};
-use super::keys::{SigningAlg, SigningKey};
+use super::keys::SigningKey;
 use super::state::{
     AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, RefreshTokens, Settings,
     SignIn, State, Tampering, TestClient,
 };
 use super::{Shared, TestProvider, authorize, logout, metadata, token};
 use crate::clock::{Clock, SystemClock};
+use crate::protocol::jwt::SigningAlg;
 
 /// How often the sweeper looks for idle sessions, in real time.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
@@ -111,7 +112,7 @@ impl TestProviderBuilder {
         self
     }
 
-    /// How tokens are signed.
+    /// How ID tokens and logout tokens are signed; default: RS256.
     pub fn signing_alg(mut self, alg: SigningAlg) -> Self {
         self.alg = alg;
         self

@@ -7,16 +7,10 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::keys::SigningAlg;
 use super::state::IssuerInResponse;
 
 pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let at = |path: &str| format!("{}{path}", shared.issuer);
-    let alg = match shared.alg {
-        SigningAlg::ES256 => "ES256",
-        SigningAlg::EdDSA => "EdDSA",
-        SigningAlg::RS256 => "RS256",
-    };
     let state = shared.state();
     let mut metadata = json!({
         "issuer": shared.issuer,
@@ -31,7 +25,7 @@ pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> 
         "response_types_supported": ["code"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [alg],
+        "id_token_signing_alg_values_supported": [shared.alg.as_str()],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported":

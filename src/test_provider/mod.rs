@@ -58,7 +58,6 @@ pub use self::clock::ManualClock;
 pub use self::contract::check_registry;
 use self::fault::GateKeeper;
 pub use self::fault::{Endpoint, Fault, Gate, GateAt};
-pub use self::keys::SigningAlg;
 use self::keys::SigningKey;
 use self::state::State;
 pub use self::state::{
@@ -66,6 +65,7 @@ pub use self::state::{
     ProviderSession, RefreshTokens, SignIn, TestClient,
 };
 use crate::clock::Clock;
+use crate::protocol::jwt::SigningAlg;
 
 struct Shared {
     issuer: String,
@@ -217,7 +217,7 @@ impl TestProvider {
     #[must_use]
     pub fn sign_with_foreign_key(&self, header: &Value, claims: &Value) -> String {
         let key = self.shared.state().keys.first().cloned();
-        let forged = key.and_then(|key| key.forged(self.shared.alg));
+        let forged = key.and_then(|key| key.forged());
         forged.map(|key| key.sign(header, claims)).unwrap_or_default()
     }
 

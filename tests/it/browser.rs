@@ -1,17 +1,17 @@
 //! A client that keeps cookies and follows redirects, as a browser does.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
 
 use http::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
+
+use crate::jar::Jar;
 
 #[derive(Clone, Default)]
 pub(crate) struct Browser {
     http: reqwest::Client,
-    /// By origin: unlike real browsers, so that applications on several ports keep apart whatever they do.
-    jar: Arc<Mutex<HashMap<String, BTreeMap<String, String>>>>,
+    jar: Jar,
 }
 
 #[derive(Debug)]
@@ -43,18 +43,16 @@ impl Page {
 impl Browser {
     pub(crate) fn new() -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { http, jar: Arc::default() }
+        Self { http, jar: Jar::default() }
     }
 
     /// Another browser with a copy of the cookies, as a thief has.
     pub(crate) fn copy(&self) -> Self {
-        let jar = self.jar.lock().unwrap().clone();
-        Self { http: self.http.clone(), jar: Arc::new(Mutex::new(jar)) }
+        Self { http: self.http.clone(), jar: self.jar.copy() }
     }
 
     pub(crate) fn cookies(&self, origin: &str) -> BTreeMap<String, String> {
-        let origin = Url::parse(origin).unwrap().origin().ascii_serialization();
-        self.jar.lock().unwrap().get(&origin).cloned().unwrap_or_default()
+        self.jar.cookies(&Url::parse(origin).unwrap())
     }
 
     pub(crate) fn session_cookie(&self, origin: &str) -> Option<String> {
@@ -62,35 +60,23 @@ impl Browser {
     }
 
     pub(crate) fn set_cookie(&self, origin: &str, name: &str, value: &str) {
-        let origin = Url::parse(origin).unwrap().origin().ascii_serialization();
-        self.jar.lock().unwrap().entry(origin).or_default().insert(name.to_owned(), value.to_owned());
+        self.jar.set(&Url::parse(origin).unwrap(), name, value);
     }
 
-    pub(crate) fn cookie_header(&self, url: &str) -> String {
-        self.cookies(url).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    pub(crate) fn cookie_header(&self, url: &str) -> HeaderValue {
+        self.jar.header(&Url::parse(url).unwrap()).expect("there are cookies")
     }
 
     /// Sends a request with the cookies of its origin; the answer's body is not read yet.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
         let (client, request) = request.build_split();
         let mut request = request?;
-        let cookies = self.cookie_header(request.url().as_str());
-        if !cookies.is_empty() {
-            request.headers_mut().insert(COOKIE, cookies.parse().unwrap());
+        let url = request.url().clone();
+        if let Some(cookies) = self.jar.header(&url) {
+            request.headers_mut().insert(COOKIE, cookies);
         }
-        let origin = request.url().origin().ascii_serialization();
         let response = client.execute(request).await?;
-        let mut jar = self.jar.lock().unwrap();
-        let jar = jar.entry(origin).or_default();
-        for value in response.headers().get_all(SET_COOKIE) {
-            let value = value.to_str().unwrap();
-            let (name, rest) = value.split_once('=').unwrap();
-            if value.contains("Max-Age=0") {
-                jar.remove(name);
-            } else {
-                jar.insert(name.to_owned(), rest.split(';').next().unwrap().to_owned());
-            }
-        }
+        self.jar.keep(&url, response.headers());
         Ok(response)
     }
 

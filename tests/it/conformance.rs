@@ -1,10 +1,19 @@
 //! The modules of the OpenID conformance suite's plans for relying parties (code flow): each test has the name of a
 //! module, and for the modules of a family the same course: what the provider does wrong, and that nothing comes of it.
+//!
+//! Two modules are missing, because nothing here could fail: `oidcc-client-test-rp-init-logout-invalid-state` and
+//! `oidcc-client-test-rp-init-logout-no-state` send the user back from the logout with a wrong `state` or none. The
+//! session has ended before the user leaves for the provider, no `state` is sent along, and the page that the user
+//! comes back to is the application's own: no code of ours reads a `state` there.
 
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::{Value, json};
-use tower_oidc_session::test_provider::{Endpoint, OldKeys, SigningAlg};
-use tower_oidc_session::{ClaimsFrom, EndReason};
+use tower_oidc_session::test_provider::{Endpoint, OldKeys};
+use tower_oidc_session::{ClaimsFrom, EndReason, RelyingPartyBuilder, SigningAlg};
 
 use crate::backchannel_logout::{changed, post_token};
 use crate::world::{G, Options, SECOND, World};
@@ -71,7 +80,6 @@ modules! { login_is_accepted:
     oidcc_client_test |_, _| {};
     oidcc_client_test_kid_absent_single_jwks |h, _| h["kid"] = Value::Null;
     oidcc_client_test_missing_athash |_, c| remove(c, "at_hash");
-    oidcc_client_test_idtoken_sig_rs256 |_, _| {};
     aud_as_an_array |_, c| c["aud"] = json!([c["aud"]]);
     auth_time_of_null |_, c| c["auth_time"] = Value::Null;
     no_auth_time |_, c| remove(c, "auth_time");
@@ -146,16 +154,6 @@ async fn oidcc_client_test_rp_init_logout() {
     let page = world.browser.post(&world.app.at("/auth/logout")).await;
     assert_eq!(page.location().origin().ascii_serialization(), world.provider.issuer());
     assert_eq!(world.browser.go(page.location().as_str()).await.body, "hello stranger");
-}
-
-#[tokio::test]
-async fn oidcc_client_test_rp_init_logout_invalid_state_and_no_state() {
-    // The way back does not depend on a state: the logout has happened before.
-    let world = World::signed_in().await;
-    world.browser.post(&world.app.at("/auth/logout")).await;
-    for path in ["/", "/?state=", "/?state=foreign"] {
-        assert_eq!(world.browser.get(&world.app.at(path)).await.body, "hello stranger");
-    }
 }
 
 #[tokio::test]
@@ -241,18 +239,51 @@ async fn oidcc_client_test_userinfo_invalid_sub_and_bearer_header() {
     world.sign_in().await;
 }
 
+/// A provider that signs like this, and an application that was set up like that.
+fn signing(alg: SigningAlg, configure: impl Fn(RelyingPartyBuilder) -> RelyingPartyBuilder + 'static) -> Options {
+    let options = Options::default();
+    Options { configure: Box::new(configure), provider: options.provider.signing_alg(alg), ..options }
+}
+
+fn alg_of(token: &str) -> Value {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&header).unwrap()["alg"].clone()
+}
+
 #[tokio::test]
-async fn other_signing_algorithms() {
-    for (alg, ours) in [
-        (SigningAlg::ES256, tower_oidc_session::SigningAlg::ES256),
-        (SigningAlg::EdDSA, tower_oidc_session::SigningAlg::EdDSA),
-    ] {
-        let mut options = Options { configure: Box::new(move |b| b.signing_alg(ours)), ..Options::default() };
-        options.provider = options.provider.signing_alg(alg);
-        let world = World::signed_in_with(options).await;
+async fn oidcc_client_test_idtoken_sig_rs256() {
+    let world = World::new().await;
+    let algorithms = Arc::new(Mutex::new(Vec::new()));
+    world.provider.tamper_token_response({
+        let algorithms = algorithms.clone();
+        move |response| algorithms.lock().unwrap().push(alg_of(response["id_token"].as_str().unwrap()))
+    });
+    world.sign_in().await;
+    assert_eq!(*algorithms.lock().unwrap(), ["RS256"]);
+}
+
+#[tokio::test]
+async fn an_id_token_that_is_not_signed_with_rs256_is_refused_where_nothing_else_was_agreed_on() {
+    for alg in SigningAlg::ALL.into_iter().filter(|alg| *alg != SigningAlg::RS256) {
+        let world = World::with(signing(alg, |builder| builder)).await;
+        // The token is well signed, and the key could be one for RS256 if it is an RSA key.
+        world.provider.tamper_jwks(|jwks| remove(&mut jwks["keys"][0], "alg"));
+        let page = world.browser.go(&world.app.at("/me")).await;
+        assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{alg:?}");
+        assert_eq!(world.browser.session_cookie(&world.app.url), None, "{alg:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_signing_algorithm_carries_logins_refreshes_rotations_and_logouts() {
+    for alg in SigningAlg::ALL {
+        let world = World::signed_in_with(signing(alg, move |builder| builder.signing_alg(alg))).await;
         world.provider.rotate_keys(OldKeys::Keep);
         world.clock.advance(G + SECOND);
-        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.me().await, StatusCode::OK, "{alg:?}");
+        let forged = world.provider.logout_claims("shop", Some("alice"), Some(&world.sid()));
+        let forged = world.provider.sign_with_foreign_key(&json!({"typ": "logout+jwt"}), &forged);
+        assert_eq!(post_token(&world, &forged).await, StatusCode::BAD_REQUEST, "{alg:?}");
         world.provider.end_sessions_of("alice").await;
         world.app.assert_ended(EndReason::BackChannelLogout);
     }

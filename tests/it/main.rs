@@ -22,6 +22,8 @@ mod browser;
 mod config;
 mod conformance;
 mod inactivity;
+#[path = "../support/jar.rs"]
+mod jar;
 mod login;
 mod logout;
 mod outage;

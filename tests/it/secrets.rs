@@ -4,8 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
-use tower_oidc_session::test_provider::Fault;
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions};
+use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault};
+use tracing::subscriber::NoSubscriber;
 
 use crate::world::{G, Options, World};
 
@@ -31,8 +31,12 @@ async fn p9_no_secrets_in_logs_and_answers() {
         .with_env_filter("trace,hyper=off,hyper_util=off,h2=off,reqwest=off,tower_sessions=off,tower_sessions_core=off")
         .with_writer(move || writer.clone())
         .finish();
-    // For the whole process: what other tests log meanwhile must hold no secret of this one either.
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    // With a single subscriber in the process, a place that logs for the first time asks the subscriber of its own thread
+    // whether it may ever log: in another test that is none, and the place would be silent here as well. With two, all
+    // are asked.
+    let _another = tracing::Dispatch::new(NoSubscriber::new());
+    // For this thread, where all tasks of this test run; other tests log nothing.
+    let _guard = tracing::subscriber::set_default(subscriber);
     let mut options = Options::default();
     options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
     let world = World::signed_in_with(options).await;

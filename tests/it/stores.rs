@@ -88,6 +88,42 @@ async fn counts(kind: Kind, store: &Store) -> Vec<(String, u64)> {
     counts
 }
 
+/// How many connections wait for notices of ends.
+async fn listeners(kind: Kind, store: &Store) -> i64 {
+    match kind {
+        Kind::Redis => {
+            let mut admin = redis_admin(store).await;
+            let mut command = redis::cmd("PUBSUB");
+            let (_, count): (String, i64) =
+                command.arg("NUMSUB").arg("{shop}:ends").query_async(&mut admin).await.unwrap();
+            count
+        }
+        Kind::Postgres => {
+            // Idle again, so the command has been carried out.
+            let query = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN shop' AND state = 'idle'";
+            postgres_admin(store).await.query_one(query, &[]).await.unwrap().get(0)
+        }
+    }
+}
+
+/// Everything in a schema, and the rows that name its version.
+async fn definitions(admin: &tokio_postgres::Client, schema: &str) -> Vec<String> {
+    let query = format!(
+        "SELECT format('%s.%s %s %s', table_name, column_name, data_type, is_nullable) FROM information_schema.columns
+             WHERE table_schema = '{schema}'
+         UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = '{schema}'
+         UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = '{schema}'::regnamespace
+         UNION ALL SELECT format('%s is a %s', typname, typtype) FROM pg_type
+             WHERE typnamespace = '{schema}'::regnamespace
+         UNION ALL SELECT format('version %s', version) FROM {schema}.schema_version"
+    );
+    let rows = admin.query(&query, &[]).await.unwrap();
+    // The schema's name stands in the definitions too.
+    let mut definitions: Vec<_> = rows.iter().map(|row| row.get::<_, String>(0).replace(schema, "shop")).collect();
+    definitions.sort();
+    definitions
+}
+
 fn named(counts: &[(&str, u64)]) -> Vec<(String, u64)> {
     counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
@@ -242,10 +278,9 @@ async fn p11_streams_on_other_replicas_are_cut_within_a_second(kind: Kind) {
     let store = kind.start();
     let world = kind.world(&store).await;
     let replica = world.replica(kind.registry(&store).await).await;
-    // The connection for notices is there once one has come.
+    within(RECOVERY, "both replicas hear of notices", async || listeners(kind, &store).await == 2).await;
     let mut events = world.browser.send(world.browser.request(Method::GET, &world.app.at("/events"))).await.unwrap();
     events.chunk().await.unwrap().unwrap();
-    sleep(RECOVERY / 5).await;
     let token = world.provider.logout_token("shop", None, Some(&world.sid()));
     let begin = Instant::now();
     let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
@@ -320,9 +355,14 @@ async fn postgres_p8_a_statement_timeout_is_503() {
 async fn postgres_replicas_make_the_schema_together() {
     let store = Store::postgres();
     let registries = futures_util::future::join_all((0..8).map(|_| over_postgres(store.url(), "shop", []))).await;
-    assert_eq!(registries.len(), 8);
-    // An account that may not change the schema can start when there is nothing to do.
+    over_postgres(store.url(), "made_by_one", []).await;
     let admin = postgres_admin(&store).await;
+    let together = definitions(&admin, "shop").await;
+    for part in ["version 1", "session.key bytea NO", "answer is a c"] {
+        assert!(together.iter().any(|definition| definition == part), "{part} is not in {together:#?}");
+    }
+    assert_eq!(together, definitions(&admin, "made_by_one").await);
+    // An account that may not change the schema can start when there is nothing to do.
     admin
         .batch_execute(
             "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA shop TO app;

@@ -11,6 +11,9 @@
 
 mod examples;
 mod hydra;
+#[allow(dead_code, reason = "each binary of tests uses its part")]
+#[path = "../support/jar.rs"]
+mod jar;
 mod keycloak;
 mod lemonldap;
 mod oidc_provider;

@@ -1,12 +1,13 @@
 //! A browser that keeps cookies by origin, in real time.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
+use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, LOCATION};
 use http::{Method, StatusCode};
 use serde_json::Value;
 use url::Url;
+
+use crate::jar::Jar;
 
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -14,14 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Visitor {
     pub(crate) http: reqwest::Client,
-    jar: Arc<Mutex<Vec<Cookie>>>,
-}
-
-#[derive(Clone)]
-struct Cookie {
-    origin: String,
-    name: String,
-    value: String,
+    jar: Jar,
 }
 
 #[derive(Debug)]
@@ -49,23 +43,7 @@ impl Visitor {
             .connect_timeout(PATIENCE)
             .build()
             .expect("a client can be made");
-        Self { http, jar: Arc::default() }
-    }
-
-    fn cookies(&self, origin: &str) -> String {
-        let jar = self.jar.lock().unwrap();
-        let cookies = jar.iter().filter(|cookie| cookie.origin == origin);
-        cookies.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect::<Vec<_>>().join("; ")
-    }
-
-    fn keep(&self, origin: &str, set_cookie: &str) {
-        let (name, rest) = set_cookie.split_once('=').unwrap();
-        let mut jar = self.jar.lock().unwrap();
-        jar.retain(|cookie| cookie.origin != origin || cookie.name != name);
-        if !set_cookie.contains("Max-Age=0") && !set_cookie.contains("1970") {
-            let value = rest.split(';').next().unwrap_or_default().to_owned();
-            jar.push(Cookie { origin: origin.to_owned(), name: name.to_owned(), value });
-        }
+        Self { http, jar: Jar::default() }
     }
 
     /// One request.
@@ -74,15 +52,11 @@ impl Visitor {
     }
 
     async fn execute(&self, mut request: reqwest::RequestBuilder, url: &Url) -> Page {
-        let origin = url.origin().ascii_serialization();
-        let cookies = self.cookies(&origin);
-        if !cookies.is_empty() {
+        if let Some(cookies) = self.jar.header(url) {
             request = request.header(COOKIE, cookies);
         }
         let response = request.send().await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
-        for value in response.headers().get_all(SET_COOKIE) {
-            self.keep(&origin, value.to_str().unwrap());
-        }
+        self.jar.keep(url, response.headers());
         let location = response.headers().get(LOCATION).map(|value| url.join(value.to_str().unwrap()).unwrap());
         let status = response.status();
         let body = response.text().await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
@@ -96,7 +70,11 @@ impl Visitor {
 
     /// A request of a script to another address of the application at `origin`.
     pub(crate) async fn try_get_as(&self, origin: &str, url: &str) -> reqwest::Result<StatusCode> {
-        let request = self.http.get(url).header(ACCEPT, "application/json").header(COOKIE, self.cookies(origin));
+        let mut request = self.http.get(url).header(ACCEPT, "application/json");
+        // There may be none any more: an end takes them away.
+        if let Some(cookies) = self.jar.header(&Url::parse(origin).unwrap()) {
+            request = request.header(COOKIE, cookies);
+        }
         Ok(request.send().await?.status())
     }
 
