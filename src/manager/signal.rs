@@ -321,7 +321,7 @@ impl Manager {
         }
         let our_clock = crate::protocol::jwt::seconds(now);
         match remark {
-            Remark::Clock(error) => tracing::error!(
+            Remark::Times(error) => tracing::error!(
                 %error, our_clock,
                 "the clocks of the provider and of this machine are apart: its tokens are used all the same"
             ),

@@ -241,6 +241,14 @@ impl<'a> UnverifiedJwt<'a> {
         }
     }
 
+    /// Checks that `alg` is the algorithm that was agreed on: no key is needed to know that another is not.
+    pub(crate) fn check_alg(&self, alg: SigningAlg) -> Result<(), TokenError> {
+        if self.header.get("alg").and_then(Value::as_str) == Some(alg.as_str()) {
+            return Ok(());
+        }
+        Err(TokenError::Header("alg", "is not the algorithm agreed on with the provider"))
+    }
+
     /// Checks algorithm, key and signature, in this order; gives the token back if that fails.
     pub(crate) fn verify(self, keys: &KeySet, alg: SigningAlg) -> Result<VerifiedJwt, Box<(Self, TokenError)>> {
         match self.check_signature(keys, alg) {
@@ -256,9 +264,7 @@ impl<'a> UnverifiedJwt<'a> {
     }
 
     fn check_signature(&self, keys: &KeySet, alg: SigningAlg) -> Result<(), TokenError> {
-        if self.header.get("alg").and_then(Value::as_str) != Some(alg.as_str()) {
-            return Err(TokenError::Header("alg", "is not the algorithm agreed on with the provider"));
-        }
+        self.check_alg(alg)?;
         let kid = match self.header.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.as_str()),

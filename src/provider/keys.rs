@@ -55,6 +55,7 @@ impl Provider {
             return Err(TokenError::Claim("iss", "is not the configured issuer").into());
         }
         let alg = self.client.signing_alg;
+        jwt.check_alg(alg)?;
         let keys = match self.keys.held(self.clock.now()) {
             Held::Good(keys) => keys,
             Held::Due(keys) if !keys.is_older_than(OLDEST, self.clock.now()) => {

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use super::event::EndReason;
 use super::policy::{RequestKind, SessionPolicy};
-use super::record::{ActivitySignal, SessionRecord};
+use super::record::{ActivitySignal, SessionRecord, Version};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -39,7 +39,7 @@ pub(crate) enum Decision {
     Signal,
 }
 
-/// Clocks of replicas may be so far apart.
+/// The times of replicas may be so far apart.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 /// A browser is sent through the provider at most once in this time.
 const SILENT_LOGIN_PAUSE: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ fn is_due(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bo
 /// a quarter of *G* if that is less. The login itself is no signal.
 pub(crate) fn was_just_confirmed(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bool {
     let lately = (policy.access_token_lifetime / 4).min(Duration::from_secs(5));
-    record.last_signal != record.login.started_at
+    record.version() != Version::FIRST
         && now.duration_since(record.last_signal).is_ok_and(|passed| passed < lately)
 }
 

@@ -351,7 +351,7 @@ impl Verify {
     pub(crate) fn next(self, verification: Verification, terms: &Terms<'_>) -> Do {
         match self.refreshed(verification, terms) {
             Ok(Refreshed { id_token, clock }) => {
-                let remark = clock.map(Remark::Clock);
+                let remark = clock.map(Remark::Times);
                 self.about.confirmed_by(self.response, Some((id_token, remark)), self.sent_at, terms)
             }
             // Core §12.2: the whole answer is worthless. Its tokens are dropped: they may be somebody's.
@@ -370,6 +370,8 @@ impl Verify {
             Verification::NoKeys | Verification::Wrong(TokenError::Key(_)) => {
                 UnverifiedJwt::parse(self.raw.secret())?.trust_channel()
             }
+            // What is found without a signature is that another issuer is named.
+            Verification::Wrong(error @ TokenError::Claim(..)) => return Err(RefreshedError::OtherLogin(error)),
             Verification::Wrong(error) => return Err(RefreshedError::Unusable(error)),
         };
         let login = &self.about.record.login;
@@ -412,7 +414,7 @@ pub(crate) struct Commit {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Remark {
     /// The ID token's times: somebody's clock is wrong.
-    Clock(TokenError),
+    Times(TokenError),
     /// The ID token cannot be believed: the set-up has changed, or somebody is between.
     Unusable(TokenError),
 }

@@ -119,7 +119,13 @@ async fn reference_tokens_without_refresh_token_live_and_die_with_the_session() 
 
 #[tokio::test]
 async fn what_an_audience_is_refused_ends_nothing_but_a_dead_grant_does() {
-    for (error, ends) in [("access_denied", 0), ("consent_required", 0), ("invalid_request", 0), ("invalid_grant", 1)] {
+    for (error, ends) in [
+        ("access_denied", 0),
+        ("invalid_target", 0),
+        ("invalid_scope", 0),
+        ("consent_required", 1),
+        ("invalid_grant", 1),
+    ] {
         let api = Api::start().await;
         let world = with(&api, Listed::at(&api.url).resource(BILLING)).await;
         let body = format!(r#"{{"error":"{error}"}}"#);
@@ -129,6 +135,35 @@ async fn what_an_audience_is_refused_ends_nothing_but_a_dead_grant_does() {
         let expected = if ends == 0 { StatusCode::BAD_GATEWAY } else { StatusCode::UNAUTHORIZED };
         assert_eq!((status, world.app.ends().len()), (expected, ends), "{error}");
     }
+}
+
+#[tokio::test]
+async fn p4_a_grant_refused_for_one_api_is_confirmed_by_a_plain_refresh() {
+    for error in ["invalid_grant", "consent_required", "interaction_required"] {
+        let api = Api::start().await;
+        let world = with(&api, Listed::at(&api.url).resource(BILLING)).await;
+        let body = format!(r#"{{"error":"{error}","suberror":"consent_required"}}"#);
+        let fault = Fault::Body { status: 400, content_type: "application/json", body };
+        world.provider.set_fault_times(Endpoint::Token, fault, 1);
+        let status = world.browser.get(&world.app.at("/api/x")).await.status;
+        assert_eq!((status, world.app.ends()), (StatusCode::BAD_GATEWAY, vec![]), "{error}");
+        assert_eq!(world.provider.requests(Endpoint::Token), 3, "{error}: the login, this API, a plain refresh");
+        assert_eq!(world.me().await, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn p12_what_one_user_is_denied_another_may_get() {
+    let api = Api::start().await;
+    let world = with(&api, Listed::at(&api.url).resource(BILLING)).await;
+    let body = r#"{"error":"access_denied"}"#.to_owned();
+    let fault = Fault::Body { status: 403, content_type: "application/json", body };
+    world.provider.set_fault_times(Endpoint::Token, fault, 1);
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::BAD_GATEWAY, "not asked again");
+    let other = crate::browser::Browser::new();
+    other.go(&world.app.at("/me")).await;
+    assert_eq!(other.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::{Value, json};
-use tower_oidc_session::test_provider::{Endpoint, OldKeys};
+use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, OldKeys};
 use tower_oidc_session::{ClaimsFrom, EndReason, RelyingPartyBuilder, SigningAlg};
 
 use crate::backchannel_logout::{changed, post_token};
@@ -50,6 +50,25 @@ async fn refresh_is_refused(change: Change) {
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
     world.app.assert_ended(EndReason::ProviderMisbehaved);
     assert_eq!(world.provider.requests(Endpoint::UserInfo), 0);
+}
+
+/// A refresh whose ID token cannot be believed ends nothing: it says nothing of the user. Its access token is never used,
+/// and nothing is confirmed; but a rotated refresh token is kept, so that the session goes on when all is well again.
+async fn refresh_is_not_believed(change: Change) {
+    let mut options = Options::default();
+    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::signed_in_with(options).await;
+    let token = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
+    world.provider.tamper_id_token(change);
+    world.clock.advance(G);
+    let page = world.browser.get(&world.app.at("/me")).await;
+    assert_eq!((page.status, &page.json()["token"]), (StatusCode::OK, &token), "{page:?}");
+    assert_eq!(world.app.events(), ["started"], "nothing is confirmed");
+    assert_eq!(world.provider.revoked(), 0);
+    world.provider.tamper_id_token(|_, _| {});
+    world.clock.advance(SECOND * 4);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(world.app.events(), ["started", "refreshed"], "the rotated token was kept");
 }
 
 async fn refresh_is_accepted(change: Change) {
@@ -116,6 +135,8 @@ modules! { refresh_is_accepted:
     oidcc_client_test_refresh_token |_, _| {};
     the_nonce_is_not_needed |_, c| remove(c, "nonce");
     auth_time_is_not_needed |_, c| remove(c, "auth_time");
+    a_later_auth_time |_, c| c["auth_time"] = (c["auth_time"].as_u64().unwrap() + 1).into();
+    further_audiences |_, c| c["aud"] = json!(["bank", c["aud"]]);
 }
 
 modules! { refresh_is_refused:
@@ -124,8 +145,13 @@ modules! { refresh_is_refused:
     oidcc_client_test_refresh_token_invalid_aud |_, c| c["aud"] = "bank".into();
     oidcc_client_test_refresh_token_invalid_azp |_, c| c["azp"] = "bank".into();
     another_nonce |_, c| c["nonce"] = "another".into();
-    another_auth_time |_, c| c["auth_time"] = (c["auth_time"].as_u64().unwrap() + 1).into();
+}
+
+modules! { refresh_is_not_believed:
     an_unsigned_id_token |h, _| h["alg"] = "none".into();
+    an_id_token_of_another_algorithm |h, _| h["alg"] = "ES256".into();
+    an_access_token_of_another |_, c| c["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA".into();
+    an_id_token_without_sub |_, c| remove(c, "sub");
 }
 
 modules! { logout_token_is_refused:

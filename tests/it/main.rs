@@ -40,6 +40,7 @@ mod silent_login;
 mod stores;
 mod streams;
 mod tidy;
+mod trouble;
 #[path = "../support/until.rs"]
 mod until;
 mod world;
