@@ -125,3 +125,7 @@ impl IdToken {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "id_token_tests.rs"]
+mod tests;
