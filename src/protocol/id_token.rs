@@ -196,3 +196,7 @@ impl IdToken {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "id_token_tests.rs"]
+mod tests;

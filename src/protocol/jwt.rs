@@ -375,3 +375,11 @@ pub(crate) fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Op
     let seconds = seconds.ok_or(TokenError::Claim(name, "is not a NumericDate"))?;
     Ok(Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)))
 }
+
+#[cfg(test)]
+#[path = "jwt_samples.rs"]
+pub(crate) mod samples;
+
+#[cfg(test)]
+#[path = "jwt_tests.rs"]
+mod tests;

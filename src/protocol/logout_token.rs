@@ -127,3 +127,7 @@ fn check_typ(typ: Option<&str>, rule: LogoutTokenTyp) -> Result<(), TokenError> 
         LogoutTokenTyp::Required => Err(TokenError::Header("typ", "is not logout+jwt")),
     }
 }
+
+#[cfg(test)]
+#[path = "logout_token_tests.rs"]
+mod tests;
