@@ -282,7 +282,11 @@ async fn p4_a_provider_that_hangs_makes_each_user_wait_once_and_five_users_at_mo
     }
     assert_eq!(world.clock.now(), still);
     world.clock.advance(T);
-    assert_eq!(users[0].get(&world.app.at("/me")).await.status, StatusCode::SERVICE_UNAVAILABLE, "after T nothing is served unconfirmed");
+    assert_eq!(
+        users[0].get(&world.app.at("/me")).await.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "after T nothing is served unconfirmed"
+    );
     assert_unharmed(&world);
 }
 
