@@ -92,6 +92,10 @@ impl IdToken {
         let issued_at = check_common(&claims, expected)?;
         check_expiry(&claims, expected)?;
         let subject = text(&claims, "sub")?.ok_or(TokenError::Claim("sub", "is missing"))?;
+        // Core §2.
+        if subject.chars().count() > 255 {
+            return Err(TokenError::Claim("sub", "is longer than 255 characters"));
+        }
         if claims.get("events").is_some_and(|events| events.get(LOGOUT_EVENT).is_some()) {
             return Err(TokenError::Claim("events", "makes it a logout token"));
         }

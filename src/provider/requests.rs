@@ -67,7 +67,7 @@ impl Provider {
             client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(PkceCodeVerifier::new(verifier));
         let sender = self.sender();
         let answer = answer_of(request.request_async(&sender).await)?;
-        Ok(token_response::judge(answer.status, &answer.headers, &answer.body))
+        Ok(token_response::judge(answer.status, &answer.headers, &answer.body, self.clock.now()))
     }
 
     /// Presents a refresh token, once; for an access token to `audience`, if one is given.
@@ -89,7 +89,7 @@ impl Provider {
         }
         let sender = self.sender();
         let verdict = answer_of(request.request_async(&sender).await)
-            .map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body));
+            .map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body, self.clock.now()));
         let outcome = match &verdict {
             Ok(TokenVerdict::Unavailable { retry_after, .. }) => Err(*retry_after),
             Ok(TokenVerdict::Unreadable) | Err(_) => Err(None),

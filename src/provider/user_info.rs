@@ -2,6 +2,8 @@
 //!
 //! [Core §5.3](https://openid.net/specs/openid-connect-core-1_0.html#UserInfo).
 
+use std::time::SystemTime;
+
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
@@ -36,7 +38,7 @@ impl Provider {
                 return Err(error.into());
             }
         };
-        let verdict = judge_user_info(&answer, subject);
+        let verdict = judge_user_info(&answer, subject, self.clock.now());
         self.leave(match &verdict {
             UserInfoVerdict::Unavailable(unavailable) => Err(unavailable.retry_after),
             _ => Ok(()),
@@ -45,7 +47,7 @@ impl Provider {
     }
 }
 
-fn judge_user_info(answer: &Answer, subject: &str) -> UserInfoVerdict {
+fn judge_user_info(answer: &Answer, subject: &str, now: SystemTime) -> UserInfoVerdict {
     if answer.status.is_success() {
         // A signed answer (application/jwt) is a sign of life too; its claims are not used.
         let json = serde_json::from_slice::<Map<String, Value>>(&answer.body);
@@ -66,7 +68,7 @@ fn judge_user_info(answer: &Answer, subject: &str) -> UserInfoVerdict {
         return UserInfoVerdict::Refused;
     }
     UserInfoVerdict::Unavailable(Unavailable {
-        retry_after: token_response::retry_after(&answer.headers),
+        retry_after: token_response::retry_after(&answer.headers, now),
         ..Unavailable::not_sent(format!("its userinfo endpoint answered {}", answer.status))
     })
 }
