@@ -168,6 +168,11 @@ impl RequestSession {
             && (self.state.over.load(Ordering::Relaxed) || self.state.key.is_none() || is_refused())
     }
 
+    /// Whether the response depends on who is signed in, be it nobody.
+    pub(crate) fn was_asked_for(&self) -> bool {
+        self.state.used.load(Ordering::Relaxed)
+    }
+
     /// The session that the response was made with, if it was.
     pub(crate) fn used(&self) -> Option<&Arc<SessionRecord>> {
         let admitted = self.state.admission.get()?.as_ref().ok()?;
