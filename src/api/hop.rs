@@ -79,9 +79,8 @@ fn end_to_end(mut headers: HeaderMap, others: &[HeaderName]) -> HeaderMap {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP).chain(&[CONNECTION]).chain(others) {
         headers.remove(name);
@@ -91,7 +90,24 @@ fn end_to_end(mut headers: HeaderMap, others: &[HeaderName]) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+
+    #[test]
+    fn what_is_for_the_next_hop_only_goes_no_further() {
+        for named in ["x-hop", "close, X-Hop", "é, x-hop", ",x-hop,"] {
+            let headers = HeaderMap::from_iter([
+                (CONNECTION, HeaderValue::from_str(named).unwrap()),
+                (HeaderName::from_static("keep-alive"), HeaderValue::from_static("5")),
+                (HeaderName::from_static("x-hop"), HeaderValue::from_static("1")),
+                (HeaderName::from_static("x-custom"), HeaderValue::from_static("1")),
+            ]);
+            let left = to_the_api(headers);
+            let names: Vec<_> = left.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names, ["x-custom"], "{named}");
+        }
+    }
 
     #[test]
     fn forwarded_paths_stay_below_the_base() {
