@@ -76,12 +76,15 @@ impl Members {
 
     fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.json.get(name).filter(|value| !value.is_null())?;
-        let list: Option<Vec<String>> =
-            value.as_array().map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-        if list.as_ref().map(Vec::len) != value.as_array().map(Vec::len) || list.is_none() {
+        let Some(written) = value.as_array() else {
+            self.unreadable.push(name);
+            return None;
+        };
+        let list: Vec<String> = written.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if list.len() < written.len() {
             self.unreadable.push(name);
         }
-        list
+        Some(list)
     }
 }
 
