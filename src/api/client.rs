@@ -6,8 +6,8 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{Method, Request};
 
-use super::error::ApiError;
-use super::hop::{below, passed_on, to_the_api};
+use super::error::{ApiError, Problem};
+use super::hop::{below, is_passed_on, passed_on, to_the_api};
 use super::layer::SessionClientLayer;
 use super::request::SessionRequest;
 use super::sender::Sender;
@@ -112,16 +112,21 @@ impl SessionClient {
     }
 
     /// Passes a request of the browser on, as a reverse proxy: its path and query (what [`Router::nest`](axum::Router)
-    /// left of it) below `base_url`, its method, headers and body, without cookies, credentials and what belongs to
-    /// the connection. The answer comes back without its cookies.
+    /// left of it) below `base_url`, its method, headers and body, without cookies, credentials, what belongs to the
+    /// connection, and what only a proxy may say (`Forwarded`, `X-Forwarded-*`, `X-Remote-User` and their like). The
+    /// answer comes back without its cookies and what speaks for another origin (`Access-Control-*`,
+    /// `Strict-Transport-Security` and their like).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send), and for the methods `TRACE` and `CONNECT`, which are answered with 405.
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn forward(&self, request: Request<Body>, base_url: &str) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
+        if !is_passed_on(&parts.method) {
+            return Err(Problem::Method.into());
+        }
         let mut onward = Request::new(body);
         *onward.method_mut() = parts.method;
         *onward.uri_mut() = below(base_url, &parts.uri)?.as_str().parse().map_err(http::Error::from)?;

@@ -24,6 +24,8 @@ pub(super) enum Problem {
     AtFault,
     #[error("the request is not valid: {0}")]
     Invalid(String),
+    #[error("requests of this method are not passed on")]
+    Method,
     #[error("{0} is not listed as an API of the sessions")]
     NotListed(String),
     #[error("the provider gives the session no token for the API")]
@@ -97,6 +99,7 @@ impl IntoResponse for ApiError {
             Problem::NotReplayed => {
                 SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response()
             }
+            Problem::Method => error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Problem::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
             Problem::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
             Problem::NoToken => error(StatusCode::BAD_GATEWAY, "no_token_for_api"),

@@ -16,7 +16,7 @@ use crate::calls::transport::API_TIMEOUT;
 const LONGEST: usize = 16 * 1024 * 1024;
 
 /// The answer of an API, whose body has not been read yet. As a response it is passed on
-/// without its cookies and what belongs to the connection.
+/// without its cookies, what belongs to the connection and what speaks for another origin.
 #[must_use]
 pub struct ApiResponse {
     response: Response,

@@ -1,5 +1,6 @@
 //! What client, request and layer send with: a session, and when its user asked.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Body;
@@ -7,8 +8,9 @@ use axum::response::Response;
 use http::Request;
 
 use super::error::{ApiError, Problem};
-use crate::calls::call::{Call, CallError, Called};
+use crate::calls::call::{Call, CallError, Called, Known};
 use crate::calls::transport::{OwnClient, Transport};
+use crate::manager::watch::Standing;
 use crate::protocol::authorization::Authentication;
 use crate::session::policy::RequestKind;
 use crate::session::step_up;
@@ -21,13 +23,16 @@ pub(crate) struct Sender {
     session: OidcSession,
     /// What is done long after the request was admitted is no activity of its user's.
     active_until: SystemTime,
+    standing: Arc<Standing>,
 }
 
 impl Sender {
     pub(super) fn of(session: OidcSession) -> Self {
         let context = session.request().context();
         let active_until = context.now() + context.policy().access_token_lifetime;
-        Self { session, active_until }
+        let key = *session.record().key();
+        let standing = Arc::new(context.manager().standing(key, session.request().came_at()));
+        Self { session, active_until, standing }
     }
 
     pub(super) fn session(&self) -> &OidcSession {
@@ -63,10 +68,12 @@ impl Sender {
         request: Request<Body>,
     ) -> Result<Called, ApiError> {
         let context = self.context();
+        let is_doubtful = self.session.request().is_over() || self.standing.is_doubtful(context.now());
         let call = Call {
             manager: context.manager(),
             apis: context.apis(),
             record: self.session.record(),
+            known: if is_doubtful { Known::Before } else { Known::Now },
             active_until: match self.session.request().kind() {
                 RequestKind::Passive => None,
                 RequestKind::Navigation | RequestKind::UserActivity => Some(self.active_until),

@@ -20,6 +20,7 @@ use crate::manager::{Manager, REGISTRY_RETRY_AFTER, Refusal};
 use crate::protocol::authorization::Authentication;
 use crate::protocol::challenge::{self, ApiVerdict};
 use crate::session::event::EndReason;
+use crate::session::policy::RequestKind;
 use crate::session::record::{ActivitySignal, SessionRecord};
 
 /// What a call is made for.
@@ -28,8 +29,17 @@ pub(crate) struct Call<'a> {
     pub(crate) manager: &'a Arc<Manager>,
     pub(crate) apis: &'a Apis,
     pub(crate) record: &'a Arc<SessionRecord>,
+    pub(crate) known: Known,
     /// Until when what is done for the session counts as its user's activity; never for passive requests.
     pub(crate) active_until: Option<SystemTime>,
+}
+
+/// Whether a record is known to be its session's still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It was: the session may be over.
+    Before,
+    Now,
 }
 
 /// What came of a call.
@@ -79,7 +89,8 @@ impl Call<'_> {
             return Err(CallError::NotListed(url.origin().ascii_serialization()));
         };
         let mut body = Outgoing::read(body).await.map_err(|error| NoAnswer::Invalid(error.to_string()))?;
-        let mut record = self.record_with_usable_token(&api).await?;
+        let record = self.standing_record().await?;
+        let mut record = self.record_with_usable_token(&api, record).await?;
         let mut state = CallState::default();
         loop {
             let body = body.take().ok_or(CallError::NotReplayed)?;
@@ -142,9 +153,24 @@ impl Call<'_> {
         self.active_until.is_some_and(|until| self.manager.now() < until)
     }
 
+    /// The record of a session that is not over.
+    async fn standing_record(&self) -> Result<Arc<SessionRecord>, Refusal> {
+        match self.known {
+            Known::Now => Ok(self.record.clone()),
+            Known::Before => {
+                let kind = if self.is_activity() { RequestKind::UserActivity } else { RequestKind::Passive };
+                self.manager.admit(self.record.key(), kind).await
+            }
+        }
+    }
+
     /// The record, with a token whose time is not over.
-    async fn record_with_usable_token(&self, api: &Listed) -> Result<Arc<SessionRecord>, CallError> {
-        let is_usable = match (self.token(api, self.record), self.record.login.signal) {
+    async fn record_with_usable_token(
+        &self,
+        api: &Listed,
+        record: Arc<SessionRecord>,
+    ) -> Result<Arc<SessionRecord>, CallError> {
+        let is_usable = match (self.token(api, &record), record.login.signal) {
             (Some((_, until)), ActivitySignal::Refresh) => self.manager.now() < until,
             (None, ActivitySignal::Refresh) => false,
             (None, _) if api.audience().is_some() => return Err(CallError::NoToken),
@@ -152,8 +178,8 @@ impl Call<'_> {
             _ => true,
         };
         match is_usable {
-            true => Ok(self.record.clone()),
-            false if self.is_activity() => self.refresh(api, self.record).await,
+            true => Ok(record),
+            false if self.is_activity() => self.refresh(api, &record).await,
             false => self.adopt_refresh(api).await,
         }
     }

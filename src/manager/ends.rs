@@ -1,6 +1,7 @@
 //! Tells long responses of this process that their session is over.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -60,7 +61,6 @@ impl Ends {
 }
 
 /// One long response's wait for the end of its session.
-#[derive(Debug)]
 pub(crate) struct EndWatch {
     ends: Arc<Ends>,
     key: SessionKey,
@@ -68,6 +68,11 @@ pub(crate) struct EndWatch {
 }
 
 impl EndWatch {
+    /// Whether there was any notice since this watch began.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.notices.has_changed().unwrap_or(true)
+    }
+
     /// The next notice.
     ///
     /// # Cancel safety
@@ -78,6 +83,13 @@ impl EndWatch {
             std::future::pending::<()>().await;
         }
         *self.notices.borrow_and_update()
+    }
+}
+
+/// Without the sessions of others.
+impl fmt::Debug for EndWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndWatch").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
@@ -104,9 +116,11 @@ mod tests {
         let ends = Arc::new(Ends::default());
         let (mut first, mut second, mut other) = (ends.watch(key(1)), ends.watch(key(1)), ends.watch(key(2)));
         ends.notice(EndNotice::Ended(key(1), EndReason::BackChannelLogout));
+        assert_eq!((first.has_heard(), other.has_heard()), (true, false));
         assert_eq!(first.notice().await, Notice::Ended(EndReason::BackChannelLogout));
         assert_eq!(second.notice().await, Notice::Ended(EndReason::BackChannelLogout));
         ends.notice(EndNotice::Missed);
+        assert!(other.has_heard());
         assert_eq!(other.notice().await, Notice::Look);
         drop(first);
         assert_eq!(ends.len(), 2);

@@ -21,6 +21,28 @@ use crate::session::policy::ClaimsFrom;
 use crate::session::record::{NewLogin, SessionRecord, UserInfoEndpoint};
 use crate::session::silent_login::{self, Found, Step};
 
+/// What an ID token says of itself, its session and its login. Userinfo, which nobody signs, cannot say it instead, nor
+/// add it.
+const PROTOCOL_CLAIMS: [&str; 17] = [
+    "acr",
+    "amr",
+    "at_hash",
+    "aud",
+    "auth_time",
+    "azp",
+    "c_hash",
+    "events",
+    "exp",
+    "iat",
+    "iss",
+    "jti",
+    "nbf",
+    "nonce",
+    "session_expiry",
+    "sid",
+    "sub",
+];
+
 /// What came of a login.
 #[derive(Debug)]
 pub(crate) enum LoggedIn {
@@ -123,7 +145,8 @@ impl Manager {
         self.report_lifetime(&response);
         let mut claims = id_token.claims.clone();
         if claims_from == ClaimsFrom::UserInfo {
-            claims.extend(self.user_info_claims(&response, &id_token).await?);
+            let more = self.user_info_claims(&response, &id_token).await?;
+            claims.extend(more.into_iter().filter(|(name, _)| !PROTOCOL_CLAIMS.contains(&name.as_str())));
         }
         if let Some(session) = transaction.session
             && let Some(confirmed) = self.confirm_silently(&session, &response, &id_token, sent_at).await?

@@ -1,21 +1,41 @@
-//! How long a long response may go on.
+//! How long a long response, or a handler, may go on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::{Either, select};
 
 use super::Manager;
-use super::ends::Notice;
+use super::ends::{EndWatch, Notice};
 use crate::registry::Loaded;
 use crate::session::decide::{Decision, decide, next_deadline};
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 
-/// How long a long response goes on without a look at the registry, should a notice be lost.
+/// How long a long response or handler goes on without a look at the registry, should a notice be lost.
 const LONGEST_TRUST: Duration = Duration::from_secs(30);
 
+/// What a handler knows of its session after it was admitted. Most calls of APIs come right after, and cost no look at the
+/// registry; a handler that outlives its session must not go on with its tokens.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    watch: EndWatch,
+    trusted_until: SystemTime,
+}
+
+impl Standing {
+    /// Whether the session has to be looked up before anything more is done for it.
+    pub(crate) fn is_doubtful(&self, now: SystemTime) -> bool {
+        now >= self.trusted_until || self.watch.has_heard()
+    }
+}
+
 impl Manager {
+    /// Listens for the end of a session that was looked up at `looked_at` or later.
+    pub(crate) fn standing(&self, key: SessionKey, looked_at: SystemTime) -> Standing {
+        Standing { watch: self.ends.watch(key), trusted_until: looked_at + LONGEST_TRUST }
+    }
+
     /// Completes when nothing more may be sent of a long response of this session.
     ///
     /// # Cancel safety

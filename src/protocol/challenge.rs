@@ -62,8 +62,9 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
     if status != StatusCode::UNAUTHORIZED {
         return ApiVerdict::Accepted;
     }
-    let challenges: Vec<Challenge> =
-        headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok()).flat_map(parse).collect();
+    // Realms and descriptions may be of any bytes; what counts is ASCII.
+    let values = headers.get_all(WWW_AUTHENTICATE).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let challenges: Vec<Challenge> = values.flat_map(|value| parse(&value)).collect();
     if challenges.is_empty() {
         return ApiVerdict::Unexplained;
     }
@@ -176,6 +177,8 @@ mod tests {
         check(401, &[r#"Bearer error="insufficient_scope""#], &Accepted);
         check(401, &[r#"Basic realm="x""#], &Accepted);
         check(401, &["Negotiate"], &Accepted);
+        check(401, &[r#"Basic realm="Büro""#], &Accepted);
+        check(401, &[r#"Bearer realm="Büro", error="invalid_token""#], &TokenRejected);
         check(401, &[r#"Basic realm="Bearer error=\"invalid_token\"""#], &Accepted);
         for status in [200, 302, 400, 403, 404, 429, 500, 503] {
             check(status, &[r#"Bearer error="invalid_token""#], &Accepted);

@@ -163,6 +163,10 @@ impl IdToken {
     fn read(claims: Map<String, Value>) -> Result<Self, TokenError> {
         let issued_at = date(&claims, "iat")?.ok_or(TokenError::Claim("iat", "is missing"))?;
         let subject = text(&claims, "sub")?.ok_or(TokenError::Claim("sub", "is missing"))?;
+        // Core §2.
+        if subject.chars().count() > 255 {
+            return Err(TokenError::Claim("sub", "is longer than 255 characters"));
+        }
         if claims.get("events").is_some_and(|events| events.get(LOGOUT_EVENT).is_some()) {
             return Err(TokenError::Claim("events", "makes it a logout token"));
         }

@@ -5,14 +5,14 @@
 //!
 //! 1. The compact form has three parts, header and claims are JSON objects, `crit` is absent.
 //! 2. `alg` is the one algorithm that was agreed on with the provider.
-//! 3. The key is the one that `kid` names, or the only one there is, and fits that algorithm.
+//! 3. The key is one that `kid` names, or the only one there is, and fits that algorithm.
 //! 4. The signature is right.
 //! 5. The claims are right: [`check_common`].
 
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
@@ -133,7 +133,9 @@ impl SigningAlg {
             Some(_) => false,
         };
         let for_signatures = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
-        kind && named && for_signatures
+        let operations = jwk.common.key_operations.as_ref();
+        let for_verifying = operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+        kind && named && for_signatures && for_verifying
     }
 }
 
@@ -181,7 +183,8 @@ impl KeySet {
         let set: Map<String, Value> = serde_json::from_slice(json).ok()?;
         let keys = set.get("keys")?.as_array()?;
         let keys = keys.iter().filter_map(|key| {
-            let jwk: Jwk = serde_json::from_value(key.clone()).ok()?;
+            let mut jwk: Jwk = serde_json::from_value(key.clone()).ok()?;
+            strip_zeros(&mut jwk);
             let key = alg.fits(&jwk).then(|| DecodingKey::from_jwk(&jwk).ok())??;
             Some((jwk.common.key_id, key))
         });
@@ -193,14 +196,16 @@ impl KeySet {
         self.keys.is_empty()
     }
 
-    fn choose(&self, kid: Option<&str>) -> Result<&DecodingKey, TokenError> {
-        let mut fitting = self.keys.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid);
-        match (fitting.next(), fitting.next(), kid) {
-            (Some((_, key)), None, _) => Ok(key),
-            (None, _, _) => Err(TokenError::Key("none has the token's kid")),
+    /// The keys that may have signed a token: several only where they share the `kid` that it names, as providers publish
+    /// them that count a kid anew or list a key twice (RFC 7517 §4.5 only says SHOULD).
+    fn fitting(&self, kid: Option<&str>) -> Result<Vec<&DecodingKey>, TokenError> {
+        let keys = self.keys.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid);
+        let keys: Vec<&DecodingKey> = keys.map(|(_, key)| key).collect();
+        match (keys.len(), kid) {
+            (0, _) => Err(TokenError::Key("none has the token's kid")),
+            (1, _) | (_, Some(_)) => Ok(keys),
             // Core §10.1: with several keys in the set, kid has to tell which.
-            (Some(_), Some(_), None) => Err(TokenError::Key("there are several, and the token has no kid")),
-            (Some(_), Some(_), Some(_)) => Err(TokenError::Key("several have the token's kid")),
+            (_, None) => Err(TokenError::Key("there are several, and the token has no kid")),
         }
     }
 }
@@ -270,7 +275,17 @@ impl<'a> UnverifiedJwt<'a> {
             Some(Value::String(kid)) => Some(kid.as_str()),
             Some(_) => return Err(TokenError::Header("kid", "is not a string")),
         };
-        let key = keys.choose(kid)?;
+        let mut failure = TokenError::Signature;
+        for key in keys.fitting(kid)? {
+            match self.check_signature_by(key, alg) {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn check_signature_by(&self, key: &DecodingKey, alg: SigningAlg) -> Result<(), TokenError> {
         // The provider's factory directly: the process-wide default panics when another crate in the
         // application enables a second implementation.
         let verifier = (jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.verifier_factory)(&alg.algorithm(), key)
@@ -294,6 +309,18 @@ impl VerifiedJwt {
     }
 }
 
+/// Takes leading zeros from the numbers of an RSA key: not what RFC 7518 §6.3.1 asks for, but what big integers of some
+/// languages are written as.
+fn strip_zeros(jwk: &mut Jwk) {
+    let AlgorithmParameters::RSA(numbers) = &mut jwk.algorithm else { return };
+    for number in [&mut numbers.n, &mut numbers.e] {
+        // What is not base64url is no key, which is found later.
+        let Ok(bytes) = URL_SAFE_NO_PAD.decode(number.as_bytes()) else { continue };
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        *number = URL_SAFE_NO_PAD.encode(bytes.split_at(zeros).1);
+    }
+}
+
 fn object(part: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
@@ -309,21 +336,22 @@ pub(crate) struct Expected<'a> {
 
 /// Checks `iss`, `aud`, `azp`, `nbf` and `iat`; returns `iat`.
 ///
+/// Further audiences are accepted if `azp` says that the token was issued to this client (Core §3.1.3.7 (3) to (5)): some
+/// providers name a project or their own APIs besides. Where that is too much, see [`check_audience_alone`].
+///
 /// `exp` is left to the caller: logout tokens of some providers have none.
 pub(crate) fn check_common(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<SystemTime, TokenError> {
     if text(claims, "iss")? != Some(expected.issuer.as_str()) {
         return Err(TokenError::Claim("iss", "is not the configured issuer"));
     }
-    let client_id = expected.client_id.as_str();
-    match claims.get("aud") {
-        Some(Value::String(audience)) if audience == client_id => {}
-        // Core §3.1.3.7 (3): further audiences are not trusted, so the client has to be the only one.
-        Some(Value::Array(list)) if !list.is_empty() && list.iter().all(|a| a.as_str() == Some(client_id)) => {}
-        Some(_) => return Err(TokenError::Claim("aud", "is not this client alone")),
-        None => return Err(TokenError::Claim("aud", "is missing")),
-    }
-    if text(claims, "azp")?.is_some_and(|party| party != client_id) {
+    let party = text(claims, "azp")?;
+    if party.is_some_and(|party| party != expected.client_id.as_str()) {
         return Err(TokenError::Claim("azp", "is not this client"));
+    }
+    match audience(claims, expected.client_id)? {
+        Audience::Alone => {}
+        Audience::AmongOthers if party.is_some() => {}
+        Audience::AmongOthers => return Err(TokenError::Claim("aud", "has others, and azp does not name this client")),
     }
     check_not_before(claims, expected)
 }
@@ -339,6 +367,35 @@ pub(crate) fn check_not_before(claims: &Map<String, Value>, expected: &Expected<
         return Err(TokenError::Claim("iat", "is in the future"));
     }
     Ok(issued_at)
+}
+
+/// Checks that nobody else is meant.
+pub(crate) fn check_audience_alone(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), TokenError> {
+    match audience(claims, expected.client_id)? {
+        Audience::Alone => Ok(()),
+        Audience::AmongOthers => Err(TokenError::Claim("aud", "is not this client alone")),
+    }
+}
+
+/// Who a token that is meant for this client is meant for besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    Alone,
+    AmongOthers,
+}
+
+fn audience(claims: &Map<String, Value>, client_id: &ClientId) -> Result<Audience, TokenError> {
+    let is_ours = |audience: &Value| audience.as_str() == Some(client_id.as_str());
+    match claims.get("aud") {
+        None => Err(TokenError::Claim("aud", "is missing")),
+        Some(Value::Array(list)) if !list.iter().all(Value::is_string) => {
+            Err(TokenError::Claim("aud", "is not a list of strings"))
+        }
+        Some(Value::Array(list)) if !list.is_empty() && list.iter().all(is_ours) => Ok(Audience::Alone),
+        Some(Value::Array(list)) if list.iter().any(is_ours) => Ok(Audience::AmongOthers),
+        Some(audience) if is_ours(audience) => Ok(Audience::Alone),
+        Some(_) => Err(TokenError::Claim("aud", "is not this client")),
+    }
 }
 
 /// Checks `exp`, which has to be there.

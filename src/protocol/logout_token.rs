@@ -4,7 +4,7 @@
 //! The signature has been checked before. Then:
 //!
 //! 1. `typ` is absent, `JWT` or `logout+jwt`; [`LogoutTokenTyp::Required`] takes `logout+jwt` only.
-//! 2. `iss`, `aud` and `iat` are right, as for ID tokens.
+//! 2. `iss` and `iat` are right, as for ID tokens; `aud` is this client alone.
 //! 3. `exp` is there and not past; [`MissingExpiry::AcceptYoungerThan`] takes the age by `iat` instead.
 //! 4. There is a `sub` or a `sid`.
 //! 5. `events` has the logout event, whose value is an object.
@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::jwt::{Expected, TokenError, VerifiedJwt, check_common, check_expiry, text};
+use super::jwt::{Expected, TokenError, VerifiedJwt, check_audience_alone, check_common, check_expiry, text};
 use super::names::{Sid, Subject};
 
 pub(crate) const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -90,6 +90,7 @@ impl LogoutToken {
     ) -> Result<Self, TokenError> {
         check_typ(jwt.typ()?, policy.typ)?;
         let claims = jwt.into_claims();
+        check_audience_alone(&claims, expected)?;
         let issued_at = check_common(&claims, expected)?;
         match (claims.contains_key("exp"), policy.missing_expiry) {
             (false, MissingExpiry::AcceptYoungerThan(age)) => {

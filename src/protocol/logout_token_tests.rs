@@ -86,7 +86,6 @@ fn rule_1_the_typ_is_one_of_a_logout_token() {
 
 #[test]
 fn rule_2_issuer_audience_and_issue_are_those_of_id_tokens() {
-    const AUD: &str = "is not this client alone";
     check(
         &claims(),
         "iss",
@@ -102,9 +101,9 @@ fn rule_2_issuer_audience_and_issue_are_those_of_id_tokens() {
         "aud",
         [
             (Some(json!([CLIENT])), None),
-            (Some(json!("other")), Some(AUD)),
-            (Some(json!([CLIENT, "other"])), Some(AUD)),
-            (Some(json!([])), Some(AUD)),
+            (Some(json!("other")), Some("is not this client")),
+            (Some(json!([CLIENT, "other"])), Some("is not this client alone")),
+            (Some(json!([])), Some("is not this client")),
             (None, Some(IS_MISSING)),
         ],
     );

@@ -2,31 +2,29 @@
 //!
 //! [Discovery 1.0 §3 and §4.3](https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderMetadata).
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::names::Issuer;
-use super::url::is_secure;
+use super::url::{is_loopback, is_secure};
 
 /// What the provider says of itself, as far as a relying party needs it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct ProviderMetadata {
-    pub(crate) issuer: Issuer,
     pub(crate) authorization_endpoint: Url,
     pub(crate) token_endpoint: Url,
     pub(crate) jwks_uri: Url,
     pub(crate) userinfo_endpoint: Option<Url>,
     pub(crate) end_session_endpoint: Option<Url>,
     pub(crate) revocation_endpoint: Option<Url>,
-    #[serde(default)]
     pub(crate) authorization_response_iss_parameter_supported: bool,
-    #[serde(default)]
     pub(crate) backchannel_logout_supported: bool,
-    #[serde(default)]
     pub(crate) backchannel_logout_session_supported: bool,
     pub(crate) code_challenge_methods_supported: Option<Vec<String>>,
     pub(crate) id_token_signing_alg_values_supported: Option<Vec<String>>,
     pub(crate) token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// The members that are there and could not be read, or not wholly: taken as if they were absent.
+    pub(crate) unreadable: Vec<&'static str>,
 }
 
 /// Why a discovery document cannot be used.
@@ -34,10 +32,60 @@ pub(crate) struct ProviderMetadata {
 pub(crate) enum MetadataError {
     #[error("the discovery document cannot be read: {0}")]
     Malformed(String),
-    #[error("the discovery document is that of another issuer")]
-    OtherIssuer,
+    #[error("the discovery document's {0} is missing or cannot be read")]
+    Missing(&'static str),
+    #[error("the discovery document is that of the issuer {found:?}; configured is {expected:?}")]
+    OtherIssuer { found: String, expected: String },
     #[error("the discovery document's {0} is not an https URL")]
     Insecure(&'static str),
+}
+
+/// The members of a discovery document, and which of those that were asked for could not be read.
+struct Members {
+    json: Map<String, Value>,
+    unreadable: Vec<&'static str>,
+}
+
+impl Members {
+    fn needed(&self, name: &'static str) -> Result<Url, MetadataError> {
+        let text = self.json.get(name).and_then(Value::as_str);
+        text.and_then(|text| Url::parse(text).ok()).ok_or(MetadataError::Missing(name))
+    }
+
+    fn url(&mut self, name: &'static str) -> Option<Url> {
+        let value = self.json.get(name).filter(|value| !value.is_null())?;
+        let url = value.as_str().and_then(|text| Url::parse(text).ok());
+        if url.is_none() {
+            self.unreadable.push(name);
+        }
+        url
+    }
+
+    fn flag(&mut self, name: &'static str) -> bool {
+        match self.json.get(name) {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(Value::String(text)) if text.eq_ignore_ascii_case("true") => true,
+            Some(Value::String(text)) if text.eq_ignore_ascii_case("false") => false,
+            Some(_) => {
+                self.unreadable.push(name);
+                false
+            }
+        }
+    }
+
+    fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let value = self.json.get(name).filter(|value| !value.is_null())?;
+        let Some(written) = value.as_array() else {
+            self.unreadable.push(name);
+            return None;
+        };
+        let list: Vec<String> = written.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if list.len() < written.len() {
+            self.unreadable.push(name);
+        }
+        Some(list)
+    }
 }
 
 /// How the client proves itself at the token endpoint (Core §9).
@@ -54,25 +102,55 @@ impl ProviderMetadata {
     }
 
     /// Reads the discovery document; nothing of another issuer's is used (§4.3).
+    ///
+    /// Insists on what no login works without. Everything else is read leniently, since providers write strings for
+    /// booleans and lists, `null` and `""`: that must not keep anybody from signing in.
     pub(crate) fn parse(json: &[u8], issuer: &Issuer) -> Result<Self, MetadataError> {
-        let metadata: Self = serde_json::from_slice(json).map_err(|e| MetadataError::Malformed(e.to_string()))?;
-        if metadata.issuer != *issuer {
-            return Err(MetadataError::OtherIssuer);
+        let json = serde_json::from_slice(json).map_err(|e| MetadataError::Malformed(e.to_string()))?;
+        let mut members = Members { json, unreadable: Vec::new() };
+        let found = members.json.get("issuer").and_then(Value::as_str).ok_or(MetadataError::Missing("issuer"))?;
+        if found != issuer.as_str() {
+            let (found, expected) = (found.to_owned(), issuer.as_str().to_owned());
+            return Err(MetadataError::OtherIssuer { found, expected });
         }
+        let metadata = Self {
+            authorization_endpoint: members.needed("authorization_endpoint")?,
+            token_endpoint: members.needed("token_endpoint")?,
+            jwks_uri: members.needed("jwks_uri")?,
+            userinfo_endpoint: members.url("userinfo_endpoint"),
+            end_session_endpoint: members.url("end_session_endpoint"),
+            revocation_endpoint: members.url("revocation_endpoint"),
+            authorization_response_iss_parameter_supported: members
+                .flag("authorization_response_iss_parameter_supported"),
+            backchannel_logout_supported: members.flag("backchannel_logout_supported"),
+            backchannel_logout_session_supported: members.flag("backchannel_logout_session_supported"),
+            code_challenge_methods_supported: members.list("code_challenge_methods_supported"),
+            id_token_signing_alg_values_supported: members.list("id_token_signing_alg_values_supported"),
+            token_endpoint_auth_methods_supported: members.list("token_endpoint_auth_methods_supported"),
+            unreadable: members.unreadable,
+        };
+        metadata.check_endpoints(issuer)?;
+        Ok(metadata)
+    }
+
+    fn check_endpoints(&self, issuer: &Issuer) -> Result<(), MetadataError> {
         let endpoints = [
-            ("authorization_endpoint", Some(&metadata.authorization_endpoint)),
-            ("token_endpoint", Some(&metadata.token_endpoint)),
-            ("jwks_uri", Some(&metadata.jwks_uri)),
-            ("userinfo_endpoint", metadata.userinfo_endpoint.as_ref()),
-            ("end_session_endpoint", metadata.end_session_endpoint.as_ref()),
-            ("revocation_endpoint", metadata.revocation_endpoint.as_ref()),
+            ("authorization_endpoint", Some(&self.authorization_endpoint)),
+            ("token_endpoint", Some(&self.token_endpoint)),
+            ("jwks_uri", Some(&self.jwks_uri)),
+            ("userinfo_endpoint", self.userinfo_endpoint.as_ref()),
+            ("end_session_endpoint", self.end_session_endpoint.as_ref()),
+            ("revocation_endpoint", self.revocation_endpoint.as_ref()),
         ];
+        // What listens on this machine is a provider's business only if the provider is on it too.
+        let is_here = Url::parse(issuer.as_str()).is_ok_and(|url| is_loopback(&url));
+        let is_allowed = |url: &Url| url.scheme() == "https" || (is_here && is_secure(url));
         for (name, url) in endpoints {
-            if url.is_some_and(|url| !is_secure(url)) {
+            if url.is_some_and(|url| !is_allowed(url)) {
                 return Err(MetadataError::Insecure(name));
             }
         }
-        Ok(metadata)
+        Ok(())
     }
 
     /// `client_secret_basic` (the default where nothing is said) unless only `client_secret_post` is offered.
@@ -91,10 +169,12 @@ impl ProviderMetadata {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn document(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
-        let mut json = serde_json::json!({
+    fn document(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut json = json!({
             "issuer": "https://op.example",
             "authorization_endpoint": "https://op.example/auth",
             "token_endpoint": "https://op.example/token",
@@ -105,29 +185,97 @@ mod tests {
     }
 
     #[test]
-    fn discovery_issuer_mismatch_is_refused() {
+    fn discovery_issuer_mismatch_is_refused_and_both_are_named() {
         let issuer = Issuer::new("https://op.example/");
-        assert_eq!(ProviderMetadata::parse(&document(|_| {}), &issuer).unwrap_err(), MetadataError::OtherIssuer);
+        let error = ProviderMetadata::parse(&document(|_| {}), &issuer).unwrap_err().to_string();
+        assert!(error.contains("\"https://op.example\"") && error.contains("\"https://op.example/\""), "{error}");
         assert_eq!(ProviderMetadata::location(&issuer), "https://op.example/.well-known/openid-configuration");
     }
 
     #[test]
     fn endpoints_have_to_be_https() {
+        let here = "http://127.0.0.1:1";
+        for (issuer, name, url, expected) in [
+            ("https://op.example", "token_endpoint", "https://op.example/token", None),
+            ("https://op.example", "token_endpoint", "http://op.example/token", Some("token_endpoint")),
+            ("https://op.example", "jwks_uri", "http://op.example/jwks", Some("jwks_uri")),
+            ("https://op.example", "userinfo_endpoint", "http://op.example/me", Some("userinfo_endpoint")),
+            // What is on this machine is the provider's business only if the provider is.
+            ("https://op.example", "token_endpoint", "http://127.0.0.1:1/token", Some("token_endpoint")),
+            ("https://op.example", "userinfo_endpoint", "http://[::1]/me", Some("userinfo_endpoint")),
+            ("https://op.example", "jwks_uri", "http://op.localhost/jwks", Some("jwks_uri")),
+            ("https://op.example", "jwks_uri", "file:///etc/passwd", Some("jwks_uri")),
+            (here, "token_endpoint", "http://127.0.0.1:1/token", None),
+            (here, "token_endpoint", "http://op.example/token", Some("token_endpoint")),
+        ] {
+            let json = document(|json| {
+                json["issuer"] = issuer.into();
+                json[name] = url.into();
+            });
+            let found = ProviderMetadata::parse(&json, &Issuer::new(issuer)).err();
+            assert_eq!(found, expected.map(MetadataError::Insecure), "{issuer} {name} {url}");
+        }
+    }
+
+    #[test]
+    fn what_nothing_works_without_has_to_be_there() {
         let issuer = Issuer::new("https://op.example");
-        let json = document(|json| json["token_endpoint"] = "http://op.example/token".into());
-        assert_eq!(ProviderMetadata::parse(&json, &issuer).unwrap_err(), MetadataError::Insecure("token_endpoint"));
-        let json = document(|json| json["token_endpoint"] = "http://127.0.0.1:1/token".into());
-        assert!(ProviderMetadata::parse(&json, &issuer).is_ok());
+        for name in ["issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"] {
+            for value in [json!(null), json!(""), json!("no url"), json!(["https://op.example"])] {
+                let text = format!("{name} {value}");
+                assert!(ProviderMetadata::parse(&document(|json| json[name] = value), &issuer).is_err(), "{text}");
+            }
+            let json = document(|json| drop(json.as_object_mut().unwrap().remove(name)));
+            assert!(ProviderMetadata::parse(&json, &issuer).is_err(), "no {name}");
+        }
+        for json in ["", "[]", "null", "<html>"] {
+            assert!(ProviderMetadata::parse(json.as_bytes(), &issuer).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_hardly_needed_is_read_leniently() {
+        let issuer = Issuer::new("https://op.example");
+        let (url, flag, list) =
+            ("userinfo_endpoint", "backchannel_logout_supported", "code_challenge_methods_supported");
+        for (name, written, read, unreadable) in [
+            (url, json!("https://op.example/me"), json!("https://op.example/me"), false),
+            (url, json!(""), json!(null), true),
+            (url, json!(null), json!(null), false),
+            (url, json!("/me"), json!(null), true),
+            (url, json!(["https://op.example/me"]), json!(null), true),
+            (flag, json!(true), json!(true), false),
+            (flag, json!("true"), json!(true), false),
+            (flag, json!("False"), json!(false), false),
+            (flag, json!(null), json!(false), false),
+            (flag, json!(""), json!(false), true),
+            (flag, json!(1), json!(false), true),
+            (list, json!(["S256"]), json!(["S256"]), false),
+            (list, json!([]), json!([]), false),
+            (list, json!(["S256", null]), json!(["S256"]), true),
+            (list, json!("S256"), json!(null), true),
+            (list, json!(null), json!(null), false),
+            (list, json!({"S256": true}), json!(null), true),
+        ] {
+            let metadata = ProviderMetadata::parse(&document(|json| json[name] = written.clone()), &issuer).unwrap();
+            let found = match name {
+                "userinfo_endpoint" => json!(metadata.userinfo_endpoint.as_ref().map(Url::as_str)),
+                "backchannel_logout_supported" => json!(metadata.backchannel_logout_supported),
+                _ => json!(metadata.code_challenge_methods_supported),
+            };
+            assert_eq!(found, read, "{name} {written}");
+            assert_eq!(!metadata.unreadable.is_empty(), unreadable, "{name} {written}");
+        }
     }
 
     #[test]
     fn post_only_where_basic_is_not_offered() {
         let issuer = Issuer::new("https://op.example");
         for (offered, expected) in [
-            (serde_json::json!(null), ClientAuthentication::Basic),
-            (serde_json::json!(["client_secret_post"]), ClientAuthentication::Post),
-            (serde_json::json!(["client_secret_post", "client_secret_basic"]), ClientAuthentication::Basic),
-            (serde_json::json!(["private_key_jwt"]), ClientAuthentication::Basic),
+            (json!(null), ClientAuthentication::Basic),
+            (json!(["client_secret_post"]), ClientAuthentication::Post),
+            (json!(["client_secret_post", "client_secret_basic"]), ClientAuthentication::Basic),
+            (json!(["private_key_jwt"]), ClientAuthentication::Basic),
         ] {
             let json = document(|json| json["token_endpoint_auth_methods_supported"] = offered);
             assert_eq!(ProviderMetadata::parse(&json, &issuer).unwrap().client_authentication(), expected);

@@ -15,7 +15,7 @@
 //! | 400, 401, 403 with `invalid_client`, `unauthorized_client`, `unsupported_grant_type`, `DPoP` errors | [`TokenVerdict::Misconfigured`] |
 //! | everything else | [`TokenVerdict::Unavailable`] |
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
@@ -60,7 +60,7 @@ impl ErrorCode {
 }
 
 /// Reads the answer of a token request.
-pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> TokenVerdict {
+pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> TokenVerdict {
     let json: Option<Map<String, Value>> = serde_json::from_slice(body).ok();
     let code = json.as_ref().and_then(|json| json.get("error")).and_then(Value::as_str).unwrap_or_default();
     let error = || ErrorCode::new(code);
@@ -73,7 +73,7 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Tok
     }
     let is_bad_request = status == StatusCode::BAD_REQUEST;
     if !is_bad_request && status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN {
-        return TokenVerdict::Unavailable { status, retry_after: retry_after(headers) };
+        return TokenVerdict::Unavailable { status, retry_after: retry_after(headers, now) };
     }
     match code {
         code if is_about_the_grant(code) => TokenVerdict::Refused(error()),
@@ -84,7 +84,7 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Tok
         | "unsupported_grant_type"
         | "use_dpop_nonce"
         | "invalid_dpop_proof" => TokenVerdict::Misconfigured(error()),
-        _ => TokenVerdict::Unavailable { status, retry_after: retry_after(headers) },
+        _ => TokenVerdict::Unavailable { status, retry_after: retry_after(headers, now) },
     }
 }
 
@@ -121,19 +121,26 @@ fn granted(json: &Map<String, Value>) -> Option<TokenResponse> {
     })
 }
 
-/// `Retry-After` in seconds; a date is not worth the code, since the answer is a back-off of our own either way.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u32 = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.into()))
+/// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3); one that has passed asks for no pause.
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let written = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = written.parse::<u32>().map(|seconds| Duration::from_secs(seconds.into()));
+    let until = || httpdate::parse_http_date(written).ok();
+    seconds.ok().or_else(|| Some(until()?.duration_since(now).unwrap_or_default()))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use http::header::RETRY_AFTER;
+
     use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     #[track_caller]
     fn check(status: u16, body: &str, expected: &str) {
-        let verdict = judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes());
+        let verdict = judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes(), NOW);
         let name = match verdict {
             TokenVerdict::Ambiguous(_) => "ambiguous",
             TokenVerdict::Granted(_) => "granted",
@@ -222,11 +229,42 @@ mod tests {
             [("60", Some(60)), ("\"60\"", Some(60)), ("-1", None), ("null", None), ("1e300", None), ("\"x\"", None)]
         {
             let body = format!(r#"{{"access_token":"a","expires_in":{written}}}"#);
-            let TokenVerdict::Granted(tokens) = judge(StatusCode::OK, &HeaderMap::new(), body.as_bytes()) else {
+            let TokenVerdict::Granted(tokens) = judge(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), NOW) else {
                 panic!("not granted: {body}");
             };
             assert_eq!(tokens.expires_in, expected.map(Duration::from_secs), "{body}");
         }
+    }
+
+    #[test]
+    fn p4_retry_after_is_a_number_of_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (written, expected) in [
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("0", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            // The forms before RFC 1123, which recipients have to read (RFC 9110 §5.6.7).
+            ("Sunday, 06-Nov-94 08:50:07 GMT", Some(30)),
+            ("Sun Nov  6 08:50:07 1994", Some(30)),
+            ("Sat, 05 Nov 1994 08:50:07 GMT", Some(0)),
+            ("-7", None),
+            ("7.5", None),
+            ("soon", None),
+            ("", None),
+            ("Sun, 06 Nov 1994", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(written))]);
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{written:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:50:07 GMT"))]);
+        let TokenVerdict::Unavailable { retry_after, .. } = judge(StatusCode::SERVICE_UNAVAILABLE, &headers, b"", now)
+        else {
+            panic!("not unavailable");
+        };
+        assert_eq!(retry_after, Some(Duration::from_secs(30)));
     }
 
     #[test]

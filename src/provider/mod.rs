@@ -203,6 +203,10 @@ impl Provider {
             return;
         }
         let issuer = self.client.registration.issuer();
+        if !metadata.unreadable.is_empty() {
+            tracing::warn!(%issuer, members = ?metadata.unreadable, "members of the provider's metadata cannot be read: \
+                they are taken as absent");
+        }
         if !metadata.backchannel_logout_supported {
             tracing::warn!(%issuer, "the provider does not declare backchannel_logout_supported: \
                 sessions end when a refresh is refused, which takes up to access_token_lifetime of activity");

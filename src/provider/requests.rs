@@ -76,7 +76,7 @@ impl Provider {
             client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(PkceCodeVerifier::new(verifier));
         let sender = self.sender(Patience::Ours);
         let answer = answer_of(request.request_async(&sender).await)?;
-        Ok(token_response::judge(answer.status, &answer.headers, &answer.body))
+        Ok(token_response::judge(answer.status, &answer.headers, &answer.body, self.clock.now()))
     }
 
     /// Presents a refresh token of `subject`'s, once; for an access token to `audience`, if one is given. Waits for the
@@ -109,7 +109,8 @@ impl Provider {
         if is_gone {
             self.endpoint_is_gone();
         }
-        let verdict = answer.map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body));
+        let now = self.clock.now();
+        let verdict = answer.map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body, now));
         self.leave(match &verdict {
             Err(_) => Err(Failure::Transport),
             Ok(TokenVerdict::Unavailable { status, .. }) if status.is_server_error() => Err(Failure::of(subject)),

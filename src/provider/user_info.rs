@@ -3,6 +3,7 @@
 //! [Core §5.3](https://openid.net/specs/openid-connect-core-1_0.html#UserInfo).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -54,7 +55,7 @@ impl Provider {
         } else {
             self.leave(Ok(()));
         }
-        Ok(judge_user_info(&answer, subject))
+        Ok(judge_user_info(&answer, subject, self.clock.now()))
     }
 }
 
@@ -67,7 +68,7 @@ impl Provider {
 /// | 401 that is about the token, or does not say why | refused |
 /// | 403 | forbidden: this token is none for userinfo |
 /// | anything else | unavailable |
-fn judge_user_info(answer: &Answer, subject: &Subject) -> UserInfoVerdict {
+fn judge_user_info(answer: &Answer, subject: &Subject, now: SystemTime) -> UserInfoVerdict {
     let unreadable = || UserInfoVerdict::Unavailable(Unavailable::not_sent("its userinfo answer cannot be read"));
     let about =
         |claims: &Map<String, Value>| claims.get("sub").and_then(Value::as_str).map(|sub| sub == subject.as_str());
@@ -97,7 +98,7 @@ fn judge_user_info(answer: &Answer, subject: &Subject) -> UserInfoVerdict {
         return UserInfoVerdict::Refused;
     }
     UserInfoVerdict::Unavailable(Unavailable {
-        retry_after: token_response::retry_after(&answer.headers),
+        retry_after: token_response::retry_after(&answer.headers, now),
         ..Unavailable::not_sent(format!("its userinfo endpoint answered {}", answer.status))
     })
 }

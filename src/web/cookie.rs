@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::{Cookie, CookieJar, Key, SameSite};
-use http::header::COOKIE;
+use http::header::{COOKIE, Entry};
 use http::{HeaderMap, HeaderValue};
 
 use crate::error::{ConfigError, secret_from_base64};
@@ -92,6 +92,13 @@ impl Cookies {
         Ok(Self { session: format!("__Host-session-{tag}"), login: format!("__Host-login-{tag}-"), key })
     }
 
+    /// Marks the cookies of a request as secrets, for whoever logs or compresses its headers.
+    pub(crate) fn mark_sensitive(headers: &mut HeaderMap) {
+        if let Entry::Occupied(mut cookies) = headers.entry(COOKIE) {
+            cookies.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
+    }
+
     /// The session cookie of a request.
     pub(crate) fn session(&self, headers: &HeaderMap) -> Presented {
         match pairs(headers).find(|(name, _)| *name == self.session) {
@@ -157,14 +164,14 @@ impl Cookies {
     }
 }
 
-/// The names and values of a request's cookies.
+/// The names and values of a request's cookies. What cannot be read is somebody else's: scripts and neighbour hosts set
+/// cookies of any bytes, and browsers send them along with ours.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| std::str::from_utf8(pair).ok()?.trim().split_once('='))
 }
 
 fn header(mut cookie: Cookie<'_>) -> HeaderValue {
@@ -173,7 +180,9 @@ fn header(mut cookie: Cookie<'_>) -> HeaderValue {
     cookie.set_same_site(SameSite::Lax);
     cookie.set_path("/");
     // Names and values are base64url, hexadecimal or base64 throughout.
-    HeaderValue::from_str(&cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let mut value = HeaderValue::from_str(&cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
 }
 
 /// A removal with all attributes: browsers ignore one for a `__Host-` name that lacks `Secure`.
@@ -265,6 +274,29 @@ mod tests {
         assert!(matches!(cookies.session(&headers), Presented::Id(presented) if presented == id));
         let odd = HeaderValue::from_str(&format!("{}=x", cookies.session)).unwrap();
         headers.insert(COOKIE, odd);
+        assert!(matches!(cookies.session(&headers), Presented::Malformed));
+    }
+    #[test]
+    fn cookies_that_cannot_be_read_are_skipped_one_by_one() {
+        let cookies = cookies(&CookieKey::generate());
+        let id = SessionId::random();
+        let set = cookies.set_session(&id);
+        assert!(set.is_sensitive());
+        let ours = set.as_bytes().split(|byte| *byte == b';').next().unwrap();
+        for others in ["ort=Köln".as_bytes(), b"ort=K\xf6ln", b"\xff=\xfe", b"\xff", b"a", b"=", b"", b"; ;\t", b"a=\t"]
+        {
+            for order in [[others, b"; ", ours], [ours, b";", others]] {
+                let mut headers = HeaderMap::new();
+                headers.insert(COOKIE, HeaderValue::from_bytes(&order.concat()).unwrap());
+                let found = cookies.session(&headers);
+                let case = String::from_utf8_lossy(others);
+                assert!(matches!(found, Presented::Id(presented) if presented == id), "{case}");
+            }
+        }
+        // What stands in the place of the id and cannot be one.
+        let mut headers = HeaderMap::new();
+        let odd = [cookies.session.as_bytes(), "=Köln".as_bytes()].concat();
+        headers.insert(COOKIE, HeaderValue::from_bytes(&odd).unwrap());
         assert!(matches!(cookies.session(&headers), Presented::Malformed));
     }
 }

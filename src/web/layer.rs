@@ -8,8 +8,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Request;
-use http::header::SET_COOKIE;
+use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::{HeaderValue, Request};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -17,7 +17,7 @@ use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::web::app_data;
 use crate::web::context::Context;
-use crate::web::cookie::Presented;
+use crate::web::cookie::{Cookies, Presented};
 use crate::web::navigation::Asker;
 use crate::web::request::{CookieState, RequestSession};
 use crate::web::stream::cut_when_over;
@@ -73,6 +73,7 @@ where
         let context = self.context.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
+            Cookies::mark_sensitive(&mut parts.headers);
             let session = request_session(&context, &parts);
             let app_data = app_data::of(&parts.extensions);
             let bridge = match session.key() {
@@ -85,17 +86,27 @@ where
 
             session.count_in_background();
             let mut response = response.map(Body::new);
-            if session.cookie_is_dead() {
+            let is_dead = session.cookie_is_dead();
+            if is_dead {
                 response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
                 app_data::flush(app_data).await;
             }
-            let Some(record) = session.used() else { return Ok(response) };
-            let key = *record.key();
-            let over = || session.manager().clone().until_over(key).boxed();
-            if let Some(bridge) = bridge {
-                bridge.pass_until(&response, over);
+            if is_dead || session.was_asked_for() {
+                // One browser's: no cache may show it to another.
+                response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
             }
-            Ok(cut_when_over(response, over))
+            let key = session.used().map(|record| *record.key());
+            let over = key.map(|key| {
+                let manager = session.manager().clone();
+                move || manager.until_over(key).boxed()
+            });
+            if let Some(bridge) = bridge {
+                bridge.pass_until(&response, over.clone());
+            }
+            Ok(match over {
+                Some(over) => cut_when_over(response, over),
+                None => response,
+            })
         })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use http::uri::PathAndQuery;
 use tokio::sync::OnceCell;
@@ -37,6 +38,8 @@ struct State {
     used: AtomicBool,
     /// Whether the session ended while the request was served.
     over: AtomicBool,
+    /// When the request came: its session is looked up after.
+    came_at: SystemTime,
 }
 
 /// How the session of a request is dealt with.
@@ -62,6 +65,7 @@ impl RequestSession {
         path: Option<PathAndQuery>,
         kind: RequestKind,
     ) -> Self {
+        let came_at = context.now();
         let state = State {
             context,
             asker,
@@ -72,6 +76,7 @@ impl RequestSession {
             admission: OnceCell::new(),
             used: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            came_at,
         };
         Self { state: Arc::new(state) }
     }
@@ -154,6 +159,16 @@ impl RequestSession {
         }
     }
 
+    /// When the request came.
+    pub(crate) fn came_at(&self) -> SystemTime {
+        self.state.came_at
+    }
+
+    /// Whether it is known that the session ended while the request was served.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.over.load(Ordering::Relaxed)
+    }
+
     /// Notes that the session ended while the request was served.
     pub(crate) fn mark_over(&self) {
         self.state.over.store(true, Ordering::Relaxed);
@@ -164,7 +179,12 @@ impl RequestSession {
         let is_refused = || matches!(self.state.admission.get(), Some(Err(refusal)) if refusal.is_over());
         self.state.cookie == CookieState::Present
             && *self.mode() != Mode::OwnRoute
-            && (self.state.over.load(Ordering::Relaxed) || self.state.key.is_none() || is_refused())
+            && (self.is_over() || self.state.key.is_none() || is_refused())
+    }
+
+    /// Whether the response depends on who is signed in, be it nobody.
+    pub(crate) fn was_asked_for(&self) -> bool {
+        self.state.used.load(Ordering::Relaxed)
     }
 
     /// The session that the response was made with, if it was.

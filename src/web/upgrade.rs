@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either, select};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Empty;
@@ -35,15 +36,16 @@ impl Bridge {
         Some(Self { outside, inside, method: parts.method.clone() })
     }
 
-    /// Passes bytes between the two halves until the session is over, if the response says that it upgrades.
-    pub(crate) fn pass_until<B>(self, response: &Response<B>, over: impl FnOnce() -> BoxFuture<'static, ()>) {
+    /// Passes bytes between the two halves if the response says that it upgrades: until the session is over, or to the
+    /// end where `over` is `None`, since no session was asked for.
+    pub(crate) fn pass_until<B>(self, response: &Response<B>, over: Option<impl FnOnce() -> BoxFuture<'static, ()>>) {
         // HTTP/2 has no 101: an extended CONNECT is accepted with 200 (RFC 8441).
         let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || (self.method == Method::CONNECT && response.status().is_success());
         if !upgrades {
             return;
         }
-        let over = over();
+        let over = over.map_or_else(|| std::future::pending().boxed(), |over| over());
         let Self { outside, mut inside, .. } = self;
         tokio::spawn(async move {
             let passing = std::pin::pin!(async {

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use tower_oidc_session::EndReason;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, RefreshTokens, TestClient};
 
-use crate::api_server::{Answer, Api};
+use crate::api_server::{Answer, Api, FOR_ITS_OWN_ORIGIN};
 use crate::world::{ABSOLUTE, G, Options, SECOND, World};
 
 pub(crate) async fn world(api: &Api, provider: impl Fn(Options) -> Options) -> World {
@@ -29,6 +29,53 @@ async fn method_path_query_body_and_answer_are_passed_on() {
     assert_eq!(headers["x-custom"], "1");
     assert!(!headers.contains_key("cookie") && !headers.contains_key("x-hop"));
     assert_eq!(headers["host"], api.url.strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap());
+}
+
+#[tokio::test]
+async fn p9_nobody_speaks_for_another_through_the_proxy() {
+    const OF_PROXIES: [&str; 14] = [
+        "forwarded",
+        "proxy-connection",
+        "remote-user",
+        "true-client-ip",
+        "x-auth-request-user",
+        "x-client-ip",
+        "x-forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-user",
+        "x-original-url",
+        "x-real-ip",
+        "x-remote-user",
+        "x_forwarded_for",
+    ];
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    let request = world.browser.request(Method::GET, &world.app.at("/api/x")).header("x-custom", "1");
+    let request = OF_PROXIES.iter().fold(request, |request, name| request.header(*name, "root"));
+    let page = world.browser.page(request).await;
+    assert_eq!(page.status, StatusCode::OK);
+    let (_, _, headers, _) = api.seen.lock().unwrap().pop().unwrap();
+    assert_eq!(headers["x-custom"], "1");
+    for name in OF_PROXIES {
+        assert!(!headers.contains_key(name), "the browser's {name}");
+    }
+    for name in FOR_ITS_OWN_ORIGIN {
+        assert!(!page.headers.contains_key(name), "the API's {name}");
+    }
+}
+
+#[tokio::test]
+async fn p9_a_request_that_would_come_back_with_its_token_is_not_passed_on() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    let request = world.browser.request(Method::TRACE, &world.app.at("/api/x"));
+    let page = world.browser.page(request).await;
+    assert_eq!(
+        (page.status, page.body.as_str()),
+        (StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"method_not_allowed"}"#)
+    );
+    assert_eq!(api.calls(), 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! `SessionClient`: requests put together, other clients, whose fault a rejection is, and step-up.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -8,6 +10,7 @@ use tower_oidc_session::{EndReason, Unexplained};
 
 use crate::api::world;
 use crate::api_server::{Answer, Api};
+use crate::backchannel_logout::post_token;
 use crate::browser::Browser;
 use crate::until::until;
 use crate::world::{G, SECOND, T};
@@ -251,6 +254,24 @@ async fn p5_a_handler_that_goes_on_for_long_is_no_activity() {
         assert_eq!(world.me().await, StatusCode::OK);
     }
     assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p1_a_handler_that_outlives_its_session_calls_no_api() {
+    for passed in [Duration::ZERO, SECOND * 200, G, T] {
+        let api = Api::start().await;
+        let world = world(&api, |o| o).await;
+        let (browser, url) = (world.browser.clone(), world.app.at("/long"));
+        let call = tokio::spawn(async move { browser.get(&url).await });
+        world.app.slow.arrived().await;
+        let token = world.provider.logout_token("shop", None, Some(&world.sid()));
+        assert_eq!(post_token(&world, &token).await, StatusCode::OK);
+        world.clock.advance(passed);
+        world.app.slow.go_on();
+        let page = call.await.unwrap();
+        assert_eq!((page.status, page.is_removal()), (StatusCode::UNAUTHORIZED, true), "{passed:?} after the end");
+        assert_eq!(api.calls(), 0, "{passed:?} after the end");
+    }
 }
 
 #[tokio::test]

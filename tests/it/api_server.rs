@@ -98,6 +98,18 @@ pub(crate) async fn introspect(issuer: &str, token: &str) -> Value {
     serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap()
 }
 
+/// Headers by which the API speaks for its own origin.
+pub(crate) const FOR_ITS_OWN_ORIGIN: [&str; 8] = [
+    "access-control-allow-credentials",
+    "access-control-allow-origin",
+    "alt-svc",
+    "clear-site-data",
+    "public-key-pins",
+    "public-key-pins-report-only",
+    "service-worker-allowed",
+    "strict-transport-security",
+];
+
 const REJECTED: (StatusCode, Option<&str>) = (StatusCode::UNAUTHORIZED, Some(r#"Bearer error="invalid_token""#));
 
 async fn serve(State(api): State<Api>, request: Request) -> Response {
@@ -129,5 +141,8 @@ async fn serve(State(api): State<Api>, request: Request) -> Response {
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge.parse().unwrap());
     }
     response.headers_mut().insert("set-cookie", "evil=1".parse().unwrap());
+    for name in FOR_ITS_OWN_ORIGIN {
+        response.headers_mut().insert(name, "1".parse().unwrap());
+    }
     response
 }

@@ -104,6 +104,12 @@ modules! { login_is_accepted:
     no_auth_time |_, c| remove(c, "auth_time");
     no_sid |_, c| remove(c, "sid");
     azp_of_this_client |_, c| c["azp"] = "shop".into();
+    /// ZITADEL always names its project too.
+    aud_with_others_in_a_token_for_this_client |_, c| {
+        c["aud"] = json!(["project", "shop"]);
+        c["azp"] = "shop".into();
+    };
+    sub_of_255_characters |_, c| c["sub"] = "x".repeat(255).into();
     times_with_fractions |_, c| c["exp"] = json!(c["exp"].as_f64().unwrap() + 0.5);
 }
 
@@ -123,6 +129,19 @@ modules! { login_is_refused:
     exp_past |_, c| c["exp"] = (c["iat"].as_u64().unwrap() - 30).into();
     iat_in_the_future |_, c| c["iat"] = (c["iat"].as_u64().unwrap() + 31).into();
     aud_with_others |_, c| c["aud"] = json!(["shop", "bank"]);
+    aud_with_others_in_a_token_for_another_client |_, c| {
+        c["aud"] = json!(["shop", "bank"]);
+        c["azp"] = "bank".into();
+    };
+    aud_of_others_in_a_token_for_this_client |_, c| {
+        c["aud"] = json!(["project", "bank"]);
+        c["azp"] = "shop".into();
+    };
+    aud_with_what_is_no_string |_, c| {
+        c["aud"] = json!(["shop", 7]);
+        c["azp"] = "shop".into();
+    };
+    sub_of_more_than_255_characters |_, c| c["sub"] = "x".repeat(256).into();
     azp_of_another_client |_, c| c["azp"] = "bank".into();
     a_logout_token |_, c| c["events"] = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
     typ_of_a_logout_token |h, _| h["typ"] = "logout+jwt".into();
@@ -133,6 +152,10 @@ modules! { login_is_refused:
 
 modules! { refresh_is_accepted:
     oidcc_client_test_refresh_token |_, _| {};
+    refreshed_aud_with_others_in_a_token_for_this_client |_, c| {
+        c["aud"] = json!(["project", "shop"]);
+        c["azp"] = "shop".into();
+    };
     the_nonce_is_not_needed |_, c| remove(c, "nonce");
     auth_time_is_not_needed |_, c| remove(c, "auth_time");
     a_later_auth_time |_, c| c["auth_time"] = (c["auth_time"].as_u64().unwrap() + 1).into();
@@ -159,6 +182,11 @@ modules! { logout_token_is_refused:
     oidcc_client_test_rp_backchannel_rpinitlogout_wrong_alg |h, _| h["alg"] = "PS256".into();
     oidcc_client_test_rp_backchannel_rpinitlogout_wrong_issuer |_, c| c["iss"] = "https://op.example".into();
     oidcc_client_test_rp_backchannel_rpinitlogout_wrong_aud |_, c| c["aud"] = "bank".into();
+    /// What an ID token may have: a logout token is for this client alone.
+    logout_aud_with_others |_, c| {
+        c["aud"] = json!(["project", "shop"]);
+        c["azp"] = "shop".into();
+    };
     oidcc_client_test_rp_backchannel_rpinitlogout_no_event |_, c| remove(c, "events");
     oidcc_client_test_rp_backchannel_rpinitlogout_wrong_event |_, c| c["events"] = json!({"urn:wrong": {}});
     oidcc_client_test_rp_backchannel_rpinitlogout_with_nonce |_, c| c["nonce"] = "n".into();
@@ -239,6 +267,61 @@ async fn oidcc_client_test_ignores_unparseable_key_in_jwks() {
         keys.insert(0, json!("not even an object"));
     });
     world.sign_in().await;
+}
+
+#[tokio::test]
+async fn keys_are_found_as_providers_publish_them() {
+    type Publish = fn(&mut Vec<Value>);
+    let publish: [(&str, Publish); 4] = [
+        ("two keys of one kid", |_| {}),
+        ("the other way round", |keys| keys.reverse()),
+        ("the same key twice", |keys| keys.extend(keys.clone())),
+        ("numbers with leading zeros", |keys| {
+            for key in keys {
+                for name in ["n", "e"] {
+                    let bytes = URL_SAFE_NO_PAD.decode(key[name].as_str().unwrap()).unwrap();
+                    key[name] = URL_SAFE_NO_PAD.encode([&[0, 0][..], &bytes].concat()).into();
+                }
+            }
+        }),
+    ];
+    for (case, publish) in publish {
+        let world = World::new().await;
+        world.provider.rotate_keys(OldKeys::Keep);
+        world.provider.tamper_id_token(|header, _| header["kid"] = "same".into());
+        world.provider.tamper_jwks(move |jwks| {
+            let keys = jwks["keys"].as_array_mut().unwrap();
+            for key in keys.iter_mut() {
+                key["kid"] = "same".into();
+            }
+            publish(keys);
+        });
+        assert_eq!(world.browser.go(&world.app.at("/me")).await.status, StatusCode::OK, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_for_something_else_verifies_nothing() {
+    for (used_for, operations, expected) in [
+        (json!("sig"), json!(["verify"]), StatusCode::OK),
+        (Value::Null, json!(["sign", "verify"]), StatusCode::OK),
+        (Value::Null, Value::Null, StatusCode::OK),
+        (json!("enc"), Value::Null, StatusCode::BAD_GATEWAY),
+        (json!("enc"), json!(["verify"]), StatusCode::BAD_GATEWAY),
+        (Value::Null, json!(["encrypt"]), StatusCode::BAD_GATEWAY),
+        (json!("sig"), json!(["sign"]), StatusCode::BAD_GATEWAY),
+        (json!("sig"), json!([]), StatusCode::BAD_GATEWAY),
+    ] {
+        let world = World::new().await;
+        let case = format!("{used_for} {operations}");
+        world.provider.tamper_jwks(move |jwks| {
+            for key in jwks["keys"].as_array_mut().unwrap() {
+                key["use"] = used_for.clone();
+                key["key_ops"] = operations.clone();
+            }
+        });
+        assert_eq!(world.browser.go(&world.app.at("/me")).await.status, expected, "{case}");
+    }
 }
 
 #[tokio::test]

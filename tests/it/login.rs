@@ -1,7 +1,8 @@
 //! Logging in, and what can be wrong with it.
 
-use http::StatusCode;
-use http::header::{ACCEPT, SET_COOKIE};
+use http::header::{ACCEPT, COOKIE, SET_COOKIE};
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
 use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, IssuerInResponse, SignIn};
 use tower_oidc_session::{ClaimsFrom, EndReason};
 use url::Url;
@@ -231,6 +232,90 @@ async fn userinfo_claims_are_added_and_those_of_another_user_fail_the_login() {
     let page = world.browser.go(&world.app.at("/me")).await;
     assert_refused(&page, StatusCode::BAD_GATEWAY);
     assert!(world.app.registry.has(0));
+}
+
+#[tokio::test]
+async fn userinfo_cannot_say_what_is_the_id_tokens_to_say() {
+    const THE_TOKENS: [&str; 14] = [
+        "acr",
+        "amr",
+        "at_hash",
+        "aud",
+        "auth_time",
+        "azp",
+        "events",
+        "exp",
+        "iat",
+        "iss",
+        "jti",
+        "nbf",
+        "nonce",
+        "sid",
+    ];
+    let options = Options { configure: Box::new(|b| b.claims_from(ClaimsFrom::UserInfo)), ..Options::default() };
+    let world = World::with(options).await;
+    world.provider.tamper_user_info(|claims| {
+        for name in THE_TOKENS {
+            claims[name] = "forged".into();
+        }
+        claims["groups"] = json!(["staff"]);
+    });
+    let claims = world.sign_in().await.json()["claims"].clone();
+    for name in THE_TOKENS {
+        assert_ne!(claims[name], "forged", "{name}");
+    }
+    assert_eq!((&claims["iss"], &claims["sid"]), (&json!(world.provider.issuer()), &json!(world.sid())));
+    assert_eq!(claims["groups"], json!(["staff"]));
+}
+
+#[tokio::test]
+async fn cookies_that_cannot_be_read_are_the_others_only() {
+    for other in ["ort=Köln".as_bytes(), b"ort=K\xf6ln", b"\xff", b"\xff=\xfe", b"=", b"ort=\"a b\"\tc"] {
+        let world = World::signed_in().await;
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let status = async |url: &str| {
+            let ours = world.browser.cookie_header(&world.app.url);
+            let cookies = [other, b"; ", ours.as_bytes(), b";", other].concat();
+            let request = http.get(url).header(COOKIE, HeaderValue::from_bytes(&cookies).unwrap());
+            request.send().await.unwrap().status()
+        };
+        let case = String::from_utf8_lossy(other);
+        assert_eq!(status(&world.app.at("/me")).await, StatusCode::OK, "{case}");
+        let back = answer(&world, &world.browser).await;
+        assert_eq!(status(back.as_str()).await, StatusCode::SEE_OTHER, "a login with {case}");
+    }
+}
+
+#[tokio::test]
+async fn p9_answers_of_a_login_tell_nobody_their_address() {
+    let world = World::new().await;
+    let begun = world.browser.step(&world.app.at("/auth/login?return_to=/me")).await;
+    let back = world.browser.step(begun.location().as_str()).await.location();
+    let path = |path: &str| world.app.at(path);
+    for (url, expected) in [
+        (path("/auth/login"), StatusCode::SEE_OTHER),
+        (path("/auth/login?return_to=//evil.example"), StatusCode::BAD_REQUEST),
+        (path("/auth/callback?code=c&state=s"), StatusCode::BAD_REQUEST),
+        (back.into(), StatusCode::SEE_OTHER),
+    ] {
+        let page = world.browser.step(&url).await;
+        let policy = page.headers.get("referrer-policy").map(HeaderValue::as_bytes);
+        assert_eq!((page.status, policy), (expected, Some(&b"no-referrer"[..])), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn discovery_documents_with_odd_members_serve() {
+    let world = World::new().await;
+    world.provider.tamper_metadata(|metadata| {
+        metadata["backchannel_logout_supported"] = "true".into();
+        metadata["code_challenge_methods_supported"] = "S256".into();
+        metadata["token_endpoint_auth_methods_supported"] = json!({});
+        metadata["userinfo_endpoint"] = "".into();
+        metadata["revocation_endpoint"] = 7.into();
+    });
+    let app = world.another_app("odd").await;
+    assert_eq!(Browser::new().go(&app.at("/me")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -3,7 +3,13 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use http::StatusCode;
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use tower::ServiceExt;
+use tower_oidc_session::OidcSession;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault};
 use tracing::subscriber::NoSubscriber;
 
@@ -74,5 +80,59 @@ async fn p9_no_secrets_in_logs_and_answers() {
             other => shown.contains(other),
         };
         assert!(!found, "{secret} in {shown}");
+    }
+}
+
+/// What an application answers to a request with these cookies.
+async fn answer(app: Router, path: &str, cookies: &str) -> (HeaderMap, String) {
+    let request = Request::get(path).header(COOKIE, cookies).body(Body::empty()).unwrap();
+    let (parts, body) = app.oneshot(request).await.unwrap().into_parts();
+    let body = axum::body::to_bytes(body, 1024).await.unwrap();
+    (parts.headers, String::from_utf8(body.into()).unwrap())
+}
+
+fn dead_cookie(world: &World) -> String {
+    let cookies = world.browser.cookies(&world.app.url);
+    format!("{}=dead", cookies.keys().find(|name| name.starts_with("__Host-session-")).unwrap())
+}
+
+#[tokio::test]
+async fn p9_cookies_are_marked_as_secrets() {
+    let world = World::signed_in().await;
+    let are_sensitive =
+        async |headers: HeaderMap| headers.get_all(COOKIE).iter().all(HeaderValue::is_sensitive).to_string();
+    let app = Router::new().route("/", get(are_sensitive)).merge(world.app.rp.routes()).layer(world.app.rp.layer());
+    let cookies = world.browser.cookie_header(&world.app.url);
+    assert_eq!(answer(app.clone(), "/", &cookies).await.1, "true");
+    for (path, cookies) in [("/auth/login", cookies), ("/", dead_cookie(&world))] {
+        let (headers, _) = answer(app.clone(), path, &cookies).await;
+        assert!(headers[SET_COOKIE].is_sensitive(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn p9_no_cache_shares_what_was_made_for_one_browser() {
+    let world = World::signed_in().await;
+    let greet =
+        async |session: Option<OidcSession>| session.map(|session| session.subject().to_string()).unwrap_or_default();
+    let own = async |session: Option<OidcSession>| ([(CACHE_CONTROL, "max-age=9")], session.is_some().to_string());
+    let app = Router::new()
+        .route("/greet", get(greet))
+        .route("/own", get(own))
+        .route("/same-for-all", get(async || "hello"))
+        .layer(world.app.rp.layer());
+    let (live, dead) = (world.browser.cookie_header(&world.app.url), dead_cookie(&world));
+    for (path, cookies, expected) in [
+        ("/greet", live.as_str(), Some("private")),
+        ("/greet", &dead, Some("private")),
+        ("/greet", "", Some("private")),
+        ("/own", &live, Some("max-age=9")),
+        ("/same-for-all", &live, None),
+        ("/same-for-all", "", None),
+        ("/same-for-all", &dead, Some("private")),
+    ] {
+        let (headers, _) = answer(app.clone(), path, cookies).await;
+        let found = headers.get(CACHE_CONTROL).map(|value| value.to_str().unwrap());
+        assert_eq!(found, expected, "{path} {cookies}");
     }
 }

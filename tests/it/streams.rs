@@ -100,6 +100,26 @@ async fn p11_web_sockets_are_cut() {
 }
 
 #[tokio::test]
+async fn p11_web_sockets_of_nobody_in_particular_are_left_alone() {
+    let world = World::signed_in().await;
+    let url = world.app.at("/public-socket").replace("http://", "ws://");
+    let mut sockets = Vec::new();
+    for cookies in [String::new(), world.browser.cookie_header(&world.app.url)] {
+        let mut request = url.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("cookie", cookies.parse().unwrap());
+        sockets.push(soon(connect_async(request)).await.unwrap().0);
+    }
+    for text in ["while the session lives", "after its end"] {
+        for socket in &mut sockets {
+            socket.send(Message::text(text)).await.unwrap();
+            assert_eq!(soon(socket.next()).await.unwrap().unwrap(), Message::text(text));
+        }
+        world.provider.end_sessions_of("alice").await;
+    }
+    world.app.assert_ended(EndReason::BackChannelLogout);
+}
+
+#[tokio::test]
 async fn p11_a_stream_that_begins_as_the_session_ends_is_cut_too() {
     // The end comes between admission and the first byte: no notice of it will follow.
     let world = World::signed_in().await;

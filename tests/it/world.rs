@@ -327,6 +327,7 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
             }),
         )
         .route("/public", get(async || "public"))
+        .route("/public-socket", any(socket))
         .route("/cart", get(async |session: Session| session.get::<String>("cart").await.unwrap().unwrap_or_default()))
         .route("/put", post(async |session: Session| session.insert("cart", "milk").await.unwrap()))
         .merge(rp.routes())

@@ -21,6 +21,8 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use http::HeaderValue;
+use http::header::REFERRER_POLICY;
 
 use crate::web::context::Context;
 use crate::web::request::RequestSession;
@@ -29,11 +31,18 @@ pub(crate) fn all(context: &Context) -> Router {
     Router::new()
         .route("/auth/login", get(login::login))
         .route("/auth/callback", get(callback::callback))
+        .layer(middleware::map_response(no_referrer))
         .route("/auth/logout", post(logout::logout))
         .route("/auth/session", get(status::status).post(status::stay))
         .layer(middleware::from_fn(own_route))
         .with_state(context.clone())
         .merge(backchannel_logout::route(context))
+}
+
+/// The address of such an answer may hold a code, which nobody who is linked from there has to know.
+async fn no_referrer(mut response: Response) -> Response {
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 /// Keeps the outer layer from dealing with the session: these routes do it themselves.
