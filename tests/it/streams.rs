@@ -104,7 +104,7 @@ async fn p11_web_sockets_of_nobody_in_particular_are_left_alone() {
     let world = World::signed_in().await;
     let url = world.app.at("/public-socket").replace("http://", "ws://");
     let mut sockets = Vec::new();
-    for cookies in [String::new(), world.browser.cookie_header(&world.app.url)] {
+    for cookies in [String::new(), world.browser.cookie_header(&world.app.url).to_str().unwrap().to_owned()] {
         let mut request = url.as_str().into_client_request().unwrap();
         request.headers_mut().insert("cookie", cookies.parse().unwrap());
         sockets.push(soon(connect_async(request)).await.unwrap().0);
