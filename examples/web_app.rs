@@ -12,10 +12,11 @@
 //! | `STORE_URL` | `memory:` | where sessions live: `memory:`, `redis://…`, `postgres://…` |
 //! | `STORE_KEYS` | none | keys that encrypt stored sessions, 32 bytes in base64 each, separated by spaces; the first writes |
 //! | `OP_SESSION_LIFETIME` | `15m` | the provider's inactivity timeout |
-//! | `ACCESS_TOKEN_LIFETIME` | `5m` | how long one access token is used before a refresh |
+//! | `ACCESS_TOKEN_LIFETIME` | a fifth of that | how long one access token is used before a refresh |
 //! | `ABSOLUTE_LIFETIME` | `12h` | sessions end this long after the login |
 //! | `LOGOUT_TOKEN_MISSING_EXP` | `refuse` | how long after its `iat` a logout token without `exp` is accepted, as `2m` |
-//! | `PROVIDER_TIMEOUT` | `5s` | the bound on one call to the provider |
+//! | `PROVIDER_TIMEOUT` | `5s` | how long a request waits for the provider |
+//! | `DRAIN_TIMEOUT` | `10s` | how long SIGTERM waits for refreshes and writes under way |
 //! | `COOKIE_KEY` | random | 64 bytes in base64, shared by replicas |
 //! | `API_URL` | none | the base URL of an API |
 //! | `RUST_LOG` | `info` | the log filter |
@@ -24,6 +25,7 @@
 
 use std::convert::Infallible;
 use std::env;
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +39,7 @@ use axum::{Json, Router};
 use futures_util::stream::{self, Stream, StreamExt};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tower_oidc_session::{
     ApiError, ClaimsFrom, ClientCredentials, ConfigError, CookieKey, LogoutTokenPolicy, MemoryRegistry, MissingExpiry,
     OidcSession, PostgresRegistry, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy,
@@ -63,8 +66,34 @@ async fn run() -> Result<(), String> {
         .map_err(|error| format!("LISTEN is {listen}: it takes an address that can be bound ({error})"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let rp = relying_party(&format!("http://{address}")).await?;
+    let drain_timeout = duration("DRAIN_TIMEOUT", "10s")?;
     println!("listening on http://{address}");
-    axum::serve(listener, app(&rp)).await.map_err(|error| error.to_string())
+    let server = axum::serve(listener, app(&rp)).with_graceful_shutdown(stop());
+    // Beside it: streams that go on would hold the server up.
+    let drain = async {
+        stop().await;
+        rp.drain(drain_timeout).await
+    };
+    let overdue = async {
+        stop().await;
+        tokio::time::sleep(drain_timeout).await;
+    };
+    tokio::select! {
+        (served, _) = async { tokio::join!(server.into_future(), drain) } => served.map_err(|error| error.to_string()),
+        () = overdue => Ok(()),
+    }
+}
+
+/// Completes when the process is told to stop.
+async fn stop() {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 fn app(rp: &RelyingParty) -> Router {
@@ -133,9 +162,14 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         required("OIDC_CLIENT_ID", "the client's id at the provider")?,
         required("OIDC_CLIENT_SECRET", "the client's secret")?,
     );
+    let op_session_lifetime = duration("OP_SESSION_LIFETIME", "15m")?;
+    let access_token_lifetime = match env::var("ACCESS_TOKEN_LIFETIME") {
+        Ok(_) => duration("ACCESS_TOKEN_LIFETIME", "")?,
+        Err(_) => op_session_lifetime / 5,
+    };
     let policy = SessionPolicy::new()
-        .op_session_lifetime(duration("OP_SESSION_LIFETIME", "15m")?)
-        .access_token_lifetime(duration("ACCESS_TOKEN_LIFETIME", "5m")?)
+        .op_session_lifetime(op_session_lifetime)
+        .access_token_lifetime(access_token_lifetime)
         .absolute_lifetime(duration("ABSOLUTE_LIFETIME", "12h")?);
     let alg = variable("OIDC_SIGNING_ALG", "RS256");
     let alg = SigningAlg::from_name(&alg).ok_or_else(|| {

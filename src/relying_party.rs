@@ -1,5 +1,7 @@
 //! The application as a relying party: everything that is put around a router.
 
+use std::time::Duration;
+
 use axum::Router;
 
 use crate::protocol::names::Subject;
@@ -108,6 +110,39 @@ impl RelyingParty {
             issued_at: self.context.now(),
         };
         self.context.manager().end_matching(target, EndReason::EndedByApplication).await
+    }
+
+    /// Brings to an end what is under way, for the end of the process, and returns how many sessions' refreshes were not
+    /// finished in time; each is in the log.
+    ///
+    /// From now on no refresh begins: a request whose signal is due is served as long as its session stands. Event streams,
+    /// downloads and WebSockets of sessions end. Refreshes under way, logins and writes are finished, and tokens that were
+    /// rotated are stored, within `bound` (10 s are plenty); revocations get what is left of it.
+    ///
+    /// Call it when the server begins its graceful shutdown, beside it: streams that go on would hold that up.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn run(rp: tower_oidc_session::RelyingParty, app: axum::Router, listener: tokio::net::TcpListener)
+    /// #     -> std::io::Result<()> {
+    /// async fn stop() {
+    ///     let _ = tokio::signal::ctrl_c().await;
+    /// }
+    /// let server = axum::serve(listener, app).with_graceful_shutdown(stop());
+    /// let drain = async {
+    ///     stop().await;
+    ///     rp.drain(Duration::from_secs(10)).await
+    /// };
+    /// let (served, _lost) = tokio::join!(server.into_future(), drain);
+    /// # served
+    /// # }
+    /// # use std::future::IntoFuture;
+    /// ```
+    ///
+    /// # Cancel safety
+    /// What is under way goes on as long as the runtime does.
+    pub async fn drain(&self, bound: Duration) -> usize {
+        self.context.manager().drain(bound).await
     }
 
     /// Whether the provider has been reached since the start. It is tried in the background until it has, and every

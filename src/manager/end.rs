@@ -16,7 +16,7 @@ impl Manager {
     /// The end is finished without the caller.
     pub(crate) async fn end(self: &Arc<Self>, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
         let (manager, key) = (self.clone(), *key);
-        detached(async move {
+        self.detached(async move {
             let ended = manager.registry.end(&key, reason, manager.now()).await?;
             if let Some(record) = ended {
                 manager.conclude(&record, reason);
@@ -48,7 +48,7 @@ impl Manager {
         reason: EndReason,
     ) -> Result<usize, RegistryError> {
         let manager = self.clone();
-        detached(async move {
+        self.detached(async move {
             let ended = manager.registry.end_matching(&target, reason, manager.now()).await?;
             for record in &ended {
                 manager.conclude(record, reason);
@@ -68,37 +68,87 @@ impl Manager {
         tracing::info!(session = ?record.key(), %reason, "session ended");
         metrics::counter!("oidc_sessions_ended_total", "reason" => reason.as_str()).increment(1);
         self.emit(&SessionEvent::Ended(SessionInfo::of(record), reason));
-        if self.revokes_after(record, reason)
+        let logout = match self.provider.end_session_url(&record.tokens.id_token) {
+            Some(_) => ProviderLogout::Follows,
+            None => ProviderLogout::Missing,
+        };
+        if revokes_after(reason, record.login.offline_access, logout)
             && let Some(token) = &record.tokens.refresh_token
         {
             self.revoke(token.clone());
         }
     }
 
-    /// Whether the refresh token of an ended session is to be revoked.
-    fn revokes_after(&self, record: &SessionRecord, reason: EndReason) -> bool {
-        match reason {
-            // It is dead, or the provider's own logout follows and ends it.
-            EndReason::RefreshTokenRejected => false,
-            EndReason::RpInitiatedLogout => self.provider.end_session_url(&record.tokens.id_token).is_none(),
-            // The new login may stand on the same grant.
-            EndReason::SupersededByLogin => false,
-            // Back-Channel Logout §2.7: tokens with offline_access normally outlive a logout at the provider.
-            EndReason::BackChannelLogout => !record.login.offline_access,
-            _ => true,
-        }
-    }
-
     /// Revokes a refresh token that no session holds.
     pub(super) fn revoke(self: &Arc<Self>, token: RefreshToken) {
         let manager = self.clone();
-        tokio::spawn(async move { manager.provider.revoke(token).await });
+        self.tasks.spawn_courtesy(async move { manager.provider.revoke(token).await });
+    }
+
+    /// Runs `work` to its end even if the caller goes away.
+    async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let panicked = |panic| Err(RegistryError::with_source("an operation panicked", panic));
+        self.spawn(work).await.unwrap_or_else(panicked)
     }
 }
 
-/// Runs `work` to its end even if the caller goes away.
-async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
-) -> Result<T, RegistryError> {
-    tokio::spawn(work).await.unwrap_or_else(|panic| Err(RegistryError::with_source("an operation panicked", panic)))
+/// Whether a sign-out here goes on to the provider's logout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProviderLogout {
+    Follows,
+    Missing,
+}
+
+/// Whether the refresh token of a session that ended is to be revoked. A revocation must harm no session that lives.
+fn revokes_after(reason: EndReason, offline_access: bool, logout: ProviderLogout) -> bool {
+    match reason {
+        // It is dead.
+        EndReason::RefreshTokenRejected => false,
+        // The provider's own logout ends it.
+        EndReason::RpInitiatedLogout => logout == ProviderLogout::Missing,
+        // The new login may stand on the same grant.
+        EndReason::SupersededByLogin => false,
+        // Somebody else's answer: whose tokens these are is not known.
+        EndReason::ProviderMisbehaved => false,
+        // Back-Channel Logout §2.7: tokens with offline_access normally outlive a logout at the provider.
+        EndReason::BackChannelLogout => !offline_access,
+        EndReason::AbsoluteLifetime
+        | EndReason::AccessTokenRejected
+        | EndReason::EndedByApplication
+        | EndReason::IdleTimeout
+        | EndReason::LoginRequired
+        | EndReason::SessionExpiry => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p7_revocation_harms_no_session_that_lives() {
+        use ProviderLogout::{Follows, Missing};
+        for (reason, offline_access, logout, expected) in [
+            (EndReason::AbsoluteLifetime, false, Follows, true),
+            (EndReason::AccessTokenRejected, false, Follows, true),
+            (EndReason::BackChannelLogout, false, Follows, true),
+            (EndReason::BackChannelLogout, true, Follows, false),
+            (EndReason::EndedByApplication, false, Follows, true),
+            (EndReason::EndedByApplication, true, Follows, true),
+            (EndReason::IdleTimeout, false, Follows, true),
+            (EndReason::LoginRequired, false, Follows, true),
+            (EndReason::ProviderMisbehaved, false, Missing, false),
+            (EndReason::RefreshTokenRejected, false, Missing, false),
+            (EndReason::RpInitiatedLogout, false, Follows, false),
+            (EndReason::RpInitiatedLogout, true, Follows, false),
+            (EndReason::RpInitiatedLogout, false, Missing, true),
+            (EndReason::SessionExpiry, false, Follows, true),
+            (EndReason::SupersededByLogin, false, Missing, false),
+        ] {
+            assert_eq!(revokes_after(reason, offline_access, logout), expected, "{reason} {offline_access} {logout:?}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::task::JoinHandle;
 
 /// Work that goes on whoever goes away.
 #[derive(Clone)]
@@ -34,11 +35,17 @@ where
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whose work is under way.
+    pub(crate) fn under_way_keys(&self) -> Vec<K> {
+        self.under_way().keys().copied().collect()
+    }
+
     /// Joins the work for `key`, or begins it with what `lead` gives, unless that is an error.
     pub(crate) fn join_or_lead<W, E>(
         self: &Arc<Self>,
         key: K,
         now: SystemTime,
+        spawn: impl FnOnce(BoxFuture<'static, V>) -> JoinHandle<V>,
         lead: impl FnOnce() -> Result<W, E>,
     ) -> Result<Flight<V>, E>
     where
@@ -50,11 +57,14 @@ where
         }
         let work = lead()?;
         let landing = Landing { flights: self.clone(), key };
-        let task = tokio::spawn(async move {
-            // Dropped, and so off the list, before anybody hears of the result, even if the work panics.
-            let _landing = landing;
-            work.await
-        });
+        let task = spawn(
+            async move {
+                // Dropped, and so off the list, before anybody hears of the result, even if the work panics.
+                let _landing = landing;
+                work.await
+            }
+            .boxed(),
+        );
         let landing = async move { task.await.ok() }.boxed().shared();
         let flight = Flight { began_at: now, landing };
         under_way.insert(key, flight.clone());
@@ -87,7 +97,7 @@ mod tests {
         key: u8,
         work: W,
     ) -> Shared<BoxFuture<'static, Option<usize>>> {
-        let Ok(flight) = flights.join_or_lead(key, SystemTime::UNIX_EPOCH, || Ok::<_, Infallible>(work));
+        let Ok(flight) = flights.join_or_lead(key, SystemTime::UNIX_EPOCH, tokio::spawn, || Ok::<_, Infallible>(work));
         flight.landing
     }
 
@@ -145,8 +155,8 @@ mod tests {
     #[tokio::test]
     async fn a_lead_that_declines_leaves_nothing_behind() {
         let flights = SingleFlight::<u8, usize>::new();
-        let declined =
-            flights.join_or_lead(1, SystemTime::UNIX_EPOCH, || Err::<std::future::Ready<usize>, _>("not now"));
+        let declined = flights
+            .join_or_lead(1, SystemTime::UNIX_EPOCH, tokio::spawn, || Err::<std::future::Ready<usize>, _>("not now"));
         assert_eq!(declined.err(), Some("not now"));
         assert!(flights.under_way().is_empty());
     }

@@ -98,17 +98,12 @@ impl Manager {
             return if previous.is_some() { Ok(LoggedIn::Confirmed) } else { Err(LoginError::LoggedOut) };
         }
         let manager = self.clone();
-        let login = tokio::spawn(async move {
+        let login = self.spawn(async move {
             let sent_at = manager.now();
             let response = manager.redeem_code(code, &transaction).await?;
-            let refresh_token = response.refresh_token.clone();
-            let opened = manager.open_session(response, &transaction, sent_at, claims_from).await;
-            // Tokens of a login that failed are good for nothing but theft. Those that a session does without are dropped:
-            // to revoke them ends the client's part of the session at some providers (Keycloak).
-            if let (Err(_), Some(token)) = (&opened, refresh_token) {
-                manager.revoke(token);
-            }
-            opened
+            // The tokens of a login that fails are dropped, not revoked: at some providers (Keycloak) that would end the
+            // client's part of a session that another login stands on.
+            manager.open_session(response, &transaction, sent_at, claims_from).await
         });
         login.await.unwrap_or(Err(LoginError::Nonsense("the login panicked")))
     }

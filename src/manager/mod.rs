@@ -9,6 +9,7 @@ pub(crate) mod login;
 mod pauses;
 mod refusal;
 pub(crate) mod signal;
+mod tasks;
 pub(crate) mod upkeep;
 pub(crate) mod watch;
 
@@ -22,6 +23,7 @@ use self::ends::Ends;
 use self::flights::SingleFlight;
 use self::pauses::Pauses;
 pub(crate) use self::refusal::{REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
+use self::tasks::Tasks;
 use crate::clock::Clock;
 use crate::protocol::authorization::Audience;
 use crate::provider::Provider;
@@ -41,6 +43,7 @@ pub(crate) struct Manager {
     clock: Arc<dyn Clock>,
     listeners: Vec<Listener>,
     flights: Arc<SingleFlight<SessionKey, Landed>>,
+    tasks: Tasks,
     pauses: Pauses,
     doubts: Doubts,
     remarks: Remarks,
@@ -84,6 +87,7 @@ impl Manager {
             clock,
             listeners,
             flights: SingleFlight::new(),
+            tasks: Tasks::new(),
             pauses: Pauses::default(),
             doubts: Doubts::default(),
             remarks: Remarks::default(),
@@ -117,6 +121,27 @@ impl Manager {
             Either::Left((result, _)) => Some(result),
             Either::Right(((), _)) => None,
         }
+    }
+
+    /// Runs what has to be finished, whoever goes away.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.tasks.spawn(work)
+    }
+
+    /// Brings to an end what is under way, within `bound`: no new signals, an end to streams. Returns how many sessions'
+    /// refreshes were not finished.
+    pub(crate) async fn drain(&self, bound: Duration) -> usize {
+        if self.within(bound, self.tasks.finish()).await.is_some() {
+            return 0;
+        }
+        let lost = self.flights.under_way_keys();
+        for session in &lost {
+            tracing::error!(?session, "the answer to a refresh has not come: the session may be lost");
+        }
+        lost.len()
     }
 
     /// Looks at a session without any effect on it.

@@ -104,10 +104,17 @@ impl Manager {
         let asked_at = self.now();
         for _ in 0..MOST_FLIGHTS {
             let (key, now) = (*record.key(), self.now());
-            let flight = self.flights.join_or_lead(key, now, || match self.pauses.of(&key, now) {
-                Some(retry_after) => Err(Refusal::Unavailable(retry_after)),
-                None => Ok(self.clone().fly(record.clone(), audience.cloned())),
-            })?;
+            let flight = self.flights.join_or_lead(
+                key,
+                now,
+                |work| self.spawn(work),
+                || match self.pauses.of(&key, now) {
+                    // Nothing begins that might not be finished.
+                    _ if self.tasks.is_closing() => Err(Refusal::Unavailable(REGISTRY_RETRY_AFTER)),
+                    Some(retry_after) => Err(Refusal::Unavailable(retry_after)),
+                    None => Ok(self.clone().fly(record.clone(), audience.cloned())),
+                },
+            )?;
             // One patience for a flight, however many wait for it, and one for a request. The flight itself goes on.
             let waited = |since: SystemTime| now.duration_since(since).unwrap_or_default();
             let left = patience.saturating_sub(waited(flight.began_at).max(waited(asked_at)));

@@ -66,10 +66,17 @@ impl Manager {
                     }
                 }
             }
-            let notice = std::pin::pin!(watch.notice());
+            let heard = std::pin::pin!(async {
+                match select(std::pin::pin!(watch.notice()), std::pin::pin!(self.tasks.closing())).await {
+                    Either::Left((notice, _)) => Some(notice),
+                    Either::Right(((), _)) => None,
+                }
+            });
             let look = self.clock.sleep_until(trusted_until);
-            if let Either::Left((Notice::Ended(_), _)) = select(notice, look).await {
-                return;
+            match select(heard, look).await {
+                // It ended, or the process is about to.
+                Either::Left((Some(Notice::Ended(_)) | None, _)) => return,
+                Either::Left((Some(Notice::Look), _)) | Either::Right(_) => {}
             }
         }
     }

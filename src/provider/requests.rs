@@ -75,8 +75,23 @@ impl Provider {
         let request =
             client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(PkceCodeVerifier::new(verifier));
         let sender = self.sender(Patience::Ours);
-        let answer = answer_of(request.request_async(&sender).await)?;
+        let answer = answer_of(request.request_async(&sender).await);
+        self.look_for_endpoint_after(&answer);
+        let answer = answer?;
         Ok(token_response::judge(answer.status, &answer.headers, &answer.body, self.clock.now()))
+    }
+
+    /// The metadata are fetched anew where an endpoint is not what they say.
+    fn look_for_endpoint_after(self: &Arc<Self>, answer: &Result<Answer, Unavailable>) {
+        let is_gone = match answer {
+            Ok(answer) => {
+                matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE)
+            }
+            Err(unavailable) => unavailable.sent == Sent::No,
+        };
+        if is_gone {
+            self.endpoint_is_gone();
+        }
     }
 
     /// Presents a refresh token of `subject`'s, once; for an access token to `audience`, if one is given. Waits for the
@@ -100,15 +115,7 @@ impl Provider {
         }
         let sender = self.sender(Patience::Callers);
         let answer = answer_of(request.request_async(&sender).await);
-        let is_gone = match &answer {
-            Ok(answer) => {
-                matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE)
-            }
-            Err(unavailable) => unavailable.sent == Sent::No,
-        };
-        if is_gone {
-            self.endpoint_is_gone();
-        }
+        self.look_for_endpoint_after(&answer);
         let now = self.clock.now();
         let verdict = answer.map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body, now));
         self.leave(match &verdict {

@@ -361,7 +361,7 @@ fn p4_which_refreshed_id_tokens_end_a_session() {
         (claims(&|c| c["azp"] = "shop".into()), "commit", None),
         // The user authenticated again elsewhere.
         (claims(&|c| c["auth_time"] = 999.into()), "commit", None),
-        // Clocks.
+        // Whose time is wrong is not the user's doing.
         (claims(&|c| c["iat"] = 1031.into()), "commit", Some("clock")),
         (claims(&|c| c["iat"] = 99_999.into()), "commit", Some("clock")),
         (claims(&|c| c["exp"] = 970.into()), "commit", Some("clock")),

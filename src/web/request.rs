@@ -155,7 +155,7 @@ impl RequestSession {
         if let (Some(key), true, false) = (self.state.key, is_activity, self.state.admission.initialized()) {
             let manager = self.manager().clone();
             // Its response is there: it cannot be sent elsewhere any more.
-            tokio::spawn(async move { drop(manager.admit(&key, RequestKind::UserActivity).await) });
+            self.manager().spawn(async move { drop(manager.admit(&key, RequestKind::UserActivity).await) });
         }
     }
 

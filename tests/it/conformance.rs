@@ -306,11 +306,12 @@ async fn a_key_for_something_else_verifies_nothing() {
         (json!("sig"), json!(["verify"]), StatusCode::OK),
         (Value::Null, json!(["sign", "verify"]), StatusCode::OK),
         (Value::Null, Value::Null, StatusCode::OK),
-        (json!("enc"), Value::Null, StatusCode::BAD_GATEWAY),
-        (json!("enc"), json!(["verify"]), StatusCode::BAD_GATEWAY),
-        (Value::Null, json!(["encrypt"]), StatusCode::BAD_GATEWAY),
-        (json!("sig"), json!(["sign"]), StatusCode::BAD_GATEWAY),
-        (json!("sig"), json!([]), StatusCode::BAD_GATEWAY),
+        // Without a key nobody can tell whether the token is right.
+        (json!("enc"), Value::Null, StatusCode::SERVICE_UNAVAILABLE),
+        (json!("enc"), json!(["verify"]), StatusCode::SERVICE_UNAVAILABLE),
+        (Value::Null, json!(["encrypt"]), StatusCode::SERVICE_UNAVAILABLE),
+        (json!("sig"), json!(["sign"]), StatusCode::SERVICE_UNAVAILABLE),
+        (json!("sig"), json!([]), StatusCode::SERVICE_UNAVAILABLE),
     ] {
         let world = World::new().await;
         let case = format!("{used_for} {operations}");

@@ -256,6 +256,8 @@ async fn stay_signed_in_signals_now() {
     assert_eq!(world.browser.page(foreign).await.status, StatusCode::FORBIDDEN);
     assert_eq!(world.provider.requests(Endpoint::Token), 2);
     world.provider.forget_session(&world.sid());
+    // Not asked again at once.
+    world.clock.advance(SECOND * 5);
     let page = world.browser.post(&stay).await;
     assert_eq!(page.status, StatusCode::UNAUTHORIZED);
     assert!(page.is_removal());

@@ -1,5 +1,6 @@
 //! P4, P12: whose trouble it is. Keys that cannot be had, clocks, slow answers, one user's limit.
 
+use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::json;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, GateAt, OldKeys, RefreshTokens, SignIn};
@@ -165,14 +166,19 @@ async fn p4_endpoints_that_moved_are_found() {
     let app = world.another_app("moved").await;
     until(|| app.rp.is_ready()).await;
     let browser = Browser::new();
-    assert_eq!(browser.go(&app.at("/me")).await.status, StatusCode::BAD_GATEWAY);
     world.provider.tamper_metadata(|_| {});
-    world.clock.advance(SECOND * 5);
     let before = world.provider.requests(Endpoint::Discovery);
-    assert_eq!(browser.go(&app.at("/me")).await.status, StatusCode::BAD_GATEWAY, "still the old copy");
-    until(|| world.provider.requests(Endpoint::Discovery) > before).await;
+    assert_eq!(browser.go(&app.at("/me")).await.status, StatusCode::BAD_GATEWAY, "still by the old copy");
     until(|| world.provider.requests(Endpoint::Discovery) == before + 1).await;
-    assert_eq!(world.clock.run(browser.go(&app.at("/me"))).await.status, StatusCode::OK);
+    // The answer is taken in a moment later.
+    let mut status = StatusCode::BAD_GATEWAY;
+    for _ in 0..100 {
+        if status == StatusCode::OK {
+            break;
+        }
+        status = browser.go(&app.at("/me")).await.status;
+    }
+    assert_eq!((status, world.provider.requests(Endpoint::Discovery)), (StatusCode::OK, before + 1));
 }
 
 #[tokio::test]
@@ -221,8 +227,10 @@ async fn p4_a_session_whose_token_is_none_for_userinfo_ends_like_one_that_cannot
 }
 
 #[tokio::test]
-async fn p12_an_unclear_refusal_of_many_subjects_ends_no_more_of_them() {
-    let world = World::with(silent()).await;
+async fn p12_an_unclear_refusal_of_many_subjects_ends_none_of_them() {
+    let mut options = silent();
+    options.provider = (0..7).fold(options.provider, |provider, number| provider.user(format!("user{number}")));
+    let world = World::with(options).await;
     let mut users = Vec::new();
     for number in 0..7 {
         world.provider.set_sign_in(SignIn::Automatic(format!("user{number}")));
@@ -230,12 +238,25 @@ async fn p12_an_unclear_refusal_of_many_subjects_ends_no_more_of_them() {
     }
     world.clock.advance(G);
     world.provider.set_fault(Endpoint::Token, body(400, r#"{"error":"invalid_request"}"#));
-    let mut statuses = Vec::new();
-    for user in &users {
-        statuses.push(world.clock.run(user.get(&world.app.at("/me"))).await.status);
+    // They come together: an upgrade of the provider's, or a gateway.
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Request);
+    let clicks: Vec<_> = users.iter().map(|user| begin(&world, user, "/me")).collect();
+    for _ in &users {
+        gate.arrived().await;
     }
-    assert_eq!(statuses[4..], [StatusCode::OK; 3], "{statuses:?}");
-    assert_eq!(world.app.ends().len(), 4);
+    gate.open();
+    // The jitter of second attempts is at least 50 ms: what is under way has its answer before.
+    until(|| world.provider.requests(Endpoint::Token) == 14).await;
+    for click in world.clock.run(join_all(clicks)).await {
+        assert_eq!(click.unwrap(), StatusCode::OK);
+    }
+    assert_unharmed(&world);
+    // One alone who is refused twice is out.
+    world.provider.clear_faults();
+    world.clock.advance(SECOND * 60);
+    world.provider.set_fault(Endpoint::Token, body(400, r#"{"error":"invalid_request"}"#));
+    assert_eq!(world.clock.run(users[0].get(&world.app.at("/me"))).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.app.ends(), ["ended: refresh_token_rejected"]);
 }
 
 #[tokio::test]
