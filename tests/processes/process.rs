@@ -49,6 +49,17 @@ impl Process {
         process
     }
 
+    /// Tells it to stop, as an orchestrator does.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "there is a process to stop");
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("it is our child").and_then(|status| status.code())
+    }
+
     /// Ends it as a power failure would.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

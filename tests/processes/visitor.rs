@@ -70,12 +70,21 @@ impl Visitor {
 
     /// A request of a script to another address of the application at `origin`.
     pub(crate) async fn try_get_as(&self, origin: &str, url: &str) -> reqwest::Result<StatusCode> {
+        Ok(self.send_as(origin, url).await?.status())
+    }
+
+    /// The same with the answer's body still to come.
+    pub(crate) async fn stream_as(&self, origin: &str, url: &str) -> reqwest::Response {
+        self.send_as(origin, url).await.unwrap_or_else(|error| panic!("{url}: {error:?}"))
+    }
+
+    async fn send_as(&self, origin: &str, url: &str) -> reqwest::Result<reqwest::Response> {
         let mut request = self.http.get(url).header(ACCEPT, "application/json");
         // There may be none any more: an end takes them away.
         if let Some(cookies) = self.jar.header(&Url::parse(origin).unwrap()) {
             request = request.header(COOKIE, cookies);
         }
-        Ok(request.send().await?.status())
+        request.send().await
     }
 
     /// A click, and the redirects that follow.
