@@ -24,7 +24,7 @@ use redis::{Client, Script};
 use serde_json::{Value, json};
 
 use self::connection::{Ask, Connection, RECONNECT_PAUSE};
-use super::codec::{Codec, Kind, StorageKey, millis, name_of};
+use super::codec::{Codec, Kind, StorageKey, millis, name_of, reason_from, unreadable};
 use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
@@ -191,23 +191,30 @@ impl RedisRegistry {
         Ok(value)
     }
 
-    fn read(&self, key: &SessionKey, value: &[u8]) -> Option<Arc<SessionRecord>> {
-        let rest = value.strip_prefix(b"L")?;
-        let line_end = rest.iter().position(|byte| *byte == b'\n')?;
-        let (header, record) = rest.split_at_checked(line_end)?;
-        let header: Value = serde_json::from_slice(header).ok()?;
-        let version = Version::from_number(header.get("v")?.as_u64()?);
-        self.shared.codec.decode(key, version, record.get(1..)?).map(Arc::new)
+    fn read(&self, key: &SessionKey, value: &[u8]) -> Result<Arc<SessionRecord>, RegistryError> {
+        let (version, record) = split(value).ok_or_else(|| unreadable("its header is not known here"))?;
+        self.shared.codec.decode(key, version, record).map(Arc::new)
     }
 
-    /// The sessions of an answer that lists keys and values.
-    fn read_all(&self, answer: &Answer) -> Vec<Arc<SessionRecord>> {
-        let pairs = answer.chunks_exact(2).filter_map(|pair| match pair {
-            [hex, value] => self.read(&SessionKey::from_hex(std::str::from_utf8(hex).ok()?)?, value),
-            _ => None,
-        });
-        pairs.collect()
+    /// The sessions of an answer that lists keys and values. All of them have ended, also those that cannot be read.
+    fn read_all(&self, answer: &Answer) -> impl Iterator<Item = Result<Arc<SessionRecord>, RegistryError>> {
+        answer.chunks_exact(2).map(|pair| match pair {
+            [hex, value] => {
+                let key = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex);
+                self.read(&key.ok_or_else(unexpected)?, value)
+            }
+            _ => Err(unexpected()),
+        })
     }
+}
+
+/// The version and the record of a live session.
+fn split(value: &[u8]) -> Option<(Version, &[u8])> {
+    let rest = value.strip_prefix(b"L")?;
+    let line_end = rest.iter().position(|byte| *byte == b'\n')?;
+    let (header, record) = rest.split_at_checked(line_end)?;
+    let header: Value = serde_json::from_slice(header).ok()?;
+    Some((Version::from_number(header.get("v")?.as_u64()?), record.get(1..)?))
 }
 
 fn unexpected() -> RegistryError {
@@ -220,8 +227,9 @@ fn time_to_live(record: &SessionRecord, now: SystemTime) -> String {
     left.as_millis().to_string()
 }
 
-fn reason(answer: Option<&Vec<u8>>) -> Option<EndReason> {
-    std::str::from_utf8(answer?).ok()?.parse().ok()
+/// Why a session is gone, where the store still knows.
+fn reason(answer: Option<&Vec<u8>>) -> Result<Option<EndReason>, RegistryError> {
+    answer.map(|text| reason_from(text)).transpose()
 }
 
 fn word(answer: &Answer) -> &[u8] {
@@ -256,9 +264,9 @@ impl SessionRegistry for RedisRegistry {
         let value: Option<Vec<u8>> = self.shared.connection.ask(Ask::Command(command)).await?;
         let Some(value) = value else { return Ok(Loaded::Unknown) };
         if let Some(reason) = value.strip_prefix(b"E") {
-            return Ok(reason_named(reason).map_or(Loaded::Unknown, Loaded::Ended));
+            return reason_from(reason).map(Loaded::Ended);
         }
-        Ok(self.read(key, &value).map_or(Loaded::Unknown, Loaded::Live))
+        self.read(key, &value).map(Loaded::Live)
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
@@ -272,8 +280,8 @@ impl SessionRegistry for RedisRegistry {
         match (word(&answer), answer.get(1)) {
             (b"granted", _) => Ok(Claimed::Granted),
             (b"held", _) => Ok(Claimed::Held),
-            (b"gone", why) => Ok(Claimed::Gone(reason(why))),
-            (b"changed", Some(value)) => Ok(self.read(key, value).map_or(Claimed::Gone(None), Claimed::Changed)),
+            (b"gone", why) => reason(why).map(Claimed::Gone),
+            (b"changed", Some(value)) => self.read(key, value).map(Claimed::Changed),
             _ => Err(unexpected()),
         }
     }
@@ -300,8 +308,8 @@ impl SessionRegistry for RedisRegistry {
         let answer = self.run(&self.shared.scripts.commit, &self.session(&key), &arguments).await?;
         match (word(&answer), answer.get(1)) {
             (b"committed", _) => Ok(Committed::Committed(Arc::new(record))),
-            (b"gone", why) => Ok(Committed::Gone(reason(why))),
-            (b"stale", Some(value)) => Ok(self.read(&key, value).map_or(Committed::Gone(None), Committed::Stale)),
+            (b"gone", why) => reason(why).map(Committed::Gone),
+            (b"stale", Some(value)) => self.read(&key, value).map(Committed::Stale),
             _ => Err(unexpected()),
         }
     }
@@ -314,7 +322,7 @@ impl SessionRegistry for RedisRegistry {
     ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let arguments = [key.to_string(), reason.as_str().to_owned(), TOMBSTONE_RETENTION.as_millis().to_string()];
         let answer = self.run(&self.shared.scripts.end, &self.session(key), &arguments).await?;
-        Ok(self.read_all(&answer).pop())
+        self.read_all(&answer).next().transpose()
     }
 
     async fn end_matching(
@@ -342,7 +350,7 @@ impl SessionRegistry for RedisRegistry {
             reason.as_str().to_owned(),
         ];
         let answer = self.run(&self.shared.scripts.end_matching, &index, &arguments).await?;
-        Ok(self.read_all(&answer))
+        self.read_all(&answer).collect()
     }
 
     async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
@@ -352,7 +360,11 @@ impl SessionRegistry for RedisRegistry {
             let arguments = [millis(now).to_string(), BATCH.to_string()];
             let answer = self.run(&self.shared.scripts.remove_expired, &index, &arguments).await?;
             let is_last = answer.len() < 2 * BATCH;
-            removed.append(&mut self.read_all(&answer));
+            // Their time is over, whatever they hold, and nobody pays for the one that cannot be read.
+            let readable = self
+                .read_all(&answer)
+                .filter_map(|read| read.inspect_err(|error| tracing::warn!(%error, "a session that has expired")).ok());
+            removed.extend(readable);
             if is_last {
                 return Ok(removed);
             }
@@ -362,10 +374,6 @@ impl SessionRegistry for RedisRegistry {
     fn subscribe(&self, listener: EndListener) {
         self.shared.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
-}
-
-fn reason_named(bytes: &[u8]) -> Option<EndReason> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 impl Shared {
