@@ -2,6 +2,12 @@
 -- Header: v version, i and u names of the sid and subject indices ("" without sid), t issued at, x expires at (ms).
 local prefix, channel = ARGV[1], ARGV[2]
 
+-- A replica refuses writes, also those without effect, and so does the node of a cluster that keys are leaving: after this
+-- nothing is said from half of the truth, not even by a script that finds nothing to write.
+local function only_here()
+    redis.call('SET', prefix .. ':none', '', 'XX')
+end
+
 -- The header of a live session; nothing of one that ended or that nobody knows. A value of another kind, from a newer
 -- version perhaps, is an error: what cannot be read has not ended.
 local function read(value)
