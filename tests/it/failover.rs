@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
-use tower_oidc_session::{RedisRegistry, StorageKey};
+use tower_oidc_session::{Clock, EndReason, Loaded, RedisRegistry, SessionKey, SessionRegistry, StorageKey};
 
 use crate::browser::Browser;
 use crate::registry::{Registry, over_redis};
@@ -86,8 +86,16 @@ impl Pair {
         Self { one, two, address }
     }
 
+    /// Waits until the replica has everything.
+    async fn settle(&self) {
+        let mut admin = redis_admin(&self.one).await;
+        let () = admin.set("settled", 1).await.unwrap();
+        assert_eq!(ask::<u32>(&mut admin, "WAIT 1 5000").await, 1);
+    }
+
     /// The replica takes over. The demoted primary answers on, and hears nothing of what comes.
     async fn fail_over(&self) {
+        self.settle().await;
         tell(&self.two, "REPLICAOF NO ONE").await;
         self.address.move_to(&self.two);
         tell(&self.one, "REPLICAOF 127.0.0.1 9").await;
@@ -109,7 +117,11 @@ async fn world_over(registry: RedisRegistry) -> World {
 
 /// What a provider hears that tells `app` of a logout.
 async fn log_out_at(world: &World, app: &App) -> Result<u16, String> {
-    let token = world.provider.logout_token("shop", None, Some(&world.sid()));
+    log_out(world, app, &world.sid()).await
+}
+
+async fn log_out(world: &World, app: &App, sid: &str) -> Result<u16, String> {
+    let token = world.provider.logout_token("shop", None, Some(sid));
     world.provider.post_logout_token(&app.at("/auth/backchannel-logout"), &token).await.map_err(|e| format!("{e:?}"))
 }
 
@@ -185,6 +197,7 @@ async fn redis_p13_a_replica_is_never_read() {
     for setting in ["replica-read-only yes", "replica-read-only no", "replica-serve-stale-data no"] {
         let pair = Pair::start().await;
         let world = world_over(over_redis(pair.one.url(), "shop", []).await).await;
+        pair.settle().await;
         tell(&pair.two, &format!("CONFIG SET {setting}")).await;
         let reads_two = world.replica(over_redis(pair.two.url(), "shop", []).await).await;
         let me = async || {
@@ -275,6 +288,7 @@ async fn redis_p13_an_account_without_role_reads_no_replica_either() {
 async fn redis_p8_a_primary_that_vanished_is_replaced() {
     let pair = Pair::start().await;
     let world = world_over(pair.address.registry().await).await;
+    pair.settle().await;
     pair.one.pause();
     tell(&pair.two, "REPLICAOF NO ONE").await;
     pair.address.move_to(&pair.two);
@@ -296,17 +310,37 @@ async fn redis_p1_confirmed_by_one_an_end_survives_the_loss_of_the_primary() {
     ends_without_being_served(&world).await;
 }
 
-/// The application's own end of one session, by its key.
+/// The keys of all sessions in a store.
+async fn session_keys(store: &Store) -> Vec<SessionKey> {
+    let names: Vec<String> = redis_admin(store).await.keys("{shop}:s:*").await.unwrap();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let key = |name: &String| {
+        let hex = name.rsplit(':').next().unwrap().as_bytes();
+        SessionKey::from_bytes(hex.chunks(2).map(byte).collect::<Vec<_>>().try_into().unwrap())
+    };
+    names.iter().map(key).collect()
+}
+
 #[tokio::test]
 async fn redis_p1_an_end_that_was_not_confirmed_is_not_by_asking_again() {
     let pair = Pair::start().await;
-    let world = world_over(pair.address.registry().await.confirmed_by(1)).await;
-    let thief = world.browser.copy();
+    let registry = pair.address.registry().await.confirmed_by(1);
+    let world = world_over(registry.clone()).await;
+    let keys = session_keys(&pair.one).await;
+    let end = async || SessionRegistry::end(&registry, &keys[0], EndReason::IdleTimeout, world.clock.now()).await;
     pair.two.pause();
-    let sign_out = async |browser: &Browser| browser.post(&world.app.at("/auth/logout")).await.status;
-    assert_eq!(sign_out(&world.browser).await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(sign_out(&thief).await, StatusCode::SERVICE_UNAVAILABLE);
+    for _ in 0..3 {
+        let error = end().await.unwrap_err().to_string();
+        let is_so = error.contains("only 0 of 1 replicas") || error.contains("in time");
+        assert!(is_so, "{error}");
+    }
     pair.two.go_on();
+    assert_eq!(end().await.unwrap(), None, "it was gone already, and the replica has it");
+    assert_eq!(session_keys(&pair.two).await, keys);
+    let over_two = over_redis(pair.two.url(), "shop", []).await;
+    tell(&pair.two, "REPLICAOF NO ONE").await;
+    let loaded = SessionRegistry::load(&over_two, &keys[0]).await.unwrap();
+    assert_eq!(loaded, Loaded::Ended(EndReason::IdleTimeout));
 }
 
 /// What `confirmed_by` is for.
@@ -318,6 +352,7 @@ async fn redis_an_end_that_nobody_confirmed_may_be_lost_with_the_primary() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let mut pair = Pair::start().await;
     let world = world_over(pair.address.registry().await).await;
+    pair.settle().await;
     pair.two.pause();
     // What the network still holds goes down with the machine: here with the connection to the replica.
     tell(&pair.one, "CLIENT KILL TYPE replica").await;
@@ -466,20 +501,21 @@ impl Cluster {
 async fn redis_cluster_sessions_are_served_while_their_slot_is_moved() {
     let mut cluster = Cluster::start().await;
     let world = world_over(over_redis(cluster.nodes[0].url(), "shop", []).await).await;
+    let sid = world.sid();
     let slot = cluster.begin_to_move("shop").await;
     assert_eq!(world.me().await, StatusCode::OK, "before the first key has moved");
     cluster.migrate("{shop}:s:*").await;
     for _ in 0..3 {
         assert_eq!(world.me().await, StatusCode::OK, "by ASKING");
     }
-    assert_eq!(log_out_at(&world, &world.app).await, Ok(503), "and that is not all of it");
+    assert_eq!(log_out(&world, &world.app, &sid).await, Ok(503), "and that is not all of it");
     assert_eq!(login(&world).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(world.me().await, StatusCode::OK, "so nothing was done by halves");
     cluster.migrate("*").await;
     cluster.end_to_move(slot).await;
     within(RECOVERY, "logins work again", async || login(&world).await == StatusCode::OK).await;
     assert_eq!(world.me().await, StatusCode::OK);
-    assert_eq!(log_out_at(&world, &world.app).await, Ok(200));
+    assert_eq!(log_out(&world, &world.app, &sid).await, Ok(200));
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
 }
 

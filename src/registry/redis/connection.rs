@@ -16,7 +16,7 @@ use crate::registry::RegistryError;
 /// The bound on one operation.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// What is left of it for the answer of replicas to come back.
-const WAY_BACK: Duration = Duration::from_millis(50);
+const WAY_BACK: Duration = Duration::from_millis(100);
 /// The pause before a connection is opened again.
 pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// For so long nobody tries to connect after somebody has failed to.

@@ -180,7 +180,9 @@ impl Peer {
         let mut wait = redis::cmd("WAIT");
         // 0 would be forever.
         wait.arg(wanted).arg(within.as_millis().max(1).to_string());
-        let got: u32 = wait.query_async(&mut self.connection.clone()).await?;
+        let mut connection = self.connection.clone();
+        connection.set_response_timeout(within + ANSWER_TIMEOUT);
+        let got: u32 = wait.query_async(&mut connection).await?;
         if got < wanted { Err(Failure::Unconfirmed { got, wanted }) } else { Ok(()) }
     }
 
