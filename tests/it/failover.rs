@@ -90,7 +90,7 @@ impl Pair {
     async fn settle(&self) {
         let mut admin = redis_admin(&self.one).await;
         let () = admin.set("settled", 1).await.unwrap();
-        assert_eq!(ask::<u32>(&mut admin, "WAIT 1 5000").await, 1);
+        within(RECOVERY, "the replica has it", async || ask::<u32>(&mut admin, "WAIT 1 200").await == 1).await;
     }
 
     /// The replica takes over. The demoted primary answers on, and hears nothing of what comes.
