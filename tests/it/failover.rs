@@ -1,5 +1,6 @@
 //! Redis that is not what it was: demoted, cut off, on its way to another node, written by others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -9,7 +10,12 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
-use tower_oidc_session::{Clock, EndReason, Loaded, RedisRegistry, SessionKey, SessionRegistry, StorageKey};
+use tower_oidc_session::{
+    Clock, EndReason, Loaded, RedisRegistry, SessionKey, SessionRecord, SessionRegistry, StorageKey,
+};
+use tower_sessions::SessionStore;
+use tower_sessions::cookie::time::OffsetDateTime;
+use tower_sessions::session::{Id, Record};
 
 use crate::browser::Browser;
 use crate::registry::{Registry, over_redis};
@@ -264,6 +270,37 @@ async fn redis_p10_the_role_is_asked_once_a_second_at_most() {
     };
     assert_eq!(calls("getex") + calls("get"), 200, "{stats}");
     assert!((1..=begin.elapsed().as_secs() + 1).contains(&calls("role")), "{stats}");
+}
+
+/// What a script that writes nothing says of a session is refused as well, from the first moment on: not once a second.
+#[tokio::test]
+async fn redis_p13_a_demoted_primary_says_nothing_by_scripts() {
+    let store = Store::redis();
+    let world = world_over(over_redis(store.url(), "shop", []).await).await;
+    let key = session_keys(&store).await[0];
+    world.clock.advance(G);
+    let stale = match SessionRegistry::load(&world.app.registry, &key).await.unwrap() {
+        Loaded::Live(record) => SessionRecord::clone(&record),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(world.me().await, StatusCode::OK, "the version counts up");
+    let unknown = SessionKey::from_bytes([7; 32]);
+    let unknown_data = Record { id: Id::default(), data: HashMap::default(), expiry_date: OffsetDateTime::UNIX_EPOCH };
+    for operation in ["load", "commit", "create", "end", "save"] {
+        let registry = over_redis(store.url(), "shop", []).await;
+        assert_eq!(SessionRegistry::load(&registry, &unknown).await.unwrap(), Loaded::Unknown);
+        tell(&store, "REPLICAOF 127.0.0.1 9").await;
+        let now = world.clock.now();
+        let is_refused = match operation {
+            "load" => SessionRegistry::load(&registry, &unknown).await.is_err(),
+            "commit" => registry.commit(stale.clone(), now).await.is_err(),
+            "create" => SessionRegistry::create(&registry, stale.clone(), now).await.is_err(),
+            "end" => registry.end(&unknown, EndReason::IdleTimeout, now).await.is_err(),
+            _ => SessionStore::save(&registry, &unknown_data).await.is_err(),
+        };
+        assert!(is_refused, "{operation}");
+        tell(&store, "REPLICAOF NO ONE").await;
+    }
 }
 
 /// An account that may not ask for the role has what Redis refuses by itself.

@@ -178,6 +178,7 @@ impl Connection {
             if peer.is_still_good().await {
                 return Ok(peer);
             }
+            self.drop_peer(&peer);
         }
         let mut last_failure = self.opening.lock().await;
         self.open(&mut last_failure).await

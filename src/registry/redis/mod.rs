@@ -54,6 +54,9 @@ const COMMON: &str = include_str!("common.lua");
 /// A session takes about 1 kB plus its tokens and claims. Use a store that does not evict (`maxmemory-policy noeviction`):
 /// an evicted session is one whose user has to log in again. A store that loses data in a failover loses sessions the same
 /// way, and with them the memory of logout tokens of the last ten minutes.
+///
+/// Only a primary is asked: whatever a replica says is an error. Replication is asynchronous, so a failover may lose the last
+/// writes; [`confirmed_by`](Self::confirmed_by) makes those that matter wait for replicas.
 #[derive(Clone)]
 pub struct RedisRegistry {
     shared: Arc<Shared>,
@@ -469,5 +472,23 @@ fn notice(payload: &str) -> EndNotice {
 impl fmt::Debug for RedisRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisRegistry").field("prefix", &self.shared.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Those that are missing write whatever they find, or say nothing that anybody relies on.
+    #[test]
+    fn p13_scripts_that_may_only_read_begin_with_a_write() {
+        for (name, code) in [
+            ("claim", include_str!("claim.lua")),
+            ("commit", include_str!("commit.lua")),
+            ("create", include_str!("create.lua")),
+            ("end", include_str!("end.lua")),
+            ("save_data", include_str!("save_data.lua")),
+        ] {
+            let first = code.lines().find(|line| !line.starts_with("--"));
+            assert_eq!(first, Some("only_here()"), "{name}");
+        }
     }
 }
