@@ -10,6 +10,7 @@
 //! | `OIDC_SIGNING_ALG` | `RS256` | the algorithm of ID tokens and logout tokens |
 //! | `OIDC_USERINFO` | `signal` | `claims`: ask userinfo at login too |
 //! | `STORE_URL` | `memory:` | where sessions live: `memory:`, `redis://…`, `postgres://…` |
+//! | `CONFIRMED_BY` | `0` | Redis: how many replicas must have an end, a tombstone or new tokens before they are answered |
 //! | `STORE_KEYS` | none | keys that encrypt stored sessions, 32 bytes in base64 each, separated by spaces; the first writes |
 //! | `OP_SESSION_LIFETIME` | `15m` | the provider's inactivity timeout |
 //! | `ACCESS_TOKEN_LIFETIME` | a fifth of that | how long one access token is used before a refresh |
@@ -212,6 +213,7 @@ async fn with_store(builder: RelyingPartyBuilder) -> Result<RelyingPartyBuilder,
     let keys = variable("STORE_KEYS", "");
     let keys = keys.split_whitespace().map(StorageKey::from_base64).collect::<Result<Vec<_>, _>>();
     let keys = keys.map_err(|error| name_variable(&error))?;
+    let confirmed_by = parsed("CONFIRMED_BY", "0", "a number of replicas of Redis, as 1")?;
     // What comes after the scheme may hold a password.
     match url.split(':').next().unwrap_or_default() {
         "memory" => Ok(builder.registry(MemoryRegistry::new())),
@@ -223,7 +225,8 @@ async fn with_store(builder: RelyingPartyBuilder) -> Result<RelyingPartyBuilder,
         }
         "redis" | "rediss" => {
             let registry = RedisRegistry::connect_with(&url, "oidc-session", keys).await;
-            Ok(builder.registry(registry.map_err(|error| name_variable(&error))?))
+            let registry = registry.map_err(|error| name_variable(&error))?;
+            Ok(builder.registry(registry.confirmed_by(confirmed_by)))
         }
         scheme => {
             Err(format!("STORE_URL is of the kind {scheme:?}: it takes memory:, redis://host:port or postgres://…"))

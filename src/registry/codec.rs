@@ -5,9 +5,10 @@
 //! | 1 | the record as JSON |
 //! | 2 | 4 bytes key id, 12 bytes nonce, the JSON under AES-256-GCM with the session's key as associated data |
 //!
-//! A record that cannot be read, of a newer version or under a key that is gone, counts as unknown: its user logs in
-//! again.
+//! A record that cannot be read, of a newer format or under a key that is not given, is an error, as a store that is down
+//! is: somebody else, a newer replica or one with more keys, reads it, so its session has neither ended nor never been.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -17,6 +18,7 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use super::RegistryError;
 use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
+use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::record::{SessionRecord, Version};
 
@@ -117,34 +119,55 @@ impl Codec {
     }
 
     /// Reads a record; the version is the store's to say.
-    pub(crate) fn decode(&self, key: &SessionKey, version: Version, bytes: &[u8]) -> Option<SessionRecord> {
-        let record = self.open(key, bytes).and_then(|json| serde_json::from_slice::<SessionRecord>(&json).ok());
-        let Some(mut record) = record.filter(|record| record.key() == key) else {
-            tracing::warn!(session = ?key, "a stored session cannot be read: it counts as unknown");
-            return None;
-        };
+    pub(crate) fn decode(
+        &self,
+        key: &SessionKey,
+        version: Version,
+        bytes: &[u8],
+    ) -> Result<SessionRecord, RegistryError> {
+        // What serde says may quote the record.
+        let mut record: SessionRecord = serde_json::from_slice(&self.open(key, bytes)?)
+            .map_err(|_| unreadable("its fields are not those of here"))?;
+        if record.key() != key {
+            return Err(unreadable("it is another session's"));
+        }
         record.version = version;
-        Some(record)
+        Ok(record)
     }
 
-    fn open(&self, key: &SessionKey, bytes: &[u8]) -> Option<Vec<u8>> {
-        let (kind, rest) = bytes.split_first()?;
+    fn open<'a>(&self, key: &SessionKey, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, RegistryError> {
+        let (kind, rest) = bytes.split_first().ok_or_else(|| unreadable("it is empty"))?;
         // Where there are keys, nothing is believed that was not encrypted with one of them.
         match (*kind, self.keys.is_empty()) {
-            (PLAIN, true) => Some(rest.to_vec()),
-            (SEALED, false) => {
-                let (id, rest) = rest.split_at_checked(4)?;
-                let (nonce, sealed) = rest.split_at_checked(NONCE_LENGTH)?;
-                let storage_key = self.keys.iter().find(|key| key.id == id)?;
-                let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-                let mut sealed = sealed.to_vec();
-                let aad = Aad::from(key.as_bytes());
-                let json = storage_key.cipher().ok()?.open_in_place(nonce, aad, &mut sealed).ok()?;
-                Some(json.to_vec())
-            }
-            _ => None,
+            (PLAIN, true) => Ok(Cow::Borrowed(rest)),
+            (PLAIN, false) => Err(unreadable("it is not encrypted, though storage keys are given")),
+            (SEALED, _) => self.unseal(key, rest).map(Cow::Owned),
+            (format, _) => Err(unreadable(&format!("its format {format} is not known here"))),
         }
     }
+
+    fn unseal(&self, key: &SessionKey, bytes: &[u8]) -> Result<Vec<u8>, RegistryError> {
+        let cut = || unreadable("it is cut short");
+        let (id, rest) = bytes.split_at_checked(4).ok_or_else(cut)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LENGTH).ok_or_else(cut)?;
+        let storage_key = self.keys.iter().find(|key| key.id == id);
+        let storage_key = storage_key.ok_or_else(|| unreadable("its storage key is not among those given"))?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| cut())?;
+        let mut sealed = sealed.to_vec();
+        let json = storage_key.cipher()?.open_in_place(nonce, Aad::from(key.as_bytes()), &mut sealed);
+        json.map(|json| json.to_vec()).map_err(|_| unreadable("it is not what was encrypted"))
+    }
+}
+
+/// What a store holds and this replica does not understand.
+pub(crate) fn unreadable(why: &str) -> RegistryError {
+    RegistryError::new(format!("a stored session cannot be read: {why}"))
+}
+
+/// Why a session ended, as the store tells it. A reason of a newer version is none that can be told here.
+pub(crate) fn reason_from(text: &[u8]) -> Result<EndReason, RegistryError> {
+    let reason = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    reason.ok_or_else(|| unreadable("why it ended is not known here"))
 }
 
 #[cfg(test)]
@@ -161,27 +184,31 @@ mod tests {
         Codec::new(keys.iter().copied().map(key).collect())
     }
 
-    fn decode(codec: &Codec, bytes: &[u8]) -> Option<SessionRecord> {
-        codec.decode(samples::record().key(), Version::FIRST, bytes)
+    fn decode(codec: &Codec, bytes: &[u8]) -> Result<SessionRecord, String> {
+        codec.decode(samples::record().key(), Version::FIRST, bytes).map_err(|error| error.to_string())
     }
 
     #[test]
     fn what_is_written_is_read_by_those_who_have_the_key() {
         let record = samples::record();
-        for (writes, reads, expected) in [
-            (&[][..], &[][..], true),
-            (&[1], &[1], true),
+        let (key_missing, plain) = (Some("its storage key is not among"), Some("it is not encrypted"));
+        for (writes, reads, refused) in [
+            (&[][..], &[][..], None),
+            (&[1], &[1], None),
             // Rotation: the new key writes, the old one still opens.
-            (&[1], &[2, 1], true),
-            (&[2, 1], &[1, 2], true),
-            (&[2, 1], &[1], false),
-            (&[1], &[], false),
+            (&[1], &[2, 1], None),
+            (&[2, 1], &[1, 2], None),
+            (&[2, 1], &[1], key_missing),
+            (&[1], &[], key_missing),
             // Where there are keys, nothing is believed that was not encrypted.
-            (&[], &[1], false),
+            (&[], &[1], plain),
         ] {
             let bytes = codec(writes).encode(&record).unwrap();
             let read = decode(&codec(reads), &bytes);
-            assert_eq!(read, expected.then(|| record.clone()), "{writes:?} {reads:?}");
+            match refused {
+                None => assert_eq!(read.as_ref(), Ok(&record), "{writes:?} {reads:?}"),
+                Some(why) => assert!(read.unwrap_err().contains(why), "{writes:?} {reads:?}"),
+            }
         }
     }
 
@@ -203,11 +230,39 @@ mod tests {
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            assert_eq!(decode(&codec, &changed), None, "byte {at}");
-            assert_eq!(decode(&codec, &bytes[..at]), None, "cut at {at}");
+            assert!(decode(&codec, &changed).is_err(), "byte {at}");
+            assert!(decode(&codec, &bytes[..at]).is_err(), "cut at {at}");
         }
         let other = SessionKey::from_bytes([8; 32]);
-        assert_eq!(codec.decode(&other, Version::FIRST, &bytes), None, "a record of another session");
+        assert!(codec.decode(&other, Version::FIRST, &bytes).is_err(), "a record of another session");
+    }
+
+    #[test]
+    fn p13_what_cannot_be_read_is_an_error_that_says_why_and_shows_nothing() {
+        let record = samples::record();
+        let mut newer = codec(&[]).encode(&record).unwrap();
+        newer[0] = 9;
+        for (bytes, why) in [
+            (newer.as_slice(), "its format 9 is not known here"),
+            (b"", "it is empty"),
+            (b"\x01{\"refresh\":\"secret\"}", "its fields are not those of here"),
+            (b"\x01secret", "its fields are not those of here"),
+            (b"\x02abc", "it is cut short"),
+        ] {
+            let error = decode(&codec(&[]), bytes).unwrap_err();
+            assert!(error.contains(why) && !error.contains("secret"), "{error}");
+        }
+        let other =
+            codec(&[]).decode(&SessionKey::from_bytes([8; 32]), Version::FIRST, &codec(&[]).encode(&record).unwrap());
+        assert!(other.unwrap_err().to_string().contains("another session's"));
+    }
+
+    #[test]
+    fn p13_a_reason_that_is_not_known_is_an_error() {
+        assert_eq!(reason_from(b"back_channel_logout").unwrap(), EndReason::BackChannelLogout);
+        for text in [&b"a_reason_of_tomorrow"[..], b"", b"\xff"] {
+            assert!(reason_from(text).is_err());
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod backchannel_logout;
 mod browser;
 mod config;
 mod conformance;
+mod failover;
 mod inactivity;
 #[path = "../support/jar.rs"]
 mod jar;

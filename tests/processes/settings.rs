@@ -41,6 +41,8 @@ fn wrong_variables_are_named() {
         ("STORE_URL", "redis://:hidden@"),
         ("STORE_URL", "postgres://u:hidden@h:notaport/d"),
         ("STORE_KEYS", "c2hvcnQ="),
+        ("CONFIRMED_BY", "one"),
+        ("CONFIRMED_BY", "-1"),
         ("OP_SESSION_LIFETIME", "15"),
         ("OP_SESSION_LIFETIME", "0s"),
         ("ACCESS_TOKEN_LIFETIME", "15m"),

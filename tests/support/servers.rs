@@ -204,6 +204,11 @@ impl Store {
         run(Command::new("kill").arg(format!("-{signal}")).arg(&id).args(ids.split_whitespace()));
     }
 
+    /// Takes its folder away.
+    pub(crate) fn lose_disk(&self) {
+        std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+
     /// Ends it as a power failure would.
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();

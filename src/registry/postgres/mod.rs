@@ -235,7 +235,8 @@ impl PostgresRegistry {
     fn read(&self, answer: &Answer) -> Option<Arc<SessionRecord>> {
         let key = SessionKey::from_bytes(answer.key.as_deref()?.try_into().ok()?);
         let version = Version::from_number(answer.version?.try_into().ok()?);
-        self.shared.codec.decode(&key, version, answer.record.as_deref()?).map(Arc::new)
+        let record = self.shared.codec.decode(&key, version, answer.record.as_deref()?);
+        record.inspect_err(|error| tracing::warn!(%error)).ok().map(Arc::new)
     }
 
     fn read_all(&self, answers: &[Answer]) -> Vec<Arc<SessionRecord>> {

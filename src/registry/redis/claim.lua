@@ -1,4 +1,5 @@
 -- ARGV: hex, version, holder, duration. Leases go by the clock of the store: those of replicas may differ.
+only_here()
 local value = redis.call('GET', KEYS[1])
 local head = read(value)
 if not head then return {'gone', reason_of(value)} end

@@ -1,4 +1,5 @@
 -- ARGV: hex, version, header, value, now, tolerance, ttl
+only_here()
 local hex, new = ARGV[3], cjson.decode(ARGV[5])
 local value = redis.call('GET', KEYS[1])
 local old = read(value)

@@ -2,15 +2,25 @@
 -- Header: v version, i and u names of the sid and subject indices ("" without sid), t issued at, x expires at (ms).
 local prefix, channel = ARGV[1], ARGV[2]
 
+-- A replica refuses writes, also those without effect, and so does the node of a cluster that keys are leaving: after this
+-- nothing is said from half of the truth, not even by a script that finds nothing to write.
+local function only_here()
+    redis.call('SET', prefix .. ':none', '', 'XX')
+end
+
+-- The header of a live session; nothing of one that ended or that nobody knows. A value of another kind, from a newer
+-- version perhaps, is an error: what cannot be read has not ended.
 local function read(value)
-    if not value or string.sub(value, 1, 1) ~= 'L' then return nil end
+    if not value or string.sub(value, 1, 1) == 'E' then return nil end
     local line_end = string.find(value, '\n', 1, true)
+    if string.sub(value, 1, 1) ~= 'L' or not line_end then error('a stored session cannot be read') end
     return cjson.decode(string.sub(value, 2, line_end - 1))
 end
 
+-- Why it ended, where that is known: the last of an answer, as nothing ends a list.
 local function reason_of(value)
-    if value and string.sub(value, 1, 1) == 'E' then return string.sub(value, 2) end
-    return ''
+    if value then return string.sub(value, 2) end
+    return nil
 end
 
 local function keep_for(key, ttl)

@@ -2,12 +2,14 @@
 -- retention, reason
 local kind, subject, latest = ARGV[3], ARGV[4], tonumber(ARGV[5]) + tonumber(ARGV[6])
 local now, retention, reason = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
-local ended = {}
+local ended, unreadable = {}, false
 
 local function finish_all(index, fits)
     for _, hex in ipairs(redis.call('SMEMBERS', index)) do
-        local head = read(redis.call('GET', prefix .. ':s:' .. hex))
-        if not head then
+        local is_readable, head = pcall(read, redis.call('GET', prefix .. ':s:' .. hex))
+        if not is_readable then
+            unreadable = true
+        elseif not head then
             redis.call('SREM', index, hex)
         elseif fits(head) then
             local value = finish(hex, reason, retention)
@@ -35,4 +37,6 @@ else
     redis.call('PEXPIRE', tomb, retention)
     finish_all(KEYS[1], function(head) return head.t <= latest end)
 end
+-- The others have ended, this one may have to: it is not said that all is done.
+if unreadable then return redis.error_reply('ERR a stored session cannot be read') end
 return ended

@@ -1,7 +1,8 @@
 //! The registry in Redis or Valkey.
 //!
-//! Every operation is one Lua script, so it is atomic and one round trip; loading is a plain `GET`. All keys of a
-//! registry share a hash tag, so that scripts work on a cluster: one registry lives on one of its shards.
+//! Every operation is one Lua script, so it is atomic and one round trip; loading is a `GETEX`, and every script that could
+//! be content with reading begins with a write: only a primary does either. All keys of a registry share a hash tag, so that
+//! scripts work on a cluster: one registry lives on one of its shards.
 //!
 //! | key | what |
 //! |---|---|
@@ -10,21 +11,27 @@
 //! | `{prefix}:i:<hash>`, `{prefix}:u:<hash>` | sessions by `sid` and by subject; with `:t` their tombstones |
 //! | `{prefix}:x` | sessions by expiry |
 //! | `{prefix}:d:<id>`, `{prefix}:b:<session>` | application data, and which of it is bound to a login |
+//! | `{prefix}:none` | never there: asked for, to see whether a server is the one to ask |
 
 mod connection;
+mod peer;
 mod tower_sessions;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use redis::{Client, Script};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
-use self::connection::{Ask, Connection, RECONNECT_PAUSE};
-use super::codec::{Codec, Kind, StorageKey, millis, name_of};
+use self::connection::{Connection, RECONNECT_PAUSE};
+use self::peer::Ask;
+use super::codec::{Codec, Kind, StorageKey, millis, name_of, reason_from, unreadable};
 use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
@@ -47,6 +54,9 @@ const COMMON: &str = include_str!("common.lua");
 /// A session takes about 1 kB plus its tokens and claims. Use a store that does not evict (`maxmemory-policy noeviction`):
 /// an evicted session is one whose user has to log in again. A store that loses data in a failover loses sessions the same
 /// way, and with them the memory of logout tokens of the last ten minutes.
+///
+/// Only a primary is asked: whatever a replica says is an error. Replication is asynchronous, so a failover may lose the last
+/// writes; [`confirmed_by`](Self::confirmed_by) makes those that matter wait for replicas.
 #[derive(Clone)]
 pub struct RedisRegistry {
     shared: Arc<Shared>,
@@ -127,16 +137,29 @@ impl RedisRegistry {
             // For those who have not chosen one: rustls panics where it finds several.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
-        let connection = Connection::new(client).map_err(error)?;
+        let prefix = format!("{{{prefix}}}");
         let shared = Arc::new(Shared {
-            connection,
-            prefix: format!("{{{prefix}}}"),
+            connection: Connection::new(client, format!("{prefix}:none")),
+            prefix,
             codec: Codec::new(keys.into_iter().collect()),
             scripts: Scripts::new(),
             listeners: RwLock::default(),
         });
         tokio::spawn(listen(Arc::downgrade(&shared)));
         Ok(Self { shared })
+    }
+
+    /// Answers logins, ends, tombstones and new tokens only when so many replicas of Redis have them (`WAIT`), so that a
+    /// failover to one of these loses none of them. Without it, one that comes within moments of such a write may bring back
+    /// a session that ended. To be set before the registry is used; it holds for all clones.
+    ///
+    /// Each such write costs a second round trip and waits for the replicas. With fewer than `replicas` of them in reach,
+    /// or if they are not in time, it fails: users get 503 while they sign in, sign out or refresh, and the write may have
+    /// happened nonetheless. With 0, the default, nothing waits.
+    #[must_use]
+    pub fn confirmed_by(self, replicas: u32) -> Self {
+        self.shared.connection.confirm_by(replicas);
+        self
     }
 
     fn session(&self, key: &SessionKey) -> String {
@@ -165,12 +188,26 @@ impl RedisRegistry {
 
     /// Runs a script with the arguments that all have, and `arguments`.
     async fn run<A: AsRef<[u8]>>(&self, script: &Script, key: &str, arguments: &[A]) -> Result<Answer, RegistryError> {
-        let mut invocation = script.prepare_invoke();
-        invocation.key(key).arg(&self.shared.prefix).arg(self.channel());
+        self.shared.connection.ask(self.invocation(script, key, arguments)).await
+    }
+
+    /// The same for what has to outlive the primary.
+    async fn run_for_good<A: AsRef<[u8]>>(
+        &self,
+        script: &Script,
+        key: &str,
+        arguments: &[A],
+    ) -> Result<Answer, RegistryError> {
+        self.shared.connection.ask_for_good(self.invocation(script, key, arguments)).await
+    }
+
+    fn invocation<'a, A: AsRef<[u8]>>(&self, script: &'a Script, key: &str, arguments: &[A]) -> Ask<'a> {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(1).arg(key).arg(&self.shared.prefix).arg(self.channel());
         for argument in arguments {
-            invocation.arg(argument.as_ref());
+            command.arg(argument.as_ref());
         }
-        self.shared.connection.ask(Ask::Script(invocation)).await
+        Ask::Script(script, command)
     }
 
     fn header(&self, record: &SessionRecord, version: Version) -> String {
@@ -191,23 +228,30 @@ impl RedisRegistry {
         Ok(value)
     }
 
-    fn read(&self, key: &SessionKey, value: &[u8]) -> Option<Arc<SessionRecord>> {
-        let rest = value.strip_prefix(b"L")?;
-        let line_end = rest.iter().position(|byte| *byte == b'\n')?;
-        let (header, record) = rest.split_at_checked(line_end)?;
-        let header: Value = serde_json::from_slice(header).ok()?;
-        let version = Version::from_number(header.get("v")?.as_u64()?);
-        self.shared.codec.decode(key, version, record.get(1..)?).map(Arc::new)
+    fn read(&self, key: &SessionKey, value: &[u8]) -> Result<Arc<SessionRecord>, RegistryError> {
+        let (version, record) = split(value).ok_or_else(|| unreadable("its header is not known here"))?;
+        self.shared.codec.decode(key, version, record).map(Arc::new)
     }
 
-    /// The sessions of an answer that lists keys and values.
-    fn read_all(&self, answer: &Answer) -> Vec<Arc<SessionRecord>> {
-        let pairs = answer.chunks_exact(2).filter_map(|pair| match pair {
-            [hex, value] => self.read(&SessionKey::from_hex(std::str::from_utf8(hex).ok()?)?, value),
-            _ => None,
-        });
-        pairs.collect()
+    /// The sessions of an answer that lists keys and values. All of them have ended, also those that cannot be read.
+    fn read_all(&self, answer: &Answer) -> impl Iterator<Item = Result<Arc<SessionRecord>, RegistryError>> {
+        answer.chunks_exact(2).map(|pair| match pair {
+            [hex, value] => {
+                let key = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex);
+                self.read(&key.ok_or_else(unexpected)?, value)
+            }
+            _ => Err(unexpected()),
+        })
     }
+}
+
+/// The version and the record of a live session.
+fn split(value: &[u8]) -> Option<(Version, &[u8])> {
+    let rest = value.strip_prefix(b"L")?;
+    let line_end = rest.iter().position(|byte| *byte == b'\n')?;
+    let (header, record) = rest.split_at_checked(line_end)?;
+    let header: Value = serde_json::from_slice(header).ok()?;
+    Some((Version::from_number(header.get("v")?.as_u64()?), record.get(1..)?))
 }
 
 fn unexpected() -> RegistryError {
@@ -220,8 +264,9 @@ fn time_to_live(record: &SessionRecord, now: SystemTime) -> String {
     left.as_millis().to_string()
 }
 
-fn reason(answer: Option<&Vec<u8>>) -> Option<EndReason> {
-    std::str::from_utf8(answer?).ok()?.parse().ok()
+/// Why a session is gone, where the store still knows.
+fn reason(answer: Option<&Vec<u8>>) -> Result<Option<EndReason>, RegistryError> {
+    answer.map(|text| reason_from(text)).transpose()
 }
 
 fn word(answer: &Answer) -> &[u8] {
@@ -241,7 +286,7 @@ impl SessionRegistry for RedisRegistry {
             TOMBSTONE_TOLERANCE.as_millis().to_string().into(),
             time_to_live(&record, now).into(),
         ];
-        let answer = self.run(&self.shared.scripts.create, &self.session(record.key()), &arguments).await?;
+        let answer = self.run_for_good(&self.shared.scripts.create, &self.session(record.key()), &arguments).await?;
         match word(&answer) {
             b"covered" => Ok(Created::Covered),
             b"created" => Ok(Created::Created),
@@ -251,14 +296,12 @@ impl SessionRegistry for RedisRegistry {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
-        let mut command = redis::cmd("GET");
-        command.arg(self.session(key));
-        let value: Option<Vec<u8>> = self.shared.connection.ask(Ask::Command(command)).await?;
+        let value: Option<Vec<u8>> = self.shared.connection.ask(Ask::Read(&self.session(key))).await?;
         let Some(value) = value else { return Ok(Loaded::Unknown) };
         if let Some(reason) = value.strip_prefix(b"E") {
-            return Ok(reason_named(reason).map_or(Loaded::Unknown, Loaded::Ended));
+            return reason_from(reason).map(Loaded::Ended);
         }
-        Ok(self.read(key, &value).map_or(Loaded::Unknown, Loaded::Live))
+        self.read(key, &value).map(Loaded::Live)
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
@@ -272,8 +315,8 @@ impl SessionRegistry for RedisRegistry {
         match (word(&answer), answer.get(1)) {
             (b"granted", _) => Ok(Claimed::Granted),
             (b"held", _) => Ok(Claimed::Held),
-            (b"gone", why) => Ok(Claimed::Gone(reason(why))),
-            (b"changed", Some(value)) => Ok(self.read(key, value).map_or(Claimed::Gone(None), Claimed::Changed)),
+            (b"gone", why) => reason(why).map(Claimed::Gone),
+            (b"changed", Some(value)) => self.read(key, value).map(Claimed::Changed),
             _ => Err(unexpected()),
         }
     }
@@ -297,11 +340,11 @@ impl SessionRegistry for RedisRegistry {
             TOMBSTONE_TOLERANCE.as_millis().to_string().into(),
             time_to_live(&record, now).into(),
         ];
-        let answer = self.run(&self.shared.scripts.commit, &self.session(&key), &arguments).await?;
+        let answer = self.run_for_good(&self.shared.scripts.commit, &self.session(&key), &arguments).await?;
         match (word(&answer), answer.get(1)) {
             (b"committed", _) => Ok(Committed::Committed(Arc::new(record))),
-            (b"gone", why) => Ok(Committed::Gone(reason(why))),
-            (b"stale", Some(value)) => Ok(self.read(&key, value).map_or(Committed::Gone(None), Committed::Stale)),
+            (b"gone", why) => reason(why).map(Committed::Gone),
+            (b"stale", Some(value)) => self.read(&key, value).map(Committed::Stale),
             _ => Err(unexpected()),
         }
     }
@@ -313,8 +356,8 @@ impl SessionRegistry for RedisRegistry {
         _now: SystemTime,
     ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let arguments = [key.to_string(), reason.as_str().to_owned(), TOMBSTONE_RETENTION.as_millis().to_string()];
-        let answer = self.run(&self.shared.scripts.end, &self.session(key), &arguments).await?;
-        Ok(self.read_all(&answer).pop())
+        let answer = self.run_for_good(&self.shared.scripts.end, &self.session(key), &arguments).await?;
+        self.read_all(&answer).next().transpose()
     }
 
     async fn end_matching(
@@ -341,8 +384,8 @@ impl SessionRegistry for RedisRegistry {
             TOMBSTONE_RETENTION.as_millis().to_string(),
             reason.as_str().to_owned(),
         ];
-        let answer = self.run(&self.shared.scripts.end_matching, &index, &arguments).await?;
-        Ok(self.read_all(&answer))
+        let answer = self.run_for_good(&self.shared.scripts.end_matching, &index, &arguments).await?;
+        self.read_all(&answer).collect()
     }
 
     async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
@@ -352,7 +395,11 @@ impl SessionRegistry for RedisRegistry {
             let arguments = [millis(now).to_string(), BATCH.to_string()];
             let answer = self.run(&self.shared.scripts.remove_expired, &index, &arguments).await?;
             let is_last = answer.len() < 2 * BATCH;
-            removed.append(&mut self.read_all(&answer));
+            // Their time is over, whatever they hold, and nobody pays for the one that cannot be read.
+            let readable = self
+                .read_all(&answer)
+                .filter_map(|read| read.inspect_err(|error| tracing::warn!(%error, "a session that has expired")).ok());
+            removed.extend(readable);
             if is_last {
                 return Ok(removed);
             }
@@ -362,10 +409,6 @@ impl SessionRegistry for RedisRegistry {
     fn subscribe(&self, listener: EndListener) {
         self.shared.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
-}
-
-fn reason_named(bytes: &[u8]) -> Option<EndReason> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 impl Shared {
@@ -380,39 +423,72 @@ impl Shared {
 /// Hears of ends on other replicas for as long as the registry is in use.
 async fn listen(shared: Weak<Shared>) {
     loop {
-        let Some((client, channel)) =
-            shared.upgrade().map(|shared| (shared.connection.home().clone(), format!("{}:ends", shared.prefix)))
-        else {
-            return;
-        };
-        if let Err(error) = hear(&shared, &client, &channel).await {
+        let Some(line) = shared.upgrade().map(|shared| Notices::of(&shared)) else { return };
+        if let Err(error) = line.hear(&shared).await {
             tracing::warn!(%error, "no notices of ends from other replicas at the moment");
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-async fn hear(shared: &Weak<Shared>, client: &Client, channel: &str) -> redis::RedisResult<()> {
-    let mut connection = client.get_async_pubsub().await?;
-    connection.subscribe(channel).await?;
-    // What was published while nobody listened is lost.
-    if let Some(shared) = shared.upgrade() {
-        shared.notify(EndNotice::Missed);
+/// What it takes to hear of ends.
+struct Notices {
+    client: Client,
+    channel: String,
+    dropped: Arc<Notify>,
+}
+
+impl Notices {
+    fn of(shared: &Shared) -> Self {
+        let (client, dropped) = (shared.connection.home().clone(), shared.connection.dropped());
+        Self { client, channel: format!("{}:ends", shared.prefix), dropped }
     }
-    let mut messages = connection.on_message();
-    while let Some(message) = messages.next().await {
-        let Some(shared) = shared.upgrade() else { return Ok(()) };
-        let payload: String = message.get_payload().unwrap_or_default();
-        let notice = payload
-            .split_once(' ')
-            .and_then(|(key, reason)| Some(EndNotice::Ended(SessionKey::from_hex(key)?, reason.parse().ok()?)));
-        shared.notify(notice.unwrap_or(EndNotice::Missed));
+
+    /// Hears until the connection breaks, or may lead to a server that is not the primary any more.
+    async fn hear(&self, shared: &Weak<Shared>) -> redis::RedisResult<()> {
+        let mut dropped = pin!(self.dropped.notified());
+        let mut connection = self.client.get_async_pubsub().await?;
+        connection.subscribe(&self.channel).await?;
+        // What was published while nobody listened is lost.
+        if let Some(shared) = shared.upgrade() {
+            shared.notify(EndNotice::Missed);
+        }
+        let mut messages = connection.on_message();
+        while let Either::Left((Some(message), _)) = select(messages.next(), dropped.as_mut()).await {
+            let Some(shared) = shared.upgrade() else { return Ok(()) };
+            shared.notify(notice(&message.get_payload::<String>().unwrap_or_default()));
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+fn notice(payload: &str) -> EndNotice {
+    let ended = payload
+        .split_once(' ')
+        .and_then(|(key, reason)| Some(EndNotice::Ended(SessionKey::from_hex(key)?, reason.parse().ok()?)));
+    ended.unwrap_or(EndNotice::Missed)
 }
 
 impl fmt::Debug for RedisRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisRegistry").field("prefix", &self.shared.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Those that are missing write whatever they find, or say nothing that anybody relies on.
+    #[test]
+    fn p13_scripts_that_may_only_read_begin_with_a_write() {
+        for (name, code) in [
+            ("claim", include_str!("claim.lua")),
+            ("commit", include_str!("commit.lua")),
+            ("create", include_str!("create.lua")),
+            ("end", include_str!("end.lua")),
+            ("save_data", include_str!("save_data.lua")),
+        ] {
+            let first = code.lines().find(|line| !line.starts_with("--"));
+            assert_eq!(first, Some("only_here()"), "{name}");
+        }
     }
 }

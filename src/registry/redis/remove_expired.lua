@@ -3,9 +3,10 @@ local removed = {}
 for _, hex in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[3], 'LIMIT', 0, tonumber(ARGV[4]))) do
     local key = prefix .. ':s:' .. hex
     local value = redis.call('GET', key)
-    local head = read(value)
+    local is_readable, head = pcall(read, value)
     redis.call('ZREM', KEYS[1], hex)
-    if head then
+    -- What cannot be read stays for as long as the store keeps it by itself.
+    if is_readable and head then
         redis.call('DEL', key)
         detach(hex, head)
         removed[#removed + 1] = hex

@@ -1,4 +1,5 @@
 -- Application data. KEYS: its key. ARGV: id, login it is bound to or "", value, ttl, "create" or "save"
+only_here()
 local id, login = ARGV[3], ARGV[4]
 local exists = redis.call('EXISTS', KEYS[1]) == 1
 if ARGV[7] == 'create' and exists then return {'exists'} end

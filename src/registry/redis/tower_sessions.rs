@@ -9,7 +9,7 @@ use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionStore, session_store};
 
-use super::connection::Ask;
+use super::peer::Ask;
 use super::{RedisRegistry, word};
 use crate::clock::{Clock, SystemClock};
 use crate::registry::RegistryError;
@@ -30,12 +30,6 @@ impl RedisRegistry {
         let arguments = [id.as_bytes(), login.as_bytes(), value.as_slice(), left.as_bytes(), how.as_bytes()];
         let answer = self.run(&self.shared.scripts.save_data, &self.data(&record.id), &arguments).await;
         Ok(word(&answer.map_err(failed)?).to_vec())
-    }
-
-    async fn query<T: redis::FromRedisValue>(&self, command: &str, id: &Id) -> session_store::Result<T> {
-        let mut command = redis::cmd(command);
-        command.arg(self.data(id));
-        self.shared.connection.ask(Ask::Command(command)).await.map_err(failed)
     }
 }
 
@@ -58,7 +52,8 @@ impl SessionStore for RedisRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let Some(value) = self.query::<Option<Vec<u8>>>("GET", id).await? else { return Ok(None) };
+        let value = self.shared.connection.ask::<Option<Vec<u8>>>(Ask::Read(&self.data(id))).await;
+        let Some(value) = value.map_err(failed)? else { return Ok(None) };
         let decoded: (i64, HashMap<String, Value>) =
             serde_json::from_slice(&value).map_err(|error| session_store::Error::Decode(error.to_string()))?;
         let expiry_date = OffsetDateTime::from_unix_timestamp(decoded.0)
@@ -67,6 +62,8 @@ impl SessionStore for RedisRegistry {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        self.query::<u64>("DEL", id).await.map(drop)
+        let mut command = redis::cmd("DEL");
+        command.arg(self.data(id));
+        self.shared.connection.ask::<u64>(Ask::Command(command)).await.map(drop).map_err(failed)
     }
 }
