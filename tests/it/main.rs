@@ -25,6 +25,7 @@ mod inactivity;
 mod login;
 mod logout;
 mod outage;
+mod promotion;
 mod provider_pages;
 mod races;
 mod registry;

@@ -1,6 +1,7 @@
 //! Connections to the database: where they lead, who may use them, and when they are not used again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
@@ -29,6 +30,8 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 16;
 /// Writes that hang (a synchronous standby that is gone) leave the others to reads.
 const WRITERS: usize = 12;
+/// A setting that means nothing, but shows whether settings arrive.
+const MARK: &str = "tower_oidc_session.is_direct";
 /// What a function answers with where the server is a standby, see `schema.sql`.
 const STANDBY: &str = "standby";
 /// What the URL of a store looks like.
@@ -43,6 +46,8 @@ pub(super) struct Address {
     /// Without the settings of ours, for a pooler that does not pass them on.
     bare: Config,
     tls: MakeRustlsConnect,
+    /// Whether settings arrive: a pooler refuses them or ignores them.
+    is_direct: Arc<AtomicBool>,
 }
 
 impl Address {
@@ -61,7 +66,7 @@ impl Address {
         }
         let mut config = bare.clone();
         config.options(session_settings(bare.get_options()));
-        Ok(Self { config, bare, tls: tls() })
+        Ok(Self { config, bare, tls: tls(), is_direct: Arc::default() })
     }
 
     /// Connects. Nothing else makes connections here.
@@ -78,7 +83,7 @@ impl Address {
 /// to a connection that a pooler shares with others.
 fn session_settings(given: Option<&str>) -> String {
     let timeout = STATEMENT_TIMEOUT.as_millis();
-    let ours = format!(r"-c default_transaction_isolation=read\ committed -c statement_timeout={timeout}");
+    let ours = format!(r"-c default_transaction_isolation=read\ committed -c statement_timeout={timeout} -c {MARK}=on");
     given.map_or(ours.clone(), |given| format!("{ours} {given}"))
 }
 
@@ -106,9 +111,15 @@ impl Connect for Address {
                     tracing::debug!(%error, "a connection to PostgreSQL broke");
                 }
             });
+            self.is_direct.store(is_marked(&client).await?, Ordering::Relaxed);
             Ok((client, task))
         })
     }
+}
+
+async fn is_marked(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let mark = "SELECT coalesce(current_setting($1, true), '') = 'on'";
+    client.query_typed_one(mark, &[(&MARK, Type::TEXT)]).await?.try_get(0)
 }
 
 /// Whether a statement changes anything.
@@ -224,8 +235,12 @@ impl Link {
         // Its place is free for another.
         let client = Object::take(object);
         self.distrust_silent();
-        // The name may lead elsewhere by now; nobody there knows this statement.
-        let _ = timeout(TIMEOUT, client.cancel_token().cancel_query(self.address.tls.clone())).await;
+        // A pooler closes its own connection with this one. Some versions of PgBouncer fall over a cancellation whose sender
+        // goes away (its issue 801), and none cancels what waits for its turn.
+        if self.address.is_direct.load(Ordering::Relaxed) {
+            // The name may lead elsewhere by now; nobody there knows this statement.
+            let _ = timeout(TIMEOUT, client.cancel_token().cancel_query(self.address.tls.clone())).await;
+        }
     }
 }
 
