@@ -171,6 +171,39 @@ async fn p13_a_promoted_standby_is_found_after_a_crash() {
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
 }
 
+#[tokio::test]
+async fn p13_a_name_that_moved_is_followed_though_the_old_primary_lives() {
+    let Site { primary, standby, name, world, sid } = with_standby("").await;
+    let mut events = world.browser.send(world.browser.request(Method::GET, &world.app.at("/events"))).await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    standby.promote();
+    name.leads_to(&standby);
+    let sessions = "SELECT count(*) FROM shop.session";
+    let (old, new) = (admin(&primary).await, admin(&standby).await);
+    within(RECOVERY, "logins go to the new primary", async || {
+        assert_eq!(Browser::new().go(&world.app.at("/me")).await.status, StatusCode::OK);
+        new.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0) > 1
+    })
+    .await;
+    let there: i64 = old.query_one(sessions, &[]).await.unwrap().get(0);
+    for status in many(&world, 40).await {
+        assert_eq!(status, StatusCode::OK);
+    }
+    for _ in 0..20 {
+        assert_eq!(Browser::new().go(&world.app.at("/me")).await.status, StatusCode::OK);
+    }
+    assert_eq!(old.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0), there, "none goes to the old one");
+    // Notices come from there as well.
+    sleep(RECOVERY / 2).await;
+    let replica = world.replica(Registry::over(over_postgres(&name.url(), "shop", []).await)).await;
+    let token = world.provider.logout_token("shop", None, Some(&sid));
+    let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
+    assert_eq!(answer, Ok(200));
+    let end = timeout(RECOVERY, async { while let Some(_more) = events.chunk().await.unwrap() {} }).await;
+    end.expect("the stream is cut");
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+}
+
 /// The old connections are closed, the name leads to the standby, which knows the session.
 async fn a_standby_is_never_read(parameters: &str) {
     let Site { primary, standby, name, world, sid } = with_standby(parameters).await;
@@ -329,8 +362,8 @@ async fn p13_nobody_gets_a_connection_that_is_busy_with_anothers_statement() {
     for url in [store.url(), bouncer.url()] {
         let world = World::over(Registry::over(over_postgres(url, "shop", []).await), silent()).await;
         world.sign_in().await;
-        let (looks, mut locks) = (admin(&store).await, admin(&store).await);
-        let locked = locks.transaction().await.unwrap();
+        let (looks, mut other) = (admin(&store).await, admin(&store).await);
+        let locked = other.transaction().await.unwrap();
         locked.batch_execute("LOCK TABLE shop.session").await.unwrap();
         for status in many(&world, 20).await {
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

@@ -1,11 +1,11 @@
 //! Connections to the database: where they lead, who may use them, and when they are not used again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -77,6 +77,18 @@ impl Address {
             opened => opened,
         }
     }
+
+    /// Asks one thing by a connection of its own.
+    pub(super) async fn ask_for_text(&self, question: &str) -> Result<String, tokio_postgres::Error> {
+        let (client, connection) = self.open().await?;
+        let answer = std::pin::pin!(client.query_typed_one(question, &[]));
+        let connection = std::pin::pin!(drive(connection));
+        match select(answer, connection).await {
+            Either::Left((answer, _)) => answer?.try_get(0),
+            // The connection broke, so the answer is an error by now.
+            Either::Right(((), answer)) => answer.await?.try_get(0),
+        }
+    }
 }
 
 /// What is set for each connection, whatever the database or the role have as their defaults. A `SET` would do the same
@@ -106,14 +118,16 @@ impl Connect for Address {
     fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
         Box::pin(async {
             let (client, connection) = self.open().await?;
-            let task = tokio::spawn(async {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection to PostgreSQL broke");
-                }
-            });
+            let task = tokio::spawn(drive(connection));
             self.is_direct.store(is_marked(&client).await?, Ordering::Relaxed);
             Ok((client, task))
         })
+    }
+}
+
+async fn drive(connection: Connection<Socket, Stream>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection to PostgreSQL broke");
     }
 }
 
@@ -156,6 +170,9 @@ pub(super) struct Link {
     address: Address,
     pool: Pool,
     writers: Semaphore,
+    /// How often all connections were given up.
+    generation: AtomicU64,
+    moves: AtomicU64,
 }
 
 impl Link {
@@ -169,7 +186,13 @@ impl Link {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| ConfigError::new("store_url", "no pool", TAKES))?;
-        Ok(Arc::new(Self { address, pool, writers: Semaphore::new(WRITERS) }))
+        Ok(Arc::new(Self {
+            address,
+            pool,
+            writers: Semaphore::new(WRITERS),
+            generation: AtomicU64::default(),
+            moves: AtomicU64::default(),
+        }))
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -211,12 +234,26 @@ impl Link {
 
     /// A connection for somebody who is done with it at `until`.
     pub(super) async fn lend(self: &Arc<Self>, until: Instant) -> Result<Lent, RegistryError> {
+        let generation = self.generation.load(Ordering::SeqCst);
         let object = self.pool.get().await.map_err(no_connection)?;
-        Ok(Lent { object: Some(object), until, link: self.clone() })
+        Ok(Lent { object: Some(object), until, generation, link: self.clone() })
+    }
+
+    /// How often the database was found at another place.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
+    }
+
+    /// The database is at another place.
+    pub(super) fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        self.distrust_all();
     }
 
     /// The server at the other end of one connection is not the primary, or is going: the others lead there too.
     fn distrust_all(&self) {
+        // Those that are in use are dropped when they come back.
+        self.generation.fetch_add(1, Ordering::SeqCst);
         self.pool.retain(|_, _| false);
     }
 
@@ -226,10 +263,17 @@ impl Link {
         self.pool.retain(|_, metrics| metrics.last_used() < TIMEOUT);
     }
 
+    fn take_back(&self, object: Object, generation: u64) {
+        if generation != self.generation.load(Ordering::SeqCst) {
+            drop(Object::take(object));
+        }
+    }
+
     /// Waits for what a connection still works at, so that nobody gets it before; one that takes too long is cancelled,
     /// or it would hold its place at the server, and is not used again.
-    async fn settle(self: Arc<Self>, object: Object, until: Instant) {
+    async fn settle(self: Arc<Self>, object: Object, until: Instant, generation: u64) {
         if timeout_at(until, object.check_connection()).await.is_ok_and(|checked| checked.is_ok()) {
+            self.take_back(object, generation);
             return;
         }
         // Its place is free for another.
@@ -248,6 +292,7 @@ impl Link {
 pub(super) struct Lent {
     object: Option<Object>,
     until: Instant,
+    generation: u64,
     link: Arc<Link>,
 }
 
@@ -263,13 +308,11 @@ impl Lent {
     /// Gives the connection back after its answer, unless that says that it leads to the wrong place.
     pub(super) fn give_back<T>(mut self, answer: Result<T, tokio_postgres::Error>) -> Result<T, RegistryError> {
         let Some(object) = self.object.take() else { unreachable!("it is given back once") };
-        answer.map_err(|error| {
-            if is_about_the_server(&error) {
-                drop(Object::take(object));
-                self.link.distrust_all();
-            }
-            failed(error)
-        })
+        if answer.as_ref().is_err_and(is_about_the_server) {
+            self.link.distrust_all();
+        }
+        self.link.take_back(object, self.generation);
+        answer.map_err(failed)
     }
 }
 
@@ -277,7 +320,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let Some(object) = self.object.take() else { return };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(self.link.clone().settle(object, self.until))),
+            Ok(runtime) => drop(runtime.spawn(self.link.clone().settle(object, self.until, self.generation))),
             Err(_) => drop(Object::take(object)),
         }
     }

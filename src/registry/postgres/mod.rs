@@ -6,6 +6,7 @@ mod link;
 mod migration;
 mod notices;
 mod tower_sessions;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -140,6 +141,7 @@ impl PostgresRegistry {
             return Err(ConfigError::new("schema", schema, takes));
         }
         let link = Link::new(Address::parse("store_url", url)?)?;
+        tokio::spawn(watch::watch(Arc::downgrade(&link)));
         let shared = Arc::new(Shared {
             notices: Notices::start(link.clone(), schema),
             link,

@@ -126,14 +126,19 @@ async fn command(
 ) -> Result<(), RegistryError> {
     let begin = format!("LISTEN {channel}; LISTEN {own}");
     timeout(TIMEOUT, client.batch_execute(&begin)).await.map_err(|_| too_late())?.map_err(failed)?;
-    {
+    let moves = {
         let Some(notices) = notices.upgrade() else { return Ok(()) };
+        let moves = notices.link.moves();
         // What was published while nobody listened is lost.
         notices.tell(EndNotice::Missed);
         probe(&notices, own, heard_own).await;
-    }
+        moves
+    };
     loop {
         sleep(CHECK_PAUSE).await;
+        if notices.upgrade().is_none_or(|notices| notices.link.moves() != moves) {
+            return Ok(());
+        }
         timeout(TIMEOUT, client.check_connection()).await.map_err(|_| too_late())?.map_err(failed)?;
     }
 }
