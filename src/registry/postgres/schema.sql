@@ -54,18 +54,20 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- What only reads says where it was read: a standby may not have heard of an end. What writes fails there by itself.
-CREATE OR REPLACE FUNCTION {schema}.standby() RETURNS SETOF {schema}.answer LANGUAGE sql STABLE AS $$
-    SELECT 'standby', NULL::bytea, NULL::bigint, NULL::bytea WHERE pg_is_in_recovery()
-$$;
+-- What only reads refuses to be read from a standby, which may not have heard of an end. What writes fails there by itself.
+CREATE OR REPLACE FUNCTION {schema}.refuse_standby() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'this is a standby' USING ERRCODE = 'read_only_sql_transaction';
+END $$;
 
-CREATE OR REPLACE FUNCTION {schema}.load(a_key bytea) RETURNS SETOF {schema}.answer LANGUAGE sql STABLE AS $$
-    SELECT 'live', key, version, record FROM {schema}.session WHERE key = a_key
-    UNION ALL
-    SELECT reason, key, NULL, NULL FROM {schema}.ended WHERE key = a_key
-    UNION ALL
-    SELECT * FROM {schema}.standby()
-$$;
+-- In PL/pgSQL, which keeps the plan with the connection: statements without a name are planned each time.
+CREATE OR REPLACE FUNCTION {schema}.load(a_key bytea) RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
+    RETURN QUERY SELECT 'live', key, version, record FROM {schema}.session WHERE key = a_key;
+    IF FOUND THEN RETURN; END IF;
+    RETURN QUERY SELECT reason, key, NULL::bigint, NULL::bytea FROM {schema}.ended WHERE key = a_key;
+END $$;
 
 -- Two sessions of one name, or a session and a logout of that name, are written one after the other. Who had to wait
 -- looks at what the other wrote: only READ COMMITTED shows that, the others show what was there before the wait. It is
@@ -77,9 +79,7 @@ BEGIN
             USING ERRCODE = 'invalid_transaction_state',
                   HINT = 'Set default_transaction_isolation for the role, or do not go through a pooler.';
     END IF;
-    IF pg_is_in_recovery() THEN
-        RAISE EXCEPTION 'this is a standby' USING ERRCODE = 'read_only_sql_transaction';
-    END IF;
+    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('{schema}' || encode(a_name, 'hex'), 0));
 END $$;
 
@@ -271,12 +271,12 @@ BEGIN
     END IF;
 END $$;
 
-CREATE OR REPLACE FUNCTION {schema}.load_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql STABLE AS $$
-    SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
-        FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp()
-    UNION ALL
-    SELECT * FROM {schema}.standby()
-$$;
+CREATE OR REPLACE FUNCTION {schema}.load_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
+    RETURN QUERY SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
+        FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp();
+END $$;
 
 CREATE OR REPLACE FUNCTION {schema}.delete_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$
     DELETE FROM {schema}.app_data WHERE id = an_id RETURNING 'deleted', NULL::bytea, NULL::bigint, NULL::bytea
