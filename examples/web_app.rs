@@ -80,17 +80,14 @@ async fn run() -> Result<(), String> {
         tokio::time::sleep(drain_timeout).await;
     };
     tokio::select! {
-        (served, _) = async { tokio::join!(server.into_future(), drain) } => served.map_err(|error| error.to_string()),
+        (outcome, _) = async { tokio::join!(server.into_future(), drain) } => outcome.map_err(|error| error.to_string()),
         () = overdue => Ok(()),
     }
 }
 
 /// Completes when the process is told to stop.
 async fn stop() {
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(_) => return std::future::pending().await,
-    };
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

@@ -117,7 +117,7 @@ fn grown(times: u32) -> Duration {
 fn check(pause: Option<(SystemTime, Duration)>, now: SystemTime) -> Result<(), Open> {
     let Some((since, pause)) = pause else { return Ok(()) };
     match now.duration_since(since) {
-        Ok(passed) if passed < pause => Err(Open { retry_after: pause - passed }),
+        Ok(passed) if passed < pause => Err(Open { retry_after: pause.saturating_sub(passed) }),
         _ => Ok(()),
     }
 }

@@ -28,6 +28,7 @@ mod jar;
 mod login;
 mod logout;
 mod outage;
+mod promotion;
 mod provider_pages;
 mod races;
 mod registry;

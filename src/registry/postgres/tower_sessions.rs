@@ -6,7 +6,8 @@ use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionStore, session_store};
 
-use super::{Answer, PostgresRegistry};
+use super::PostgresRegistry;
+use super::link::Answer;
 use crate::registry::RegistryError;
 use crate::registry::binding::{data_name, login_of};
 use crate::session::id::SessionKey;
@@ -17,7 +18,7 @@ impl PostgresRegistry {
         let login = login_of(record).and_then(SessionKey::from_hex).map(|key| key.as_bytes().to_vec());
         let parameters: &[&(dyn ToSql + Sync)] =
             &[&data_name(&record.id), &login, &data, &record.expiry_date.unix_timestamp(), &matches!(how, How::Create)];
-        self.call_for_one(&self.shared.statements.save_data, parameters).await.map_err(failed)
+        self.call_for_one(&self.shared.calls.save_data, parameters).await.map_err(failed)
     }
 }
 
@@ -46,7 +47,7 @@ impl SessionStore for PostgresRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let answers = self.call(&self.shared.statements.load_data, &[&data_name(id)]).await.map_err(failed)?;
+        let answers = self.call(&self.shared.calls.load_data, &[&data_name(id)]).await.map_err(failed)?;
         let Some(Answer { version: Some(expiry), record: Some(data), .. }) = answers.into_iter().next() else {
             return Ok(None);
         };
@@ -57,6 +58,6 @@ impl SessionStore for PostgresRegistry {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        self.call(&self.shared.statements.delete_data, &[&data_name(id)]).await.map(drop).map_err(failed)
+        self.call(&self.shared.calls.delete_data, &[&data_name(id)]).await.map(drop).map_err(failed)
     }
 }
