@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tower_oidc_session::test_provider::{ExpiredSessions, check_registry};
@@ -38,6 +39,7 @@ async fn admin(store: &Store) -> Client {
 struct Name {
     port: u16,
     leads_to: Arc<AtomicU16>,
+    forget: watch::Sender<()>,
 }
 
 impl Name {
@@ -45,12 +47,18 @@ impl Name {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let leads_to = Arc::new(AtomicU16::new(store.port()));
-        tokio::spawn(pass_on(listener, leads_to.clone()));
-        Self { port, leads_to }
+        let forget = watch::Sender::new(());
+        tokio::spawn(pass_on(listener, leads_to.clone(), forget.clone()));
+        Self { port, leads_to, forget }
     }
 
     fn leads_to(&self, store: &Store) {
         self.leads_to.store(store.port(), Ordering::SeqCst);
+    }
+
+    /// Nothing more comes through the connections that are open, and nobody is told: so do firewalls.
+    fn forget(&self) {
+        self.forget.send_replace(());
     }
 
     fn url(&self) -> String {
@@ -58,13 +66,17 @@ impl Name {
     }
 }
 
-async fn pass_on(listener: tokio::net::TcpListener, leads_to: Arc<AtomicU16>) {
+async fn pass_on(listener: tokio::net::TcpListener, leads_to: Arc<AtomicU16>, forget: watch::Sender<()>) {
     while let Ok((mut from, _)) = listener.accept().await {
         let port = leads_to.load(Ordering::SeqCst);
+        let mut forgotten = forget.subscribe();
         tokio::spawn(async move {
-            if let Ok(mut to) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
-                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            let Ok(mut to) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut from, &mut to) => return,
+                changed = forgotten.changed() => changed.unwrap(),
             }
+            std::future::pending::<()>().await;
         });
     }
 }
@@ -160,6 +172,31 @@ async fn p13_a_promoted_standby_is_found_while_old_connections_hang() {
 }
 
 #[tokio::test]
+async fn p13_connections_that_were_forgotten_on_the_way_cost_one_time_out() {
+    let store = Store::postgres();
+    let name = Name::of(&store).await;
+    let world = World::over(Registry::over(over_postgres(&name.url(), "shop", []).await), silent()).await;
+    world.sign_in().await;
+    // So slow that each needs a connection of its own.
+    let mut other = admin(&store).await;
+    let locked = other.transaction().await.unwrap();
+    locked.batch_execute("LOCK TABLE shop.session").await.unwrap();
+    let ((), statuses) = tokio::join!(
+        async {
+            sleep(Duration::from_millis(300)).await;
+            locked.rollback().await.unwrap();
+        },
+        many(&world, 40)
+    );
+    assert!(statuses.iter().all(|status| *status == StatusCode::OK), "{statuses:?}");
+    sleep(Duration::from_millis(1200)).await;
+    name.forget();
+    assert_eq!(world.me().await, StatusCode::SERVICE_UNAVAILABLE);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.me().await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn p13_a_promoted_standby_is_found_after_a_crash() {
     let Site { mut primary, standby, name, world, sid } = with_standby("").await;
     primary.crash();
@@ -216,6 +253,11 @@ async fn a_standby_is_never_read(parameters: &str) {
     assert_unavailable(&world, &sid).await;
     // What it does not know would not be refused by it either.
     assert_eq!(Browser::new().go(&world.app.at("/me")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    // No connection to it was kept.
+    name.leads_to(&primary);
+    assert_eq!(world.me().await, StatusCode::OK);
+    name.leads_to(&standby);
+    assert!(!admin(&primary).await.query(cut, &[]).await.unwrap().is_empty());
     standby.promote();
     within(RECOVERY, "it may be used now", async || serves(&world).await).await;
     assert_eq!(log_out(&world, &sid).await, 200);
