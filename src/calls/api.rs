@@ -22,14 +22,19 @@ pub struct Api {
     unexplained: Unexplained,
 }
 
-/// What a 401 means that does not say why: without `WWW-Authenticate`, or without `error` in it.
+/// What a 401 means that does not say why: without `WWW-Authenticate`, or without `error` in it
+/// ([RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3) allows that).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unexplained {
+    /// A question, which the provider answers. The token is refreshed and the request sent again, once: a refused refresh
+    /// ends the session; where it is granted and the API says the same again, its answer is passed back and ends nothing.
+    /// Without a refresh token userinfo is asked; where there is neither, the session ends.
+    #[default]
+    AskProvider,
     /// It is an answer like any other, and says nothing about the session.
     PassedBack,
-    /// The token was rejected, as with `error="invalid_token"`. The default: an API that requires a token and does not
-    /// take the one it got need not say more ([RFC 6750 §3](https://www.rfc-editor.org/rfc/rfc6750#section-3)).
-    #[default]
+    /// The token was rejected, as with `error="invalid_token"`.
     TokenRejected,
 }
 

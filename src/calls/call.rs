@@ -96,21 +96,33 @@ impl Call<'_> {
             let body = body.take().ok_or(CallError::NotReplayed)?;
             let answer = transport.call(self.with_token(&parts, &api, &record)?, body);
             let answer = tokio::time::timeout(API_TIMEOUT, answer).await.map_err(|_| NoAnswer::Timeout)??;
-            match judge_call(self.see(&answer, &api, &record)) {
+            let rejection = match judge_call(state, self.see(&answer, &api, &record)) {
                 AnswerStep::PassBack => return Ok(Called::Answered(answer)),
                 AnswerStep::StepUp(authentication) => return Ok(Called::StepUp(answer, authentication)),
                 AnswerStep::BlameApi => return Err(self.end_or_blame_api(&api, &record).await),
-                AnswerStep::LookUp => {}
-            }
+                AnswerStep::LookUp(rejection) => rejection,
+            };
             let (newer, replaced) = self.reload(&api, &record).await?;
             let step;
-            (state, step) = after_rejection(state, replaced);
+            (state, step) = after_rejection(state, rejection, replaced, newer.login.signal);
             record = match step {
                 RejectionStep::SendAgain => newer,
                 RejectionStep::Renew => self.renew_after_rejection(&api, &newer).await?,
+                RejectionStep::AskUserInfo => {
+                    self.confirm(&newer).await?;
+                    return Ok(Called::Answered(answer));
+                }
                 RejectionStep::Reject => return Err(self.end_or_blame_api(&api, &record).await),
             };
         }
+    }
+
+    /// Asks the provider whether the session stands, if somebody's activity may.
+    async fn confirm(&self, record: &Arc<SessionRecord>) -> Result<(), CallError> {
+        if !self.is_activity() {
+            return Err(Refusal::Unconfirmed.into());
+        }
+        self.manager.signal(record).await.map(drop).map_err(CallError::Session)
     }
 
     fn see(&self, answer: &Response, api: &Listed, record: &SessionRecord) -> Seen {

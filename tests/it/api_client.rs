@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::json;
-use tower_oidc_session::test_provider::Endpoint;
+use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, RefreshTokens};
 use tower_oidc_session::{EndReason, Unexplained};
 
 use crate::api::world;
@@ -124,9 +124,12 @@ async fn an_api_at_fault_does_not_log_everybody_out() {
 
 #[tokio::test]
 async fn an_unexplained_401_is_judged_as_the_api_is_listed() {
-    for (unexplained, expected, ends) in
-        [(Unexplained::TokenRejected, "session_ended", 1), (Unexplained::PassedBack, "mine", 0)]
-    {
+    // With the number of token requests: the login, and one that asks.
+    for (unexplained, expected, ends, asked) in [
+        (Unexplained::AskProvider, "mine", 0, 2),
+        (Unexplained::TokenRejected, "session_ended", 1, 2),
+        (Unexplained::PassedBack, "mine", 0, 1),
+    ] {
         for challenge in [None, Some("Bearer"), Some(r#"Bearer realm="x""#)] {
             let api = Api::start().await;
             let listed = tower_oidc_session::Api::at(&api.url).unexplained(unexplained);
@@ -142,6 +145,34 @@ async fn an_unexplained_401_is_judged_as_the_api_is_listed() {
             assert_eq!(page.status, StatusCode::UNAUTHORIZED);
             assert!(page.body.contains(expected), "{unexplained:?} {challenge:?} {page:?}");
             assert_eq!(world.app.ends().len(), ends);
+            assert_eq!(world.provider.requests(Endpoint::Token), asked, "{unexplained:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn p4_what_an_api_does_not_explain_the_provider_answers() {
+    let silent = Answer::Fixed(StatusCode::UNAUTHORIZED, None);
+    for has_refresh_token in [true, false] {
+        for stands in [true, false] {
+            let api = Api::start().await;
+            let world = world(&api, |mut o| {
+                o.provider = o.provider.expired_sessions(ExpiredSessions::StaySilent);
+                if !has_refresh_token {
+                    o.provider = o.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(T * 4);
+                }
+                o
+            })
+            .await;
+            api.answers(silent.clone());
+            if !stands {
+                world.provider.forget_session(&world.sid());
+            }
+            let request = world.browser.request(Method::POST, &world.app.at("/api/x")).body("mine");
+            let page = world.browser.page(request).await;
+            assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+            let row = format!("{has_refresh_token} {stands}: {page:?}");
+            assert_eq!((page.body.contains("mine"), world.app.ends().is_empty()), (stands, stands), "{row}");
         }
     }
 }
