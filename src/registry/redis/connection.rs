@@ -10,11 +10,9 @@ use redis::{Client, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, Redis
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::peer::{Ask, Failure, Next, Peer, Terms};
+use super::peer::{Ask, Failure, Next, Peer, TIMEOUT, Terms};
 use crate::registry::RegistryError;
 
-/// The bound on one operation.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// What is left of it for the answer of replicas to come back.
 const WAY_BACK: Duration = Duration::from_millis(100);
 /// The pause before a connection is opened again.
@@ -99,7 +97,7 @@ impl Connection {
     /// Asks the primary, wherever in a cluster it is: all keys of a registry are in one slot, so at one node.
     pub(super) async fn ask<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<T, RegistryError> {
         let asked = timeout_at(Instant::now() + TIMEOUT, self.ask_around(&ask, Line::Shared)).await;
-        answer(asked.unwrap_or(Err(Failure::TooLate)).map(|(value, _)| value))
+        answer(asked.unwrap_or_else(|_| Err(self.too_late())).map(|(value, _)| value))
     }
 
     /// The same for a write that has to outlive this primary: it is answered when replicas have it.
@@ -109,9 +107,19 @@ impl Connection {
             replicas => {
                 let deadline = Instant::now() + TIMEOUT;
                 let asked = timeout_at(deadline, self.ask_and_confirm(&ask, replicas, deadline)).await;
-                answer(asked.unwrap_or(Err(Failure::TooLate)))
+                answer(asked.unwrap_or_else(|_| Err(self.too_late())))
             }
         }
+    }
+
+    /// Leaves a server that answers nobody, and the connections that nobody has used since.
+    fn too_late(&self) -> Failure {
+        let shared = lock(&self.shared).clone();
+        match shared {
+            Some(peer) if peer.is_silent() => self.drop_peer(&peer),
+            _ => lock(&self.idle).clear(),
+        }
+        Failure::TooLate
     }
 
     async fn ask_and_confirm(&self, ask: &Ask<'_>, replicas: u32, deadline: Instant) -> Result<Value, Failure> {

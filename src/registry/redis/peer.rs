@@ -2,7 +2,7 @@
 //! replicas or its memory, is no authority on who is signed in.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -12,9 +12,10 @@ use redis::{
 };
 use tokio::time::Instant;
 
-/// The bound on one answer. Who does not answer in time is not asked again over the same connection: it may lead to a
-/// machine that is gone.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(750);
+/// The bound on one operation.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
+/// The bound on connecting: less than that, so that those who come together learn of one failure.
+const CONNECTION_TIMEOUT: Duration = Duration::from_millis(750);
 /// How often a connection in use is asked for the role of its server.
 const ROLE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -122,8 +123,15 @@ impl Terms {
 #[derive(Clone)]
 pub(super) struct Peer {
     connection: MultiplexedConnection,
-    asked_for_role: Arc<Mutex<Instant>>,
+    times: Arc<Mutex<Times>>,
     terms: Arc<Terms>,
+}
+
+struct Times {
+    /// When it was asked for its role.
+    role: Instant,
+    /// When it answered anybody.
+    answer: Instant,
 }
 
 impl Peer {
@@ -144,24 +152,28 @@ impl Peer {
     /// Connects to whatever is there.
     pub(super) async fn connect(client: &Client, terms: &Arc<Terms>) -> Result<Self, Failure> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT));
+            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
+            // Operations have a bound of their own.
+            .set_response_timeout(None);
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Self { connection, asked_for_role: Arc::new(Mutex::new(Instant::now())), terms: terms.clone() })
+        let now = Instant::now();
+        Ok(Self { connection, times: Arc::new(Mutex::new(Times { role: now, answer: now })), terms: terms.clone() })
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.asked_for_role, &other.asked_for_role)
+        Arc::ptr_eq(&self.times, &other.times)
     }
 
     /// Asks the server, and beside it for its role where that was a second ago: still one round trip.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Value, Failure> {
         if !self.is_role_due() {
-            return Ok(self.send(ask).await?);
+            let answer = self.send(ask).await;
+            self.times().answer = Instant::now();
+            return Ok(answer?);
         }
         let (answer, role) = join(self.send(ask), self.check_role()).await;
-        let answer = answer.map_err(Failure::from);
-        match answer {
+        self.times().answer = Instant::now();
+        match answer.map_err(Failure::from) {
             Err(failure) if failure.is_redirect() => Err(failure),
             answer => role.and(answer),
         }
@@ -180,9 +192,7 @@ impl Peer {
         let mut wait = redis::cmd("WAIT");
         // 0 would be forever.
         wait.arg(wanted).arg(within.as_millis().max(1).to_string());
-        let mut connection = self.connection.clone();
-        connection.set_response_timeout(within + ANSWER_TIMEOUT);
-        let got: u32 = wait.query_async(&mut connection).await?;
+        let got: u32 = wait.query_async(&mut self.connection.clone()).await?;
         if got < wanted { Err(Failure::Unconfirmed { got, wanted }) } else { Ok(()) }
     }
 
@@ -191,12 +201,21 @@ impl Peer {
         !self.is_role_due() || self.check_role().await.is_ok()
     }
 
+    /// Whether nobody has had an answer for as long as an operation may take: it may lead to a machine that is gone.
+    pub(super) fn is_silent(&self) -> bool {
+        self.times().answer.elapsed() >= TIMEOUT
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// True once a second, so that one of those who come together asks.
     fn is_role_due(&self) -> bool {
-        let mut asked = self.asked_for_role.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = asked.elapsed() >= ROLE_INTERVAL;
+        let mut times = self.times();
+        let is_due = times.role.elapsed() >= ROLE_INTERVAL;
         if is_due {
-            *asked = Instant::now();
+            times.role = Instant::now();
         }
         is_due
     }
