@@ -120,7 +120,8 @@ impl RelyingPartyBuilder {
         self
     }
 
-    /// The bound on one call to the provider; default 5 s. A request that causes a refresh waits at most twice as long.
+    /// How long a request waits for the provider; default 5 s. The session stands within *T* of its last signal, so the
+    /// request is served then; a refresh that is under way goes on without it, as long as its connection stands.
     pub fn provider_timeout(mut self, timeout: Duration) -> Self {
         self.provider_timeout = timeout;
         self

@@ -24,7 +24,7 @@
 //! | `GET /auth/callback` | takes its answer and starts the session |
 //! | `POST /auth/logout` | ends the session, then goes on to the provider's logout |
 //! | `POST /auth/backchannel-logout` | takes the provider's logout tokens |
-//! | `GET /auth/session` | `{"authenticated": true, "sub": …, "idle_expires_in": seconds, "absolute_expires_in": seconds}`; no activity |
+//! | `GET /auth/session` | `{"authenticated": true, "state": "confirmed", "sub": …, "idle_expires_in": seconds, "absolute_expires_in": seconds}`, or `false` with the state `none`, `ended` (and why) or `unconfirmed` (a click will ask the provider); no activity |
 //! | `POST /auth/session` | "stay signed in": signals the provider now |
 //!
 //! # What is checked, and what is not

@@ -133,7 +133,7 @@ impl OidcSession {
     /// The end is finished without the caller.
     pub async fn end(&self) -> Result<(), RegistryError> {
         self.request.manager().end(self.record.key(), EndReason::EndedByApplication).await?;
-        self.request.mark_over();
+        self.request.mark_ended_here();
         Ok(())
     }
 

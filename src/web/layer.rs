@@ -89,6 +89,8 @@ where
             let is_dead = session.cookie_is_dead();
             if is_dead {
                 response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
+            }
+            if session.found_over() {
                 app_data::flush(app_data).await;
             }
             if is_dead || session.was_asked_for() {

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::navigation::Asker;
 use super::reject::SessionRejection;
 use crate::manager::{Manager, Refusal};
+use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
@@ -40,6 +41,8 @@ struct State {
     over: AtomicBool,
     /// When the request came: its session is looked up after.
     came_at: SystemTime,
+    /// Whether the application ended it while the request was served.
+    ended_here: AtomicBool,
 }
 
 /// How the session of a request is dealt with.
@@ -76,6 +79,7 @@ impl RequestSession {
             admission: OnceCell::new(),
             used: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            ended_here: AtomicBool::new(false),
             came_at,
         };
         Self { state: Arc::new(state) }
@@ -169,17 +173,36 @@ impl RequestSession {
         self.state.over.load(Ordering::Relaxed)
     }
 
+    /// Notes that the application ended the session while the request was served.
+    pub(crate) fn mark_ended_here(&self) {
+        self.state.ended_here.store(true, Ordering::Relaxed);
+        self.mark_over();
+    }
+
     /// Notes that the session ended while the request was served.
     pub(crate) fn mark_over(&self) {
         self.state.over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the browser had better forget its cookie.
-    pub(crate) fn cookie_is_dead(&self) -> bool {
-        let is_refused = || matches!(self.state.admission.get(), Some(Err(refusal)) if refusal.is_over());
+    /// Whether the session that the request claims is over. One that a new login has replaced does not count: what belongs
+    /// to the browser is the new one's.
+    pub(crate) fn found_over(&self) -> bool {
+        let is_refused = match self.state.admission.get() {
+            Some(Err(Refusal::Ended(EndReason::SupersededByLogin))) => false,
+            Some(Err(refusal)) => refusal.is_over(),
+            Some(Ok(_)) | None => false,
+        };
         self.state.cookie == CookieState::Present
             && *self.mode() != Mode::OwnRoute
-            && (self.is_over() || self.state.key.is_none() || is_refused())
+            && (self.is_over() || self.state.key.is_none() || is_refused)
+    }
+
+    /// Whether the browser is to forget its cookie: where the application has ended the session, and where a person is sent
+    /// to the login. Answers to scripts leave it, so that a page can still learn why its session is over.
+    pub(crate) fn cookie_is_dead(&self) -> bool {
+        let has_ended_here = self.state.ended_here.load(Ordering::Relaxed);
+        self.state.cookie == CookieState::Present
+            && (has_ended_here || (self.asker() == Asker::Page && self.found_over()))
     }
 
     /// Whether the response depends on who is signed in, be it nobody.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
+use http::header::{ACCEPT, CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tower::ServiceExt;
 use tower_oidc_session::OidcSession;
@@ -89,9 +89,9 @@ async fn p9_no_secrets_in_logs_and_answers() {
     }
 }
 
-/// What an application answers to a request with these cookies.
+/// What an application answers to a page view with these cookies.
 async fn answer(app: Router, path: &str, cookies: &str) -> (HeaderMap, String) {
-    let request = Request::get(path).header(COOKIE, cookies).body(Body::empty()).unwrap();
+    let request = Request::get(path).header(ACCEPT, "text/html").header(COOKIE, cookies).body(Body::empty()).unwrap();
     let (parts, body) = app.oneshot(request).await.unwrap().into_parts();
     let body = axum::body::to_bytes(body, 1024).await.unwrap();
     (parts.headers, String::from_utf8(body.into()).unwrap())

@@ -1,46 +1,59 @@
 //! `/auth/session`: how long the session stands, and "stay signed in".
 
+use std::time::SystemTime;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode};
 
 use super::own_session::OwnSession;
 use crate::manager::Refusal;
 use crate::session::decide::{Decision, decide};
-use crate::session::policy::RequestKind;
+use crate::session::event::EndReason;
+use crate::session::policy::{RequestKind, SessionPolicy};
+use crate::session::record::SessionRecord;
 use crate::web::context::Context;
 use crate::web::cross_site::is_cross_site;
 use crate::web::navigation::Asker;
 use crate::web::page::{json, no_store};
 use crate::web::reject::SessionRejection;
 
-/// Says how long the session stands. No activity: a page may ask as often as it likes.
+/// Says whether the session stands, and how long. No activity: a page may ask as often as it likes.
 pub(super) async fn status(State(context): State<Context>, OwnSession(claimed): OwnSession) -> Response {
-    let anonymous = || json(StatusCode::OK, &serde_json::json!({"authenticated": false}));
-    let Some(key) = claimed.key() else { return anonymous() };
-    let record = match context.manager().look(key).await {
-        Ok(record) => record,
-        Err(refusal) if refusal.is_over() => return anonymous(),
+    let found = match claimed.key() {
+        Some(key) => context.manager().look(key).await,
+        None => Err(Refusal::Unknown),
+    };
+    let answer = match found {
+        Ok(record) => describe(&record, context.policy(), context.now()),
+        Err(Refusal::Ended(reason)) => ended(reason),
+        Err(Refusal::Unknown) => serde_json::json!({"authenticated": false, "state": "none"}),
         Err(refusal) => return SessionRejection::of(refusal, Asker::Script, None).into_response(),
     };
-    let (policy, now) = (context.policy(), context.now());
-    if decide(&record, policy, now, RequestKind::Passive) != Decision::Proceed {
-        return anonymous();
-    }
-    let seconds_until = |deadline: std::time::SystemTime| deadline.duration_since(now).unwrap_or_default().as_secs();
-    json(
-        StatusCode::OK,
-        &serde_json::json!({
+    json(StatusCode::OK, &answer)
+}
+
+fn describe(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> serde_json::Value {
+    let seconds_until = |deadline: SystemTime| deadline.duration_since(now).unwrap_or_default().as_secs();
+    match decide(record, policy, now, RequestKind::Passive) {
+        Decision::End(reason) => ended(reason),
+        // It may stand: a click asks the provider.
+        Decision::Refuse | Decision::Wait(_) => serde_json::json!({"authenticated": false, "state": "unconfirmed"}),
+        Decision::Proceed | Decision::Signal | Decision::SilentLogin => serde_json::json!({
             "authenticated": true,
+            "state": "confirmed",
             "sub": record.subject(),
             "idle_expires_in": seconds_until(record.idle_deadline(policy)),
             "absolute_expires_in": seconds_until(record.absolute_deadline(policy)),
         }),
-    )
+    }
 }
 
-/// Signals the provider now, however fresh the last signal is.
+fn ended(reason: EndReason) -> serde_json::Value {
+    serde_json::json!({"authenticated": false, "state": "ended", "reason": reason.as_str()})
+}
+
+/// Signals the provider now, unless it has confirmed the session a moment ago.
 pub(super) async fn stay(
     State(context): State<Context>,
     OwnSession(claimed): OwnSession,
@@ -59,9 +72,5 @@ pub(super) async fn stay(
         return no_store(response);
     };
     // Whatever it accepts: this answers a script.
-    let mut response = SessionRejection::of(refusal, Asker::Script, None).into_response();
-    if refusal.is_over() {
-        response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
-    }
-    response
+    SessionRejection::of(refusal, Asker::Script, None).into_response()
 }
