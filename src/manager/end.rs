@@ -68,7 +68,7 @@ impl Manager {
         tracing::info!(session = ?record.key(), %reason, "session ended");
         metrics::counter!("oidc_sessions_ended_total", "reason" => reason.as_str()).increment(1);
         self.emit(&SessionEvent::Ended(SessionInfo::of(record), reason));
-        let logout = match self.provider.end_session_url(&record.tokens.id_token) {
+        let logout = match self.provider.end_session_url(Some(&record.tokens.id_token)) {
             Some(_) => ProviderLogout::Follows,
             None => ProviderLogout::Missing,
         };

@@ -26,6 +26,9 @@ use crate::protocol::names::{IdTokenHint, RefreshToken, Subject};
 use crate::protocol::token_response::{self, TokenVerdict};
 use crate::session::login_attempt::LoginTransaction;
 
+/// Longer ID tokens do not go into URLs.
+const LONGEST_HINT: usize = 6 * 1024;
+
 impl Provider {
     /// The URL that a browser is sent to for a login.
     pub(crate) async fn authorization_url(
@@ -158,10 +161,14 @@ impl Provider {
 
     /// Where the browser goes to log out at the provider, if it can
     /// ([RP-Initiated Logout 1.0 §2](https://openid.net/specs/openid-connect-rpinitiated-1_0.html#RPLogout)).
-    pub(crate) fn end_session_url(&self, hint: &IdTokenHint) -> Option<Url> {
+    ///
+    /// Without a hint, and instead of one that would make the URL too long for servers, `client_id` says who asks.
+    pub(crate) fn end_session_url(&self, hint: Option<&IdTokenHint>) -> Option<Url> {
         let mut url = self.known_metadata()?.end_session_endpoint.clone()?;
+        if let Some(hint) = hint.filter(|hint| hint.secret().len() <= LONGEST_HINT) {
+            url.query_pairs_mut().append_pair("id_token_hint", hint.secret());
+        }
         url.query_pairs_mut()
-            .append_pair("id_token_hint", hint.secret())
             .append_pair("client_id", self.client.registration.client_id().as_str())
             .append_pair("post_logout_redirect_uri", self.client.post_logout_redirect_uri.as_str());
         Some(url)

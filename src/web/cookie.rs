@@ -21,8 +21,12 @@ use crate::session::login_attempt::LoginTransaction;
 
 /// A login has to be finished in this time.
 pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// What the `state` of a second attempt ends with: unreserved in URLs, and in no `state` of ours besides.
+pub(crate) const SECOND_ATTEMPT: char = '~';
 /// More attempts at once than this throw out the oldest.
-const MAX_LOGINS: usize = 5;
+const MAX_LOGINS: usize = 20;
+/// Nor are their cookies longer than this together: servers refuse long headers.
+const MOST_LOGIN_BYTES: usize = 4000;
 
 /// The key that protects the cookies of login attempts. Replicas share it.
 #[derive(Clone)]
@@ -117,8 +121,8 @@ impl Cookies {
     }
 
     fn login_name(&self, state: &str) -> Option<String> {
-        // Our own states are base64url; the query's may be anything.
-        SessionId::parse(state)?;
+        // Our own states are base64url, with a mark at most; the query's may be anything.
+        SessionId::parse(state.strip_suffix(SECOND_ATTEMPT).unwrap_or(state))?;
         Some(format!("{}{}", self.login, state.get(..12)?))
     }
 
@@ -130,16 +134,23 @@ impl Cookies {
         jar.private_mut(&self.key).add(Cookie::new(name.clone(), json));
         let Some(mut cookie) = jar.get(&name).cloned() else { return Vec::new() };
         cookie.set_max_age(LOGIN_TIMEOUT.try_into().ok());
-        let mut attempts: Vec<(SystemTime, String)> = pairs(headers)
+        let mut attempts: Vec<(SystemTime, String, usize)> = pairs(headers)
             .filter(|(name, _)| name.starts_with(&self.login))
             .map(|(name, value)| {
                 let started = self.open(name, value).map_or(SystemTime::UNIX_EPOCH, |login| login.started_at);
-                (started, name.to_owned())
+                (started, name.to_owned(), name.len() + value.len())
             })
             .collect();
+        // The newest stay, as many as there is room for.
         attempts.sort();
-        let too_many = (attempts.len() + 1).saturating_sub(MAX_LOGINS);
-        let removals = attempts.iter().take(too_many).map(|(_, name)| removal(name));
+        let mut room = MOST_LOGIN_BYTES.saturating_sub(name.len() + cookie.value().len());
+        let stay = attempts.iter().rev().take(MAX_LOGINS - 1).take_while(|(_, _, size)| {
+            let fits = *size <= room;
+            room = room.saturating_sub(*size);
+            fits
+        });
+        let too_many = attempts.len() - stay.count();
+        let removals = attempts.iter().take(too_many).map(|(_, name, _)| removal(name));
         removals.chain([header(cookie)]).collect()
     }
 
@@ -246,21 +257,27 @@ mod tests {
     #[test]
     fn attempts_are_bounded_and_the_oldest_goes() {
         let cookies = cookies(&CookieKey::generate());
-        let mut headers = HeaderMap::new();
-        let mut oldest = String::new();
-        for second in 0..5 {
-            let login = transaction(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
-            let set = cookies.set_login(&headers, &login);
-            assert_eq!(set.len(), 1);
-            store(&mut headers, &set);
-            if second == 0 {
-                oldest = cookies.login_name(&login.state).unwrap();
+        let mut kept: Vec<(String, String)> = Vec::new();
+        for second in 0..30 {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &kept {
+                headers.append(COOKIE, HeaderValue::from_str(&format!("{name}={value}")).unwrap());
             }
+            let login = transaction(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+            for set in cookies.set_login(&headers, &login) {
+                let text = set.to_str().unwrap().to_owned();
+                let (name, value) = text.split(';').next().unwrap().split_once('=').unwrap();
+                if text.contains("Max-Age=0") {
+                    assert_eq!(kept.remove(0).0, name, "the oldest goes first");
+                } else {
+                    kept.push((name.to_owned(), value.to_owned()));
+                }
+            }
+            let bytes: usize = kept.iter().map(|(name, value)| name.len() + value.len()).sum();
+            assert!(bytes <= MOST_LOGIN_BYTES && kept.len() <= MAX_LOGINS, "{bytes} bytes");
+            assert_eq!(kept.last().unwrap().0, cookies.login_name(&login.state).unwrap());
         }
-        let set = cookies.set_login(&headers, &transaction(SystemTime::UNIX_EPOCH + Duration::from_secs(9)));
-        assert_eq!(set.len(), 2);
-        assert!(set[0].to_str().unwrap().starts_with(&format!("{oldest}=; ")));
-        assert!(set[0].to_str().unwrap().contains("Max-Age=0"));
+        assert!(kept.len() > 5, "{}", kept.len());
     }
 
     #[test]

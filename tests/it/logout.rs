@@ -57,10 +57,28 @@ async fn other_sites_cannot_log_a_user_out() {
 }
 
 #[tokio::test]
-async fn without_a_session_it_leads_to_the_front_page() {
+async fn p15_a_sign_out_reaches_the_provider_also_when_the_session_here_is_gone() {
+    let world = World::signed_in().await;
+    let token = world.provider.logout_token("shop", None, Some(&world.sid()));
+    let receiver = world.app.at("/auth/backchannel-logout");
+    assert_eq!(world.provider.post_logout_token(&receiver, &token).await, Ok(200));
+    for browser in [&world.browser, &Browser::new()] {
+        let page = browser.post(&world.app.at("/auth/logout")).await;
+        let location = page.location();
+        let names: Vec<_> = location.query_pairs().map(|(name, _)| name.into_owned()).collect();
+        assert_eq!(names, ["client_id", "post_logout_redirect_uri"], "{location}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_id_token_is_left_out_of_the_sign_out() {
     let world = World::new().await;
-    let page = Browser::new().post(&world.app.at("/auth/logout")).await;
-    assert_eq!(page.location().as_str(), world.app.at("/"));
+    world.provider.tamper_id_token(|_, claims| claims["groups"] = "x".repeat(20_000).into());
+    world.sign_in().await;
+    let page = world.browser.post(&world.app.at("/auth/logout")).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
+    assert!(page.location().as_str().len() < 1000 && page.location().as_str().contains("client_id=shop"));
+    world.app.assert_ended(EndReason::RpInitiatedLogout);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `GET /auth/callback`: takes the provider's answer and starts the session.
 //!
-//! 1. `state` belongs to a login attempt of this browser, which is spent by it.
+//! 1. `state` belongs to a login attempt of this browser, which is spent by it. Where it does not, whoever is signed in goes
+//!    on, and anybody else is sent to the provider once more.
 //! 2. `iss` is right (RFC 9207), and the answer is no error.
 //! 3. The code is exchanged, the ID token validated, the session stored under a new id.
 //! 4. A session that the browser had before ends; application data moves to a new id.
@@ -11,13 +12,17 @@ use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
+use super::login::{Attempt, begin};
 use super::own_session::OwnSession;
 use crate::manager::login::{LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
 use crate::protocol::token_response::ErrorCode;
+use crate::session::decide::{Decision, decide};
 use crate::session::event::EndReason;
 use crate::session::id::{SessionId, SessionKey};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
+use crate::session::policy::RequestKind;
+use crate::session::record::SessionRecord;
 use crate::web::app_data;
 use crate::web::context::Context;
 use crate::web::navigation::login_url;
@@ -35,12 +40,11 @@ pub(super) async fn callback(
         Ok(state) => state,
         Err(error) => {
             tracing::info!(%error, "a login was refused");
-            return bad_request("The answer of the sign-in service is not complete.");
+            return bad_request("The answer of the sign-in service is not complete.", &ReturnTo::front_page());
         }
     };
     let Some(transaction) = context.cookies().login(&headers, &state, context.now()) else {
-        tracing::info!("a login was refused: its state belongs to no attempt of this browser");
-        return bad_request("This sign-in was finished before, took too long, or was begun in another browser.");
+        return of_no_attempt(&context, &headers, &state, previous.key()).await;
     };
     let return_to = transaction.return_to.clone();
     let outcome = finish(&context, query, transaction, previous.key().copied()).await;
@@ -53,6 +57,32 @@ pub(super) async fn callback(
     };
     response.headers_mut().extend(context.cookies().remove_login(&state).map(|cookie| (SET_COOKIE, cookie)));
     response
+}
+
+/// An answer to an attempt that is unknown here: spent, evicted, expired, begun under another name, or forged. Nothing of
+/// it is used. Whoever is signed in goes on; anybody else is sent to the provider once more, and then told.
+async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, session: Option<&SessionKey>) -> Response {
+    tracing::info!("the answer to a login belongs to no attempt of this browser");
+    let front_page = ReturnTo::front_page();
+    if let Some(key) = session {
+        match context.manager().look(key).await {
+            Ok(record) if is_served(&record, context) => return redirect(front_page.as_str()),
+            Ok(_) => {}
+            Err(refusal) if refusal.is_over() => {}
+            Err(_) => return unavailable(None),
+        }
+    }
+    match Attempt::of(state) {
+        Attempt::First => begin(context, headers, Attempt::Second, front_page, Authentication::default(), None).await,
+        Attempt::Second => {
+            let text = "This sign-in was finished before, took too long, or was begun in another browser.";
+            bad_request(text, &ReturnTo::front_page())
+        }
+    }
+}
+
+fn is_served(record: &SessionRecord, context: &Context) -> bool {
+    decide(record, context.policy(), context.now(), RequestKind::Passive) == Decision::Proceed
 }
 
 /// Binds application data to the new session, ends the one before it, and gives the browser its cookie.
@@ -110,14 +140,16 @@ async fn finish(
         }
         Ok(AuthorizationResponse::Error(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a login");
-            return Err(bad_request("The sign-in service did not sign you in.").into());
+            return Err(bad_request("The sign-in service did not sign you in.", &transaction.return_to).into());
         }
         Err(error) => {
             tracing::warn!(%error, "a login was refused");
-            return Err(bad_request("The answer of the sign-in service is not valid.").into());
+            return Err(bad_request("The answer of the sign-in service is not valid.", &transaction.return_to).into());
         }
     };
-    manager.log_in(code, transaction, context.claims_from(), previous).await.map_err(|error| failed(&error).into())
+    let return_to = transaction.return_to.clone();
+    let logged_in = manager.log_in(code, transaction, context.claims_from(), previous).await;
+    logged_in.map_err(|error| failed(&error, &return_to).into())
 }
 
 /// A silent login that the provider did not grant.
@@ -145,19 +177,30 @@ async fn silently_refused(
     }
 }
 
-fn failed(error: &LoginError) -> Response {
+fn failed(error: &LoginError, return_to: &ReturnTo) -> Response {
     tracing::warn!(%error, "a login failed");
     match error {
-        LoginError::CodeRefused(_) => bad_request("The sign-in service did not accept this sign-in any more."),
-        LoginError::LoggedOut => bad_request("You were signed out while you signed in. Please sign in again."),
+        LoginError::CodeRefused(_) => {
+            bad_request("The sign-in service did not accept this sign-in any more.", return_to)
+        }
+        LoginError::LoggedOut => {
+            bad_request("You were signed out while you signed in. Please sign in again.", return_to)
+        }
         LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
-            page(StatusCode::BAD_GATEWAY, "Cannot sign in", "The sign-in service gave an answer that cannot be used.")
+            let text = "The sign-in service gave an answer that cannot be used.";
+            page(StatusCode::BAD_GATEWAY, "Cannot sign in", text, &login_again(return_to))
         }
         LoginError::Unavailable(error) => unavailable(error.retry_after),
         LoginError::Registry(_) => unavailable(None),
     }
 }
 
-fn bad_request(text: &str) -> Response {
-    page(StatusCode::BAD_REQUEST, "Cannot sign in", text)
+fn bad_request(text: &str, return_to: &ReturnTo) -> Response {
+    page(StatusCode::BAD_REQUEST, "Cannot sign in", text, &login_again(return_to))
+}
+
+/// The login that leads where this one would have led.
+fn login_again(return_to: &ReturnTo) -> String {
+    let path = PathAndQuery::try_from(return_to.as_str()).ok().filter(|path| *path != "/");
+    login_url(path.as_ref(), &Authentication::default())
 }

@@ -10,6 +10,7 @@ use http::{Extensions, HeaderMap};
 
 use super::own_session::OwnSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
+use crate::protocol::names::IdTokenHint;
 use crate::session::event::EndReason;
 use crate::session::id::SessionKey;
 use crate::web::app_data;
@@ -38,18 +39,21 @@ pub(super) async fn logout(
     response
 }
 
+/// Ends the session, if there is one, and returns where the browser goes: to the provider in any case, whose session may be
+/// alive though ours is gone.
 async fn end(context: &Context, key: Option<&SessionKey>) -> Result<String, Refusal> {
-    let front_page = context.public_url().to_string();
-    let Some(key) = key else { return Ok(front_page) };
+    let location = |hint: Option<&IdTokenHint>| {
+        context.provider().end_session_url(hint).map_or_else(|| context.public_url().to_string(), String::from)
+    };
+    let Some(key) = key else { return Ok(location(None)) };
     let record = match context.manager().look(key).await {
         Ok(record) => record,
-        Err(refusal) if refusal.is_over() => return Ok(front_page),
+        Err(refusal) if refusal.is_over() => return Ok(location(None)),
         Err(refusal) => return Err(refusal),
     };
     if let Err(error) = context.manager().end(key, EndReason::RpInitiatedLogout).await {
         tracing::error!(%error, "a logout failed");
         return Err(Refusal::Unavailable(REGISTRY_RETRY_AFTER));
     }
-    let location = context.provider().end_session_url(&record.tokens.id_token);
-    Ok(location.map_or(front_page, String::from))
+    Ok(location(Some(&record.tokens.id_token)))
 }
