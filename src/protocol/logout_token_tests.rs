@@ -165,6 +165,10 @@ fn rule_3_without_an_expiry_the_age_counts_where_the_policy_says_so() {
         assert_eq!(validate(&claims, LogoutTokenPolicy::new()).err(), error, "{issued_at}, where exp is required");
     }
     assert_eq!(LogoutTokenPolicy::new().missing_expiry, MissingExpiry::Refuse, "what holds where nothing is said");
+    // However old.
+    let any_age = LogoutTokenPolicy::new().missing_expiry(MissingExpiry::AcceptYoungerThan(Duration::MAX));
+    let claims = with(&with(&claims(), "exp", None), "iat", Some(&json!(0)));
+    assert!(validate(&claims, any_age).is_ok());
 }
 
 #[test]

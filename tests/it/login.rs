@@ -393,3 +393,11 @@ async fn p3_a_login_is_finished_though_the_browser_went_away() {
     until(|| !world.app.events().is_empty()).await;
     assert_eq!(world.app.events(), ["started"]);
 }
+
+#[tokio::test]
+async fn p15_who_comes_by_another_name_of_this_machine_arrives() {
+    let world = World::new().await;
+    let by_name = world.app.at("/me?x=1").replace("127.0.0.1", "localhost");
+    let page = world.browser.go(&by_name).await;
+    assert_eq!((page.status, page.url.as_str()), (StatusCode::OK, world.app.at("/me?x=1").as_str()));
+}

@@ -2,12 +2,13 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::header::SET_COOKIE;
+use http::header::{HOST, SET_COOKIE};
 use http::{HeaderMap, StatusCode, Uri};
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::own_session::OwnSession;
 use crate::protocol::authorization::{Authentication, Prompt};
+use crate::protocol::url::is_loopback;
 use crate::session::id::{SessionKey, random_text};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::web::context::Context;
@@ -23,6 +24,9 @@ pub(super) async fn login(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
+    if let Some(location) = by_its_public_name(&headers, context.public_url(), &uri) {
+        return redirect(&location);
+    }
     let mut wanted =
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name == "return_to");
     let return_to = match (wanted.next(), wanted.next()) {
@@ -44,6 +48,31 @@ pub(super) async fn login(
     };
     let session = session.key().copied().filter(|_| authentication.prompt == Prompt::None);
     begin(&context, &headers, Attempt::First, return_to, authentication, session).await
+}
+
+/// Marks a login that was sent to the application's public name, so that it is sent there once.
+const RENAMED: &str = "renamed";
+
+/// Where a browser that came by another name of this machine begins the login: the provider will send it back to the
+/// public one, `127.0.0.1` say, and the attempt's cookie would be `localhost`'s. Elsewhere than on loopback `Host` is often a
+/// proxy's, and says nothing.
+fn by_its_public_name(headers: &HeaderMap, public_url: &Url, uri: &Uri) -> Option<String> {
+    let host = headers.get(HOST)?.to_str().ok()?;
+    let here = Url::parse(&format!("{}://{host}", public_url.scheme())).ok()?;
+    let is_other_name = is_loopback(&here)
+        && is_loopback(public_url)
+        && here.port_or_known_default() == public_url.port_or_known_default()
+        && here.host() != public_url.host();
+    let query = uri.query().unwrap_or_default();
+    let was_sent = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == RENAMED);
+    if !is_other_name || was_sent {
+        return None;
+    }
+    let mut url = public_url.clone();
+    url.set_path(uri.path());
+    url.set_query(Some(query).filter(|query| !query.is_empty()));
+    url.query_pairs_mut().append_pair(RENAMED, "1");
+    Some(url.into())
 }
 
 /// Which attempt in a row this is. The mark is in `state`, which comes back whatever becomes of the cookies, so that no
@@ -98,6 +127,45 @@ pub(super) async fn begin(
         Err(error) => {
             tracing::warn!(%error, "a login could not begin");
             unavailable(error.retry_after)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn p15_names_of_this_machine_lead_to_the_public_one() {
+        for (public, host, path, expected) in [
+            (
+                "http://127.0.0.1:3000",
+                "localhost:3000",
+                "/auth/login?return_to=/me",
+                Some("http://127.0.0.1:3000/auth/login?return_to=/me&renamed=1"),
+            ),
+            (
+                "http://localhost:3000",
+                "127.0.0.1:3000",
+                "/auth/login",
+                Some("http://localhost:3000/auth/login?renamed=1"),
+            ),
+            ("http://localhost:3000", "[::1]:3000", "/auth/login", Some("http://localhost:3000/auth/login?renamed=1")),
+            ("http://127.0.0.1:3000", "127.0.0.1:3000", "/auth/login", None),
+            ("http://127.0.0.1:3000", "localhost:3000", "/auth/login?renamed=1", None),
+            ("http://127.0.0.1:3000", "localhost:4000", "/auth/login", None),
+            ("https://shop.example", "localhost:3000", "/auth/login", None),
+            ("https://shop.example", "upstream.internal", "/auth/login", None),
+            ("http://127.0.0.1:3000", "evil.example:3000", "/auth/login", None),
+            ("http://127.0.0.1:3000", "localhost.evil.example:3000", "/auth/login", None),
+            ("http://127.0.0.1:3000", "a b", "/auth/login", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            let found = by_its_public_name(&headers, &Url::parse(public).unwrap(), &path.parse().unwrap());
+            assert_eq!(found.as_deref(), expected, "{public} {host} {path}");
         }
     }
 }
