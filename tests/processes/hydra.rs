@@ -285,7 +285,7 @@ async fn sessions_end_when_hydra_says_so() {
     let page = world.visitor.go(Method::POST, &format!("{}/auth/logout", world.app)).await;
     assert_eq!((page.status, page.url.as_str()), (StatusCode::OK, &*format!("{}/", world.app)), "{page:?}");
     assert_eq!(world.login_app.seen.lock().unwrap().logouts, 1);
-    assert_eq!(world.get("/auth/session").await.json(), json!({"authenticated": false}));
+    assert_eq!(world.get("/auth/session").await.json()["authenticated"], false);
     // Its own logout token finds nothing to end.
     let (claims, status) = world.logout_token(2).await;
     assert_eq!((&claims["sid"], status), (&json!(other), StatusCode::OK));

@@ -174,5 +174,5 @@ async fn a_logout_goes_to_the_provider_and_back() {
     // This provider asks; the session here is over all the same.
     assert_eq!((page.status, page.url.path()), (StatusCode::OK, "/session/end"), "{page:?}");
     assert_eq!(world.get("/me").await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(world.get("/auth/session").await.json(), json!({"authenticated": false}));
+    assert_eq!(world.get("/auth/session").await.json()["authenticated"], false);
 }
