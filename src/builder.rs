@@ -59,6 +59,7 @@ pub struct RelyingPartyBuilder {
     signing_alg: SigningAlg,
     provider_timeout: Duration,
     cookie_key: Option<CookieKey>,
+    further_cookie_keys: Vec<CookieKey>,
     clock: Arc<dyn Clock>,
     listeners: Vec<Listener>,
     claims_from: ClaimsFrom,
@@ -78,6 +79,7 @@ impl RelyingPartyBuilder {
             signing_alg: SigningAlg::RS256,
             provider_timeout: Duration::from_secs(5),
             cookie_key: None,
+            further_cookie_keys: Vec::new(),
             clock: Arc::new(SystemClock),
             listeners: Vec::new(),
             claims_from: ClaimsFrom::default(),
@@ -130,6 +132,14 @@ impl RelyingPartyBuilder {
     /// The key that protects the cookies of login attempts; default: a random one. Replicas need the same.
     pub fn cookie_key(mut self, key: CookieKey) -> Self {
         self.cookie_key = Some(key);
+        self
+    }
+
+    /// Keys that open the cookies of login attempts besides [`cookie_key`](Self::cookie_key), which alone seals them;
+    /// default: none. So a key is replaced while replicas run, without a login that fails: tell every replica the new key
+    /// here; then make it the `cookie_key` of every replica, with the old one here; drop that after ten minutes.
+    pub fn further_cookie_keys(mut self, keys: impl IntoIterator<Item = CookieKey>) -> Self {
+        self.further_cookie_keys = keys.into_iter().collect();
         self
     }
 
@@ -192,7 +202,10 @@ impl RelyingPartyBuilder {
         let http = Http::new(self.provider_timeout)
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
         let registration = Registration::new(Issuer::new(self.issuer), self.credentials.id);
-        let cookies = Cookies::new(&registration, &self.cookie_key.unwrap_or_else(CookieKey::generate))?;
+        let cookies = {
+            let key = self.cookie_key.unwrap_or_else(CookieKey::generate);
+            Cookies::new(&registration, &key, &self.further_cookie_keys)?
+        };
         let client = ClientConfig {
             registration,
             secret: self.credentials.secret,

@@ -172,8 +172,13 @@ pub(crate) fn reason_from(text: &[u8]) -> Result<EndReason, RegistryError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
-    use crate::session::record::samples;
+    use crate::protocol::authorization::{Authentication, Prompt};
+    use crate::protocol::names::AccessToken;
+    use crate::session::record::{OtherToken, samples};
 
     fn key(byte: u8) -> StorageKey {
         StorageKey::from_base64(&base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [byte; 32]))
@@ -255,6 +260,49 @@ mod tests {
         let other =
             codec(&[]).decode(&SessionKey::from_bytes([8; 32]), Version::FIRST, &codec(&[]).encode(&record).unwrap());
         assert!(other.unwrap_err().to_string().contains("another session's"));
+    }
+
+    /// A record with everything that one can have.
+    fn full_record() -> SessionRecord {
+        let at = |seconds: u64| samples::LOGIN + Duration::from_millis(seconds * 1000 + 250);
+        let mut record = samples::record();
+        let login = Arc::make_mut(&mut record.login);
+        login.auth_time = Some(at(1));
+        login.claims = serde_json::Map::from_iter([("name".to_owned(), "Alice".into())]);
+        login.authentication = Authentication {
+            prompt: Prompt::None,
+            acr_values: Some("gold".to_owned()),
+            max_age: Some(Duration::from_secs(60)),
+        };
+        record.session_expiry = Some(at(36_000));
+        record.silent_login_at = Some(at(300));
+        record.tokens.expires_in = Some(Duration::from_secs(300));
+        let other = OtherToken {
+            access_token: AccessToken::new("other"),
+            expires_in: Some(Duration::from_secs(60)),
+            obtained_at: at(2),
+        };
+        record.tokens.others.insert("https://api.example  read".to_owned(), other);
+        record
+    }
+
+    #[test]
+    fn p13_records_in_the_format_of_earlier_versions_are_read() {
+        // This is what is written today, too: a new format gets new files, and those of before stay readable.
+        for (golden, expected) in [
+            (include_str!("../../tests/golden/record_1.json"), samples::record()),
+            (include_str!("../../tests/golden/full_record_1.json"), full_record()),
+        ] {
+            let bytes = [&[PLAIN], golden.trim_end().as_bytes()].concat();
+            assert_eq!(decode(&codec(&[]), &bytes).as_ref(), Ok(&expected));
+            assert_eq!(
+                String::from_utf8_lossy(&codec(&[]).encode(&expected).unwrap()),
+                String::from_utf8_lossy(&bytes)
+            );
+        }
+        let sealed = include_str!("../../tests/golden/full_record_1.sealed.base64").trim_end();
+        let sealed = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, sealed).unwrap();
+        assert_eq!(decode(&codec(&[1]), &sealed), Ok(full_record()));
     }
 
     #[test]

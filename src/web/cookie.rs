@@ -28,7 +28,7 @@ const MAX_LOGINS: usize = 20;
 /// Nor are their cookies longer than this together: servers refuse long headers.
 const MOST_LOGIN_BYTES: usize = 4000;
 
-/// The key that protects the cookies of login attempts. Replicas share it.
+/// A key that protects the cookies of login attempts. Replicas share it.
 #[derive(Clone)]
 pub struct CookieKey(Vec<u8>);
 
@@ -52,8 +52,8 @@ impl CookieKey {
         secret_from_base64("cookie_key", text, Self::LENGTH, Self::TAKES).map(Self)
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+    fn to_key(&self) -> Result<Key, ConfigError> {
+        Key::try_from(self.0.as_slice()).map_err(|_| ConfigError::new("cookie_key", "not a key", Self::TAKES))
     }
 }
 
@@ -66,7 +66,10 @@ impl fmt::Debug for CookieKey {
 pub(crate) struct Cookies {
     session: String,
     login: String,
+    /// Seals, and opens.
     key: Key,
+    /// Open only.
+    further_keys: Vec<Key>,
 }
 
 impl fmt::Debug for Cookies {
@@ -85,15 +88,22 @@ pub(crate) enum Presented {
 }
 
 impl Cookies {
-    pub(crate) fn new(registration: &Registration, key: &CookieKey) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        registration: &Registration,
+        key: &CookieKey,
+        further_keys: &[CookieKey],
+    ) -> Result<Self, ConfigError> {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(registration.issuer().as_str().as_bytes());
         context.update(&[0]);
         context.update(registration.client_id().as_str().as_bytes());
         let tag: String = URL_SAFE_NO_PAD.encode(context.finish()).chars().take(8).collect();
-        let key =
-            Key::try_from(key.as_bytes()).map_err(|_| ConfigError::new("cookie_key", "not a key", CookieKey::TAKES))?;
-        Ok(Self { session: format!("__Host-session-{tag}"), login: format!("__Host-login-{tag}-"), key })
+        Ok(Self {
+            session: format!("__Host-session-{tag}"),
+            login: format!("__Host-login-{tag}-"),
+            key: key.to_key()?,
+            further_keys: further_keys.iter().map(CookieKey::to_key).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Marks the cookies of a request as secrets, for whoever logs or compresses its headers.
@@ -169,8 +179,8 @@ impl Cookies {
     }
 
     fn open(&self, name: &str, value: &str) -> Option<LoginTransaction> {
-        let sealed = Cookie::new(name.to_owned(), value.to_owned());
-        let opened = CookieJar::new().private(&self.key).decrypt(sealed)?;
+        let open_with = |key| CookieJar::new().private(key).decrypt(Cookie::new(name.to_owned(), value.to_owned()));
+        let opened = std::iter::once(&self.key).chain(&self.further_keys).find_map(open_with)?;
         serde_json::from_str(opened.value()).ok()
     }
 }
@@ -211,8 +221,12 @@ mod tests {
     use crate::session::login_attempt::ReturnTo;
 
     fn cookies(key: &CookieKey) -> Cookies {
+        cookies_with(key, &[])
+    }
+
+    fn cookies_with(key: &CookieKey, further_keys: &[CookieKey]) -> Cookies {
         let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
-        Cookies::new(&registration, key).unwrap()
+        Cookies::new(&registration, key, further_keys).unwrap()
     }
 
     fn transaction(started_at: SystemTime) -> LoginTransaction {
@@ -255,6 +269,43 @@ mod tests {
     }
 
     #[test]
+    fn p13_a_key_is_replaced_in_two_steps_and_no_attempt_is_lost() {
+        let (old, new) = (CookieKey::generate(), CookieKey::generate());
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let before = || cookies(&old);
+        let told = || cookies_with(&old, std::slice::from_ref(&new));
+        let sealing = || cookies_with(&new, std::slice::from_ref(&old));
+        let after = || cookies(&new);
+        // Replicas of two neighbouring steps run side by side; the last column says whether one reads the other's.
+        for (case, writes, reads, opens) in [
+            ("before and told", before(), told(), true),
+            ("told and before", told(), before(), true),
+            ("told and sealing", told(), sealing(), true),
+            ("sealing and told", sealing(), told(), true),
+            ("sealing and after", sealing(), after(), true),
+            ("a step was left out", sealing(), before(), false),
+            ("the old key is gone", told(), after(), false),
+        ] {
+            let login = transaction(now);
+            let mut headers = HeaderMap::new();
+            let set = writes.set_login(&headers, &login);
+            store(&mut headers, &set);
+            assert_eq!(reads.login(&headers, &login.state, now).is_some(), opens, "{case}");
+        }
+    }
+
+    #[test]
+    fn p13_attempts_in_the_format_of_earlier_versions_are_read() {
+        let json = include_str!("../../tests/golden/login_attempt_1.json");
+        let attempt: LoginTransaction = serde_json::from_str(json).unwrap();
+        assert_eq!(
+            serde_json::to_string(&attempt).unwrap(),
+            json.trim(),
+            "a new format gets a new file beside the old"
+        );
+    }
+
+    #[test]
     fn attempts_are_bounded_and_the_oldest_goes() {
         let cookies = cookies(&CookieKey::generate());
         let mut kept: Vec<(String, String)> = Vec::new();
@@ -293,6 +344,7 @@ mod tests {
         headers.insert(COOKIE, odd);
         assert!(matches!(cookies.session(&headers), Presented::Malformed));
     }
+
     #[test]
     fn cookies_that_cannot_be_read_are_skipped_one_by_one() {
         let cookies = cookies(&CookieKey::generate());
