@@ -347,6 +347,20 @@ async fn redis_p1_confirmed_by_one_an_end_survives_the_loss_of_the_primary() {
     ends_without_being_served(&world).await;
 }
 
+#[tokio::test]
+async fn redis_p1_nobody_is_told_to_be_signed_out_before_the_replica_knows() {
+    let pair = Pair::start().await;
+    let world = world_over(pair.address.registry().await.confirmed_by(1)).await;
+    // The browser keeps its cookie, as it gets no answer but 503.
+    let sign_out = async || world.browser.post(&world.app.at("/auth/logout")).await.status;
+    pair.two.pause();
+    for attempt in 1..=3 {
+        assert_eq!(sign_out().await, StatusCode::SERVICE_UNAVAILABLE, "attempt {attempt}");
+    }
+    pair.two.go_on();
+    within(RECOVERY, "the replica has it", async || sign_out().await == StatusCode::SEE_OTHER).await;
+}
+
 /// The keys of all sessions in a store.
 async fn session_keys(store: &Store) -> Vec<SessionKey> {
     let names: Vec<String> = redis_admin(store).await.keys("{shop}:s:*").await.unwrap();

@@ -47,13 +47,14 @@ async fn end(context: &Context, key: Option<&SessionKey>) -> Result<String, Refu
     };
     let Some(key) = key else { return Ok(location(None)) };
     let record = match context.manager().look(key).await {
-        Ok(record) => record,
-        Err(refusal) if refusal.is_over() => return Ok(location(None)),
+        Ok(record) => Some(record),
+        Err(refusal) if refusal.is_over() => None,
         Err(refusal) => return Err(refusal),
     };
+    // Also if it is over: an end may still be on its way to the store's replicas, and "signed out" is said when it is there.
     if let Err(error) = context.manager().end(key, EndReason::RpInitiatedLogout).await {
         tracing::error!(%error, "a logout failed");
         return Err(Refusal::Unavailable(REGISTRY_RETRY_AFTER));
     }
-    Ok(location(Some(&record.tokens.id_token)))
+    Ok(location(record.as_ref().map(|record| &record.tokens.id_token)))
 }
