@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// No server here takes longer to start.
@@ -18,8 +19,18 @@ pub(crate) struct Store {
     url: String,
 }
 
+/// A port for a server that is started later. None of those that systems give to connections and to whoever asks for any:
+/// another test would get it before the server does, or while it is restarted.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(97);
+    let next = || FIRST + start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    std::iter::repeat_with(|| u16::try_from(next()).unwrap())
+        .take(COUNT as usize)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("there are free ports")
 }
 
 /// An authority's certificate, and one of it for this machine with its key.
