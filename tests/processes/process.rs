@@ -1,11 +1,12 @@
 //! Programs that run beside the tests and are killed with them.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
+
+use crate::servers::free_port;
 
 /// No program here takes longer to say that it runs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,6 +90,5 @@ pub(crate) fn address(web_app: &Process) -> String {
 
 /// Ports that are free now, all different.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("there are free ports"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
+    [(); N].map(|()| free_port())
 }

@@ -21,7 +21,7 @@ pub(crate) struct Store {
 
 /// A port for a server that is started later. None of those that systems give to connections and to whoever asks for any:
 /// another test would get it before the server does, or while it is restarted.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
