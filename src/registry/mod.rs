@@ -3,6 +3,7 @@
 pub(crate) mod binding;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod codec;
+mod listeners;
 pub(crate) mod memory;
 #[cfg(test)]
 mod model;

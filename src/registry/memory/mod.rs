@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use async_trait::async_trait;
 
 use self::app_data::AppData;
+use super::listeners::Listeners;
 use super::rules::{self, ClaimRule, CommitRule, Cover, CreateRule, Key};
 use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
@@ -37,7 +38,7 @@ pub struct MemoryRegistry {
 #[derive(Default)]
 struct Shared {
     state: RwLock<State>,
-    listeners: RwLock<Vec<EndListener>>,
+    listeners: Listeners,
 }
 
 #[derive(Default)]
@@ -99,11 +100,8 @@ impl MemoryRegistry {
     }
 
     fn publish(&self, ended: &[Arc<SessionRecord>], reason: EndReason) {
-        let listeners = self.shared.listeners.read().unwrap_or_else(PoisonError::into_inner);
-        for listener in listeners.iter() {
-            for record in ended {
-                listener(EndNotice::Ended(*record.key(), reason));
-            }
+        for record in ended {
+            self.shared.listeners.tell(EndNotice::Ended(*record.key(), reason));
         }
     }
 }
@@ -369,6 +367,6 @@ impl SessionRegistry for MemoryRegistry {
     }
 
     fn subscribe(&self, listener: EndListener) {
-        self.shared.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
+        self.shared.listeners.add(listener);
     }
 }

@@ -1,6 +1,6 @@
 //! Ends on other replicas, heard by `LISTEN`.
 
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{Either, poll_fn, select};
@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Socket};
 
 use super::link::{Address, Call, Effect, Link, Stream, TIMEOUT, failed, too_late};
+use crate::registry::listeners::Listeners;
 use crate::registry::{EndListener, EndNotice, LeaseHolder, RegistryError};
 use crate::session::id::SessionKey;
 
@@ -23,7 +24,7 @@ pub(super) struct Notices {
     link: Arc<Link>,
     channel: String,
     address: watch::Sender<Address>,
-    listeners: RwLock<Vec<EndListener>>,
+    listeners: Listeners,
     probe: Call,
 }
 
@@ -36,7 +37,7 @@ impl Notices {
             effect: Effect::Writes,
         };
         let (address, changes) = watch::channel(link.address().clone());
-        let notices = Self { link, channel: channel.to_owned(), address, listeners: RwLock::default(), probe };
+        let notices = Self { link, channel: channel.to_owned(), address, listeners: Listeners::default(), probe };
         let notices = Arc::new(notices);
         tokio::spawn(listen(Arc::downgrade(&notices), changes));
         notices
@@ -48,14 +49,7 @@ impl Notices {
     }
 
     pub(super) fn subscribe(&self, listener: EndListener) {
-        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
-    }
-
-    fn tell(&self, notice: EndNotice) {
-        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
-        for listener in listeners.iter() {
-            listener(notice);
-        }
+        self.listeners.add(listener);
     }
 }
 
@@ -106,7 +100,7 @@ async fn pass_on(
             continue;
         }
         let Some(notices) = notices.upgrade() else { return Ok(()) };
-        notices.tell(read(&notification).unwrap_or(EndNotice::Missed));
+        notices.listeners.tell(read(&notification).unwrap_or(EndNotice::Missed));
     }
     Ok(())
 }
@@ -130,7 +124,7 @@ async fn command(
         let Some(notices) = notices.upgrade() else { return Ok(()) };
         let moves = notices.link.moves();
         // What was published while nobody listened is lost.
-        notices.tell(EndNotice::Missed);
+        notices.listeners.tell(EndNotice::Missed);
         probe(&notices, own, heard_own).await;
         moves
     };

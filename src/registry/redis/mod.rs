@@ -19,7 +19,7 @@ mod tower_sessions;
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use self::connection::{Connection, RECONNECT_PAUSE};
 use self::peer::Ask;
 use super::codec::{Codec, Kind, StorageKey, millis, name_of, reason_from, unreadable};
+use super::listeners::Listeners;
 use super::{
     Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
     SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
@@ -67,7 +68,7 @@ struct Shared {
     prefix: String,
     codec: Codec,
     scripts: Scripts,
-    listeners: RwLock<Vec<EndListener>>,
+    listeners: Listeners,
 }
 
 struct Scripts {
@@ -143,7 +144,7 @@ impl RedisRegistry {
             prefix,
             codec: Codec::new(keys.into_iter().collect()),
             scripts: Scripts::new(),
-            listeners: RwLock::default(),
+            listeners: Listeners::default(),
         });
         tokio::spawn(listen(Arc::downgrade(&shared)));
         Ok(Self { shared })
@@ -407,16 +408,7 @@ impl SessionRegistry for RedisRegistry {
     }
 
     fn subscribe(&self, listener: EndListener) {
-        self.shared.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
-    }
-}
-
-impl Shared {
-    fn notify(&self, notice: EndNotice) {
-        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
-        for listener in listeners.iter() {
-            listener(notice);
-        }
+        self.shared.listeners.add(listener);
     }
 }
 
@@ -451,12 +443,12 @@ impl Notices {
         connection.subscribe(&self.channel).await?;
         // What was published while nobody listened is lost.
         if let Some(shared) = shared.upgrade() {
-            shared.notify(EndNotice::Missed);
+            shared.listeners.tell(EndNotice::Missed);
         }
         let mut messages = connection.on_message();
         while let Either::Left((Some(message), _)) = select(messages.next(), dropped.as_mut()).await {
             let Some(shared) = shared.upgrade() else { return Ok(()) };
-            shared.notify(notice(&message.get_payload::<String>().unwrap_or_default()));
+            shared.listeners.tell(notice(&message.get_payload::<String>().unwrap_or_default()));
         }
         Ok(())
     }
