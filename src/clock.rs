@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The future of [`Clock::sleep_until`].
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
@@ -44,6 +44,11 @@ impl Clock for SystemClock {
             }
         })
     }
+}
+
+/// Whether `since` is less than `span` ago. What lies in the future was dated by a clock that was set back since, and is not.
+pub(crate) fn is_within(since: SystemTime, span: Duration, now: SystemTime) -> bool {
+    now.duration_since(since).is_ok_and(|passed| passed < span)
 }
 
 /// The store's own clock of the registry in memory: leases measure real time, as those in other stores do.

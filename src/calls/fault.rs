@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use crate::clock::is_within;
 use crate::session::id::SessionKey;
 
 /// A token is fresh for so long after the provider issued it.
@@ -74,7 +75,7 @@ impl Answers {
 
 /// Whether an answer of that time still counts.
 fn counts(at: SystemTime, now: SystemTime) -> bool {
-    now.duration_since(at).is_ok_and(|age| age < WINDOW)
+    is_within(at, WINDOW, now)
 }
 
 #[cfg(test)]

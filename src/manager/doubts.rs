@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::clock::is_within;
 use crate::protocol::names::Subject;
 use crate::session::signal::Ambiguity;
 
@@ -46,7 +47,7 @@ impl Doubts {
 }
 
 fn counts(at: SystemTime, now: SystemTime) -> bool {
-    now.duration_since(at).is_ok_and(|age| age < WINDOW)
+    is_within(at, WINDOW, now)
 }
 
 /// Lets something be said once a minute.
@@ -59,8 +60,7 @@ impl Remarks {
     pub(super) fn is_due(&self, now: SystemTime) -> bool {
         let mut said_at = self.said_at.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that went back is no reason for silence.
-        let is_due =
-            said_at.is_none_or(|at| now.duration_since(at).is_ok_and(|age| age >= REMARK_INTERVAL) || at > now);
+        let is_due = said_at.is_none_or(|at| !is_within(at, REMARK_INTERVAL, now));
         if is_due {
             *said_at = Some(now);
         }

@@ -11,14 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Mutex;
 
-use crate::clock::Clock;
+use super::circuit::Pause;
+use crate::clock::{Clock, is_within};
 
 /// A copy is renewed on use when it is this old.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// After a fetch that failed, the next one waits this long, then twice as long, …
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// … up to this: users may be waiting.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(crate) struct Cached<T> {
@@ -48,19 +45,10 @@ impl<T> Fetched<T> {
 
 #[derive(Debug, Default)]
 struct Attempts {
-    /// When the last fetch failed, and how many have since one did not.
-    failed: Option<(SystemTime, u32)>,
+    /// After a fetch that failed.
+    pause: Pause,
     /// When an unknown key, or an endpoint that is gone, last brought a fetch that succeeded.
     forced_at: Option<SystemTime>,
-}
-
-impl Attempts {
-    fn is_paused(&self, now: SystemTime) -> bool {
-        self.failed.is_some_and(|(at, failures)| {
-            let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE);
-            is_within(at, pause, now)
-        })
-    }
 }
 
 /// What there is.
@@ -114,7 +102,7 @@ impl<T> Cached<T> {
         let mut attempts = self.attempts.lock().await;
         match self.newer_than(than) {
             Some(newer) => Newer::Found(newer),
-            None if attempts.is_paused(clock.now()) => Newer::TooSoon,
+            None if attempts.pause.check(clock.now()).is_err() => Newer::TooSoon,
             None => self.fetch(&mut attempts, clock, fetch).await,
         }
     }
@@ -136,7 +124,8 @@ impl<T> Cached<T> {
             return Newer::Found(newer);
         }
         let now = clock.now();
-        if attempts.is_paused(now) || attempts.forced_at.is_some_and(|at| is_within(at, interval, now)) {
+        let was_forced = attempts.forced_at.is_some_and(|at| is_within(at, interval, now));
+        if was_forced || attempts.pause.check(now).is_err() {
             return Newer::TooSoon;
         }
         let newer = self.fetch(&mut attempts, clock, fetch).await;
@@ -159,20 +148,14 @@ impl<T> Cached<T> {
         let fetched = fetch().await;
         let now = clock.now();
         let Some(value) = fetched else {
-            let failures = attempts.failed.map_or(0, |(_, failures)| failures);
-            attempts.failed = Some((now, failures.saturating_add(1)));
+            attempts.pause.failed(now, None);
             return Newer::Unavailable;
         };
-        attempts.failed = None;
+        attempts.pause = Pause::default();
         let copy = Fetched { value: Arc::new(value), fetched_at: now };
         *self.copy.write().unwrap_or_else(PoisonError::into_inner) = Some(copy.clone());
         Newer::Found(copy)
     }
-}
-
-/// Whether less than `pause` has passed. A time in the future says that a clock was set: no pause lasts longer for it.
-fn is_within(since: SystemTime, pause: Duration, now: SystemTime) -> bool {
-    now.duration_since(since).is_ok_and(|passed| passed < pause)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! When to leave a provider in peace. Pure: time is an argument.
 //!
-//! Failures that follow each other without a success make the pause grow, 1 s, 2 s, 4 s. For one session the first failure
-//! counts ([`Pause`]). The provider as a whole is spared from the fifth on, where connections fail or break, or answers of
+//! Failures that follow each other without a success make the pause grow, 1 s, 2 s, 4 s. For one session, or one
+//! fetch, the first failure counts ([`Pause`]). The provider as a whole is spared from the fifth on, where connections fail or break, or answers of
 //! several subjects do: one user's trouble is nobody else's. After a pause one call goes through as a probe while the
 //! others keep waiting.
 
@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// A provider's `Retry-After` is honoured up to this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The pause of one session's signals.
+/// The pause after something that failed: one session's signals, a fetch of metadata or keys.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pause {
     failures: u32,

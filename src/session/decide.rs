@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 use super::event::EndReason;
 use super::policy::{RequestKind, SessionPolicy};
 use super::record::{ActivitySignal, SessionRecord, Version};
+use crate::clock::is_within;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -87,7 +88,7 @@ fn is_due(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bo
 /// a quarter of *G* if that is less. The login itself is no signal.
 pub(crate) fn was_just_confirmed(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bool {
     let lately = (policy.access_token_lifetime / 4).min(Duration::from_secs(5));
-    record.version() != Version::FIRST && now.duration_since(record.last_signal).is_ok_and(|passed| passed < lately)
+    record.version() != Version::FIRST && is_within(record.last_signal, lately, now)
 }
 
 /// When a response that streams on has to be looked at again.
