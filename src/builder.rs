@@ -202,10 +202,8 @@ impl RelyingPartyBuilder {
         let http = Http::new(self.provider_timeout)
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
         let registration = Registration::new(Issuer::new(self.issuer), self.credentials.id);
-        let cookies = {
-            let key = self.cookie_key.unwrap_or_else(CookieKey::generate);
-            Cookies::new(&registration, &key, &self.further_cookie_keys)?
-        };
+        let cookie_key = self.cookie_key.unwrap_or_else(CookieKey::generate);
+        let cookies = Cookies::new(&registration, &cookie_key, &self.further_cookie_keys)?;
         let client = ClientConfig {
             registration,
             secret: self.credentials.secret,

@@ -252,13 +252,14 @@ impl Manager {
     }
 
     fn terms(&self) -> Terms<'_> {
+        let now = self.now();
         Terms {
             policy: &self.policy,
             signing_alg: self.provider.client().signing_alg,
             clock_tolerance: CLOCK_TOLERANCE,
-            ambiguity: self.doubts.ambiguity(self.now()),
+            ambiguity: self.doubts.ambiguity(now),
             claim_patience: LEASE + self.provider.timeout() * 2,
-            now: self.now(),
+            now,
         }
     }
 
@@ -301,22 +302,13 @@ impl Manager {
 
     /// Waits until the session is unconfirmed, or for a minute if that is longer: a token is not presented again while an
     /// answer may still come. Where the requests' patience is over, others are not made to wait.
-    async fn wait_for_answer<A: Unpin>(
-        &self,
-        record: &SessionRecord,
-        call: impl Future<Output = A> + Unpin,
-    ) -> Option<A> {
-        let now = self.now();
-        let call = match select(call, self.clock.sleep_until(now + self.provider.timeout())).await {
-            Either::Left((answer, _)) => return Some(answer),
-            Either::Right(((), call)) => call,
-        };
-        self.provider.is_slow();
-        let until = record.idle_deadline(&self.policy).max(now + SHORTEST_WAIT);
-        match select(call, self.clock.sleep_until(until)).await {
-            Either::Left((answer, _)) => Some(answer),
-            Either::Right(_) => None,
+    async fn wait_for_answer<A>(&self, record: &SessionRecord, mut call: impl Future<Output = A> + Unpin) -> Option<A> {
+        let until = record.idle_deadline(&self.policy).max(self.now() + SHORTEST_WAIT);
+        if let Some(answer) = self.within(self.provider.timeout(), &mut call).await {
+            return Some(answer);
         }
+        self.provider.is_slow();
+        self.within(until.duration_since(self.now()).unwrap_or_default(), call).await
     }
 
     /// Says what is odd about an answer, once a minute.

@@ -27,13 +27,6 @@ pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 /// Endpoints that are gone make the metadata be fetched at most once in this time.
 const FORCED_METADATA_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Metadata that are to take the place of a copy.
-enum Wanted {
-    Renewed(Fetched<ProviderMetadata>),
-    /// An endpoint of the copy's is gone.
-    Other(Fetched<ProviderMetadata>),
-}
-
 /// What the provider knows this application by.
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
@@ -133,7 +126,7 @@ impl Provider {
         let copy = match self.metadata.held(self.clock.now()) {
             Held::Good(copy) => copy,
             Held::Due(copy) => {
-                self.renew_metadata_in_background(Wanted::Renewed(copy.clone()));
+                self.renew_metadata_in_background(copy.clone());
                 copy
             }
             Held::Nothing => match self.metadata.renew(None, &*self.clock, || self.fetch_metadata()).await {
@@ -148,21 +141,18 @@ impl Provider {
 
     /// An endpoint is not where the metadata say: they may have changed.
     fn endpoint_is_gone(self: &Arc<Self>) {
-        if let Some(copy) = self.metadata.peek() {
-            self.renew_metadata_in_background(Wanted::Other(copy));
-        }
-    }
-
-    fn renew_metadata_in_background(self: &Arc<Self>, wanted: Wanted) {
+        let Some(old) = self.metadata.peek() else { return };
         let provider = self.clone();
         tokio::spawn(async move {
             let fetch = || provider.fetch_metadata();
-            match wanted {
-                Wanted::Renewed(old) => provider.metadata.renew(Some(&old), &*provider.clock, fetch).await,
-                Wanted::Other(old) => {
-                    provider.metadata.force(&old, FORCED_METADATA_INTERVAL, &*provider.clock, fetch).await
-                }
-            }
+            provider.metadata.force(&old, FORCED_METADATA_INTERVAL, &*provider.clock, fetch).await;
+        });
+    }
+
+    fn renew_metadata_in_background(self: &Arc<Self>, old: Fetched<ProviderMetadata>) {
+        let provider = self.clone();
+        tokio::spawn(async move {
+            provider.metadata.renew(Some(&old), &*provider.clock, || provider.fetch_metadata()).await;
         });
     }
 
