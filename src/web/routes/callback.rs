@@ -12,7 +12,7 @@ use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::login::{Attempt, begin};
+use super::login::{Attempt, begin, cannot_sign_in};
 use super::own_session::OwnSession;
 use crate::manager::login::{LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
@@ -26,7 +26,7 @@ use crate::session::record::SessionRecord;
 use crate::web::app_data;
 use crate::web::context::Context;
 use crate::web::navigation::login_url;
-use crate::web::page::{page, redirect, unavailable};
+use crate::web::page::{redirect, unavailable};
 
 pub(super) async fn callback(
     State(context): State<Context>,
@@ -188,7 +188,7 @@ fn failed(error: &LoginError, return_to: &ReturnTo) -> Response {
         }
         LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
             let text = "The sign-in service gave an answer that cannot be used.";
-            page(StatusCode::BAD_GATEWAY, "Cannot sign in", text, &login_again(return_to))
+            cannot_sign_in(StatusCode::BAD_GATEWAY, text, return_to)
         }
         LoginError::Unavailable(error) => unavailable(error.retry_after),
         LoginError::Registry(_) => unavailable(None),
@@ -196,11 +196,5 @@ fn failed(error: &LoginError, return_to: &ReturnTo) -> Response {
 }
 
 fn bad_request(text: &str, return_to: &ReturnTo) -> Response {
-    page(StatusCode::BAD_REQUEST, "Cannot sign in", text, &login_again(return_to))
-}
-
-/// The login that leads where this one would have led.
-fn login_again(return_to: &ReturnTo) -> String {
-    let path = PathAndQuery::try_from(return_to.as_str()).ok().filter(|path| *path != "/");
-    login_url(path.as_ref(), &Authentication::default())
+    cannot_sign_in(StatusCode::BAD_REQUEST, text, return_to)
 }

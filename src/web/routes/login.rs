@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::header::{HOST, SET_COOKIE};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri};
 use url::{Url, form_urlencoded};
 
@@ -13,6 +14,7 @@ use crate::session::id::{SessionKey, random_text};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
+use crate::web::navigation::login_url;
 use crate::web::page::{page, redirect, unavailable};
 
 /// The way back to a longer page is not remembered.
@@ -39,15 +41,22 @@ pub(super) async fn login(
     let authentication = Authentication::parse(uri.query().unwrap_or_default());
     let (Some(return_to), Some(authentication)) = (return_to, authentication) else {
         tracing::info!("a login was refused: return_to is not one path of this application, or a parameter is wrong");
-        return page(
-            StatusCode::BAD_REQUEST,
-            "Cannot sign in",
-            "The link that brought you here is not valid.",
-            "/auth/login",
-        );
+        let text = "The link that brought you here is not valid.";
+        return cannot_sign_in(StatusCode::BAD_REQUEST, text, &ReturnTo::front_page());
     };
     let session = session.key().copied().filter(|_| authentication.prompt == Prompt::None);
     begin(&context, &headers, Attempt::First, return_to, authentication, session).await
+}
+
+/// The page for a login that came to nothing.
+pub(super) fn cannot_sign_in(status: StatusCode, text: &str, return_to: &ReturnTo) -> Response {
+    page(status, "Cannot sign in", text, &login_again(return_to))
+}
+
+/// The login that leads where this one would have led.
+fn login_again(return_to: &ReturnTo) -> String {
+    let path = PathAndQuery::try_from(return_to.as_str()).ok().filter(|path| *path != "/");
+    login_url(path.as_ref(), &Authentication::default())
 }
 
 /// Marks a login that was sent to the application's public name, so that it is sent there once.
