@@ -1,9 +1,8 @@
 //! P13: a PostgreSQL that is promoted, moved, misconfigured, slow to confirm or behind a pooler is the authority, or there
 //! is none.
 
-use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -15,6 +14,7 @@ use tower_oidc_session::{EndReason, PostgresRegistry};
 
 use crate::browser::Browser;
 use crate::registry::{Registry, over_postgres};
+use crate::secrets::Log;
 use crate::servers::Store;
 use crate::stores::within;
 use crate::world::{G, Options, World};
@@ -476,26 +476,6 @@ async fn p13_the_contract_holds_through_pgbouncer_in_transaction_mode() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn has(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text)
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn p13_a_pooler_that_passes_no_notices_on_is_told_of_at_the_start() {
     let store = Store::postgres();
@@ -512,7 +492,7 @@ async fn p13_a_pooler_that_passes_no_notices_on_is_told_of_at_the_start() {
         };
         sleep(RECOVERY / 2).await;
         drop(registry);
-        log.has("listen_at")
+        log.text().contains("listen_at")
     };
     assert!(start(bouncer.url(), None).await, "a warning");
     assert!(!start(bouncer.url(), Some(store.url())).await);
