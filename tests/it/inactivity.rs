@@ -13,9 +13,12 @@ fn without_refresh_token() -> Options {
     options
 }
 
-/// A provider that issues nothing a session could signal with.
+/// A provider that issues nothing a session could signal with. It hears of no activity, so its own session ends first: it
+/// tells nobody, or its logout token would come before the deadline here, or after, as it happens.
 async fn without_signal() -> World {
-    let world = World::with(without_refresh_token()).await;
+    let mut options = without_refresh_token();
+    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::with(options).await;
     world.provider.tamper_metadata(|metadata| metadata["userinfo_endpoint"] = serde_json::Value::Null);
     // The metadata are fetched in the background, so this has to come first.
     let app = world.another_app("tokenless").await;
