@@ -89,7 +89,10 @@ impl Pair {
         })
         .await;
         let address = Address::of(&one).await;
-        Self { one, two, address }
+        let pair = Self { one, two, address };
+        // The primary counts a replica among those that confirm from its first acknowledgement on, up to a second later.
+        pair.settle().await;
+        pair
     }
 
     /// Waits until the replica has everything.
