@@ -51,8 +51,9 @@ pub(crate) fn is_within(since: SystemTime, span: Duration, now: SystemTime) -> b
     now.duration_since(since).is_ok_and(|passed| passed < span)
 }
 
-/// The store's own clock of the registry in memory: leases measure real time, as those in other stores do.
+/// What no setting of clocks moves: for leases in memory, which measure real time as those in other stores do, and for the
+/// time since another clock was read.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
-pub(crate) fn of_the_store_in_memory() -> Instant {
+pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }

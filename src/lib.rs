@@ -79,12 +79,15 @@ pub use registry::postgres::PostgresRegistry;
 #[cfg(feature = "redis")]
 pub use registry::redis::RedisRegistry;
 pub use registry::{
-    Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
-    SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
+    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
+    Loaded, LogoutTarget, RegistryError, SID_TOLERANCE, SPENT_RETENTION, SUBJECT_TOLERANCE, SessionRegistry, Spent,
+    TOMBSTONE_RETENTION, TokenMark,
 };
 pub use relying_party::RelyingParty;
-pub use session::event::{EndReason, SessionEvent, SessionInfo, UnknownEndReason};
-pub use session::id::SessionKey;
+pub use session::end_reason::{EndReason, UnknownEndReason};
+pub use session::event::{SessionEvent, SessionInfo};
+pub use session::id::{AttemptKey, SessionKey, SubjectHash};
+pub use session::login_attempt::LoginAttempt;
 pub use session::policy::{ClaimsFrom, SessionPolicy};
 pub use session::record::{ActivitySignal, SessionRecord, Version};
 pub use web::cookie::CookieKey;

@@ -6,7 +6,7 @@ use axum::Router;
 
 use crate::protocol::names::Subject;
 use crate::registry::{LogoutTarget, RegistryError};
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::web::context::Context;
 use crate::web::layer::SessionLayer;
 use crate::web::passive::PassiveLayer;
@@ -96,7 +96,7 @@ impl RelyingParty {
     }
 
     /// Ends all sessions of a user in this application, on all replicas, and returns how many there were. Logins that
-    /// are under way are refused.
+    /// are under way are sent through the provider once more.
     ///
     /// # Errors
     /// If the registry could not be reached: sessions may go on.
@@ -107,7 +107,7 @@ impl RelyingParty {
         let target = LogoutTarget::Subject {
             registration: self.context.registration().clone(),
             subject: subject.clone(),
-            issued_at: self.context.now(),
+            token: None,
         };
         self.context.manager().end_matching(target, EndReason::EndedByApplication).await
     }

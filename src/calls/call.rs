@@ -19,7 +19,7 @@ use crate::manager::signal::NoToken;
 use crate::manager::{Manager, REGISTRY_RETRY_AFTER, Refusal};
 use crate::protocol::authorization::Authentication;
 use crate::protocol::challenge::{self, ApiVerdict};
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::policy::RequestKind;
 use crate::session::record::{ActivitySignal, SessionRecord};
 

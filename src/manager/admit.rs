@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter, unavailable};
 use crate::registry::Committed;
 use crate::session::decide::{Decision, decide, is_confirmed, was_just_confirmed};
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::session::record::{ActivitySignal, SessionRecord};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Manager;
 use crate::protocol::names::RefreshToken;
 use crate::registry::{Loaded, LogoutTarget, RegistryError};
-use crate::session::event::{EndReason, SessionEvent, SessionInfo};
+use crate::session::end_reason::EndReason;
+use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::SessionKey;
 use crate::session::record::SessionRecord;
 
@@ -17,7 +18,7 @@ impl Manager {
     pub(crate) async fn end(self: &Arc<Self>, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
         let (manager, key) = (self.clone(), *key);
         self.detached(async move {
-            let ended = manager.registry.end(&key, reason, manager.now()).await?;
+            let ended = manager.registry.end(&key, reason).await?;
             if let Some(record) = ended {
                 manager.conclude(&record, reason);
             }

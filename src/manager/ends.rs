@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::registry::EndNotice;
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 
 /// What a long response knows of its session between two looks at the registry.

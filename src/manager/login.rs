@@ -7,15 +7,15 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::Manager;
+use super::login_outcome::{Load, LoggedIn, LoginError, LoginOutcome};
 use crate::protocol::id_token::{AuthenticationRequest, IdToken};
-use crate::protocol::jwt::TokenError;
-use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
-use crate::provider::keys::{Bearer, VerifyError};
+use crate::protocol::token_response::{TokenResponse, TokenVerdict};
+use crate::provider::keys::Bearer;
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{Sent, Unavailable};
-use crate::registry::{Committed, Created, RegistryError};
+use crate::registry::{Committed, Created, Spent};
 use crate::session::event::{SessionEvent, SessionInfo};
-use crate::session::id::{SessionId, SessionKey};
+use crate::session::id::{AttemptKey, SessionId, SessionKey};
 use crate::session::login_attempt::LoginTransaction;
 use crate::session::policy::ClaimsFrom;
 use crate::session::record::{NewLogin, SessionRecord, UserInfoEndpoint};
@@ -43,46 +43,11 @@ const PROTOCOL_CLAIMS: [&str; 17] = [
     "sub",
 ];
 
-/// What came of a login.
-#[derive(Debug)]
-pub(crate) enum LoggedIn {
-    /// A new session.
-    Anew(SessionId, Arc<SessionRecord>),
-    /// The session that there is goes on.
-    Confirmed,
-}
-
-/// Why a login came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LoginError {
-    #[error("the provider refused the authorization code: {}", .0.as_str())]
-    CodeRefused(ErrorCode),
-    #[error("the provider refused this client: {}", .0.as_str())]
-    Misconfigured(ErrorCode),
-    #[error("a logout overtook the login")]
-    LoggedOut,
-    #[error("the provider's answer cannot be used: {0}")]
-    Nonsense(&'static str),
-    #[error("the ID token is not valid: {0}")]
-    IdToken(#[from] TokenError),
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-}
-
-impl From<VerifyError> for LoginError {
-    fn from(error: VerifyError) -> Self {
-        match error {
-            VerifyError::Token(error) => Self::IdToken(error),
-            VerifyError::Unavailable(error) => Self::Unavailable(error),
-        }
-    }
-}
-
 impl Manager {
     /// Exchanges the code, validates the ID token and stores the session under a new id; a silent login confirms the
     /// session that it was begun for instead, if that is still `previous`, the browser's.
+    ///
+    /// An attempt is redeemed once: who brings it again meanwhile, or soon after, gets what the first one gets.
     ///
     /// # Cancel safety
     /// Once the code is on its way, the login is finished without the caller.
@@ -92,20 +57,56 @@ impl Manager {
         transaction: LoginTransaction,
         claims_from: ClaimsFrom,
         previous: Option<SessionKey>,
-    ) -> Result<LoggedIn, LoginError> {
+    ) -> (LoginOutcome, Load) {
         // A silent login that the browser comes back from with another session, or none, confirms nothing any more.
         if transaction.session.is_some() && previous != transaction.session {
-            return if previous.is_some() { Ok(LoggedIn::Confirmed) } else { Err(LoginError::LoggedOut) };
+            let outcome = if previous.is_some() { Ok(LoggedIn::Confirmed) } else { Err(LoginError::LoggedOut.into()) };
+            return (outcome, Load::First);
         }
-        let manager = self.clone();
-        let login = self.spawn(async move {
-            let sent_at = manager.now();
-            let response = manager.redeem_code(code, &transaction).await?;
-            // The tokens of a login that fails are dropped, not revoked: at some providers (Keycloak) that would end the
-            // client's part of a session that another login stands on.
-            manager.open_session(response, &transaction, sent_at, claims_from).await
-        });
-        login.await.unwrap_or(Err(LoginError::Nonsense("the login panicked")))
+        let attempt = AttemptKey::of(&transaction.state, &self.provider.client().registration);
+        let mut load = Load::Again;
+        let flight = self.logins.join_or_lead(
+            attempt,
+            self.now(),
+            |work| self.spawn(work),
+            || {
+                if let Some(outcome) = self.landed_logins.of(&attempt, self.now()) {
+                    return Err(outcome);
+                }
+                load = Load::First;
+                Ok(self.clone().redeem(attempt, code, transaction, claims_from))
+            },
+        );
+        let outcome = match flight {
+            Ok(flight) => flight.landing.await.unwrap_or(Err(LoginError::Nonsense("the login panicked").into())),
+            Err(outcome) => outcome,
+        };
+        (outcome, load)
+    }
+
+    async fn redeem(
+        self: Arc<Self>,
+        attempt: AttemptKey,
+        code: String,
+        transaction: LoginTransaction,
+        claims_from: ClaimsFrom,
+    ) -> LoginOutcome {
+        let outcome = match self.registry.spend(&attempt).await {
+            Ok(Spent::Now) => {
+                let sent_at = self.now();
+                // The tokens of a login that fails are dropped, not revoked: at some providers (Keycloak) that would end
+                // the client's part of a session that another login stands on.
+                match self.redeem_code(code, &transaction).await {
+                    Ok(response) => self.open_session(response, &transaction, sent_at, claims_from).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Ok(Spent::Before) => Ok(LoggedIn::Elsewhere),
+            Err(error) => Err(error.into()),
+        };
+        let outcome = outcome.map_err(Arc::new);
+        self.landed_logins.keep(attempt, outcome.clone(), self.now());
+        outcome
     }
 
     async fn redeem_code(&self, code: String, transaction: &LoginTransaction) -> Result<TokenResponse, LoginError> {
@@ -163,9 +164,9 @@ impl Manager {
             },
         };
         let record = Arc::new(SessionRecord::of_login(login, response, raw, sent_at, &self.policy));
-        match self.registry.create(SessionRecord::clone(&record), self.now()).await? {
+        match self.registry.create(SessionRecord::clone(&record), transaction.attempt(), self.now()).await? {
             Created::Created => {}
-            Created::Covered => return Err(LoginError::LoggedOut),
+            Created::Covered(arrived) => return Ok(LoggedIn::Overtaken(arrived)),
             // 256 random bits are never the same twice.
             Created::Exists => return Err(LoginError::Nonsense("the session id is taken")),
         }

@@ -5,10 +5,13 @@ mod doubts;
 pub(crate) mod end;
 pub(crate) mod ends;
 mod flights;
+mod landed;
 pub(crate) mod login;
+pub(crate) mod login_outcome;
 mod pauses;
 mod refusal;
 pub(crate) mod signal;
+mod store_clock;
 mod tasks;
 pub(crate) mod upkeep;
 pub(crate) mod watch;
@@ -21,15 +24,18 @@ use std::time::{Duration, SystemTime};
 use self::doubts::{Doubts, Remarks};
 use self::ends::Ends;
 use self::flights::SingleFlight;
+use self::landed::LandedLogins;
+use self::login_outcome::LoginOutcome;
 use self::pauses::Pauses;
 pub(crate) use self::refusal::{REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
+use self::store_clock::StoreClock;
 use self::tasks::Tasks;
 use crate::clock::Clock;
 use crate::protocol::authorization::Audience;
 use crate::provider::Provider;
 use crate::registry::{Loaded, RegistryError, SessionRegistry};
 use crate::session::event::SessionEvent;
-use crate::session::id::SessionKey;
+use crate::session::id::{AttemptKey, SessionKey};
 use crate::session::policy::SessionPolicy;
 use crate::session::record::SessionRecord;
 use crate::session::signal::Outcome;
@@ -43,6 +49,9 @@ pub(crate) struct Manager {
     clock: Arc<dyn Clock>,
     listeners: Vec<Listener>,
     flights: Arc<SingleFlight<SessionKey, Landed>>,
+    logins: Arc<SingleFlight<AttemptKey, LoginOutcome>>,
+    landed_logins: LandedLogins,
+    store_clock: StoreClock,
     tasks: Tasks,
     pauses: Pauses,
     doubts: Doubts,
@@ -87,6 +96,9 @@ impl Manager {
             clock,
             listeners,
             flights: SingleFlight::new(),
+            logins: SingleFlight::new(),
+            landed_logins: LandedLogins::default(),
+            store_clock: StoreClock::default(),
             tasks: Tasks::new(),
             pauses: Pauses::default(),
             doubts: Doubts::default(),
@@ -106,6 +118,12 @@ impl Manager {
 
     pub(crate) fn now(&self) -> SystemTime {
         self.clock.now()
+    }
+
+    /// The time by the store's clock, and by ours where that was never to be had: a login can begin while the store is
+    /// away, and will find out when it is to be stored.
+    pub(crate) async fn store_time(&self) -> SystemTime {
+        self.store_clock.time(&*self.registry).await.unwrap_or_else(|| self.now())
     }
 
     /// Waits by the clock.
@@ -148,7 +166,7 @@ impl Manager {
     pub(crate) async fn look(&self, key: &SessionKey) -> Result<Arc<SessionRecord>, Refusal> {
         match self.registry.load(key).await {
             Ok(Loaded::Live(record)) => Ok(record),
-            Ok(Loaded::Ended(reason)) => Err(Refusal::Ended(reason)),
+            Ok(Loaded::Ended(mark)) => Err(Refusal::Ended(mark.reason)),
             Ok(Loaded::Unknown) => Err(Refusal::Unknown),
             Err(error) => Err(unavailable(&error)),
         }

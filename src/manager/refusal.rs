@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 
 /// What a client waits before it asks again when the registry failed.
 pub(crate) const REGISTRY_RETRY_AFTER: RetryAfter = RetryAfter(Duration::from_secs(1));

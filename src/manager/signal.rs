@@ -15,7 +15,8 @@ use crate::provider::keys::{Bearer, VerifyError};
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{CLOCK_TOLERANCE, Sent, Unavailable};
 use crate::registry::{Claimed, Lease, LeaseHolder, RegistryError};
-use crate::session::event::{EndReason, SessionEvent, SessionInfo};
+use crate::session::end_reason::EndReason;
+use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::{SessionKey, fill_random};
 use crate::session::record::{SessionRecord, Version};
 use crate::session::signal::{

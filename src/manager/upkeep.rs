@@ -4,9 +4,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Manager;
-use crate::session::decide::{Decision, decide};
-use crate::session::event::EndReason;
-use crate::session::policy::RequestKind;
 
 /// How often expired records are removed.
 const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
@@ -30,15 +27,10 @@ async fn clean(manager: Weak<Manager>) {
         let Some(clock) = manager.upgrade().map(|manager| manager.clock.clone()) else { return };
         clock.sleep_until(clock.now() + CLEANING_INTERVAL).await;
         let Some(manager) = manager.upgrade() else { return };
-        let now = clock.now();
-        match manager.registry.remove_expired(now).await {
+        match manager.registry.remove_expired().await {
             Ok(removed) => {
                 for record in removed {
-                    let reason = match decide(&record, &manager.policy, now, RequestKind::Passive) {
-                        Decision::End(reason) => reason,
-                        _ => EndReason::AbsoluteLifetime,
-                    };
-                    manager.conclude(&record, reason);
+                    manager.conclude(&record, record.expires_for());
                 }
             }
             Err(error) => tracing::warn!(%error, "expired sessions could not be removed"),

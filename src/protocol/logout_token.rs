@@ -73,6 +73,7 @@ impl LogoutTokenPolicy {
 pub(crate) struct LogoutToken {
     pub(crate) whom: Whom,
     pub(crate) issued_at: SystemTime,
+    pub(crate) jti: String,
 }
 
 /// Whom a logout token logs out. `sid` narrows: with both, `sub` alone must not widen the logout.
@@ -114,8 +115,8 @@ impl LogoutToken {
         if claims.contains_key("nonce") {
             return Err(TokenError::Claim("nonce", "is prohibited"));
         }
-        text(&claims, "jti")?.ok_or(TokenError::Claim("jti", "is missing"))?;
-        Ok(Self { whom, issued_at })
+        let jti = text(&claims, "jti")?.ok_or(TokenError::Claim("jti", "is missing"))?.to_owned();
+        Ok(Self { whom, issued_at, jti })
     }
 }
 

@@ -10,40 +10,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::RegistryError;
 use crate::error::{ConfigError, secret_from_base64};
-use crate::protocol::names::Registration;
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::record::{SessionRecord, Version};
-
-/// What a [`name_of`] is of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
-    Sid,
-    Subject,
-}
-
-/// A name under which sessions are found in a store: it tells a reader of the store nothing.
-pub(crate) fn name_of(kind: Kind, registration: &Registration, name: &str) -> [u8; 32] {
-    let kind = match kind {
-        Kind::Sid => "sid",
-        Kind::Subject => "sub",
-    };
-    let mut context = Context::new(&SHA256);
-    for part in [kind, registration.issuer().as_str(), registration.client_id().as_str(), name] {
-        context.update(part.as_bytes());
-        context.update(&[0]);
-    }
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(context.finish().as_ref());
-    bytes
-}
 
 /// A point in time as stores write it.
 pub(crate) fn millis(time: SystemTime) -> u64 {
@@ -164,6 +140,12 @@ pub(crate) fn unreadable(why: &str) -> RegistryError {
     RegistryError::new(format!("a stored session cannot be read: {why}"))
 }
 
+/// A point in time as stores write it, read back.
+pub(crate) fn from_millis(millis: u64) -> Result<SystemTime, RegistryError> {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
+    time.ok_or_else(|| RegistryError::new("the store names a time that cannot be"))
+}
+
 /// Why a session ended, as the store tells it. A reason of a newer version is none that can be told here.
 pub(crate) fn reason_from(text: &[u8]) -> Result<EndReason, RegistryError> {
     let reason = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
@@ -173,7 +155,6 @@ pub(crate) fn reason_from(text: &[u8]) -> Result<EndReason, RegistryError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::protocol::authorization::{Authentication, Prompt};
@@ -288,17 +269,23 @@ mod tests {
 
     #[test]
     fn p13_records_in_the_format_of_earlier_versions_are_read() {
-        // This is what is written today, too: a new format gets new files, and those of before stay readable.
+        let bytes = |golden: &str| [&[PLAIN], golden.trim_end().as_bytes()].concat();
         for (golden, expected) in [
             (include_str!("../../tests/golden/record_1.json"), samples::record()),
             (include_str!("../../tests/golden/full_record_1.json"), full_record()),
         ] {
-            let bytes = [&[PLAIN], golden.trim_end().as_bytes()].concat();
-            assert_eq!(decode(&codec(&[]), &bytes).as_ref(), Ok(&expected));
-            assert_eq!(
-                String::from_utf8_lossy(&codec(&[]).encode(&expected).unwrap()),
-                String::from_utf8_lossy(&bytes)
-            );
+            assert_eq!(decode(&codec(&[]), &bytes(golden)).as_ref(), Ok(&expected));
+        }
+        // This is what is written today, too: a new format gets new files, and those of before stay readable.
+        let mut today = full_record();
+        today.expires_for = EndReason::SessionExpiry;
+        for (golden, expected) in [
+            (include_str!("../../tests/golden/record_2.json"), samples::record()),
+            (include_str!("../../tests/golden/full_record_2.json"), today),
+        ] {
+            assert_eq!(decode(&codec(&[]), &bytes(golden)).as_ref(), Ok(&expected));
+            let written = codec(&[]).encode(&expected).unwrap();
+            assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&bytes(golden)));
         }
         let sealed = include_str!("../../tests/golden/full_record_1.sealed.base64").trim_end();
         let sealed = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, sealed).unwrap();

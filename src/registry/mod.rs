@@ -18,22 +18,37 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::protocol::names::{Registration, Sid, Subject};
-use crate::session::event::EndReason;
-use crate::session::id::{SessionKey, fill_random};
+use crate::session::end_reason::EndReason;
+use crate::session::id::{AttemptKey, SessionKey, fill_random};
+use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginAttempt};
 use crate::session::record::{SessionRecord, Version};
-pub use crate::session::stored::{Claimed, Committed, Created, Loaded};
+pub use crate::session::stored::{Claimed, Committed, Created, EndMark, Loaded, Spent};
 
-/// How long a registry remembers that a session ended, and whom a logout token logged out.
+/// How long a registry remembers whom a logout reached.
 ///
-/// It has to outlast a login whose tokens are on their way while the logout token arrives, and the answer to the next
-/// request of a browser whose session is gone says why for as long.
-pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(10 * 60);
+/// It has to outlast a login that is under way while the logout arrives: the ten minutes that a login may take, the
+/// exchange of its code, and a minute more.
+pub const TOMBSTONE_RETENTION: Duration = LOGIN_TIMEOUT.saturating_add(Duration::from_secs(2 * 60));
 
-/// How much later than a logout token by `sub` an ID token may have been issued and still be covered by it: the
-/// provider writes whole seconds, perhaps on two machines.
-pub const TOMBSTONE_TOLERANCE: Duration = Duration::from_secs(1);
+/// How long a registry remembers why a session ended, and whose it was: as long as its user may still ask.
+pub const END_MARK_RETENTION: Duration = Duration::from_secs(10 * 60);
+
+/// How long a registry remembers that a login attempt was spent: no attempt lives longer.
+pub const SPENT_RETENTION: Duration = LOGIN_TIMEOUT;
+
+/// How long nobody else gets a lease that ran out, counted from the first who asks: its holder may be about to commit what
+/// the provider answered while the store was out of reach.
+pub const LAPSE_GRACE: Duration = Duration::from_secs(2);
+
+/// How much later than a logout token for one `sid` the ID token of a login may have been issued that it still ends. Later
+/// ones are of the next session of a provider that gives a `sid` anew.
+pub const SID_TOLERANCE: Duration = Duration::from_secs(30);
+
+/// The same for a logout token by `sub`: the provider writes whole seconds, perhaps on two machines.
+pub const SUBJECT_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Where sessions live, and the only authority on whether somebody is logged in.
 ///
@@ -44,28 +59,50 @@ pub const TOMBSTONE_TOLERANCE: Duration = Duration::from_secs(1);
 /// 1. A key that ended is never live again: after [`end`](Self::end) or [`end_matching`](Self::end_matching) has
 ///    returned, [`load`](Self::load) does not find it, and [`commit`](Self::commit) and
 ///    [`claim_refresh`](Self::claim_refresh) refuse it, on every replica.
-/// 2. [`create`](Self::create) refuses a key that exists, and a login that a tombstone covers: one whose
-///    `(registration, sid)` was ended by [`end_matching`](Self::end_matching) within [`TOMBSTONE_RETENTION`], or whose
-///    `(registration, sub)` was, if its ID token was issued not later than [`TOMBSTONE_TOLERANCE`] after the logout
-///    token.
-/// 3. `end_matching` by `sid` ends the sessions with exactly that registration and `sid`. Only if there is none, and
-///    the target names a subject, it ends the subject's sessions *without* `sid` that are not younger than the token:
-///    no later logout token could reach those. It never widens to sessions with another `sid`.
-/// 4. `end_matching` by subject ends all sessions of that registration and subject that are not younger than the
-///    token, with the same tolerance as the tombstone.
-/// 5. `commit` stores the record only if the stored one has the version that the new one was made from, and counts the
-///    version up. The indices follow a changed `sid`.
-/// 6. At most one holder has the lease of a session. It is asked for a version; a lease that ran out is free, and
-///    asking again as its holder renews it.
-/// 7. Ends are published to the [`subscribe`](Self::subscribe)rs on all replicas. Admission never relies on it.
-/// 8. Time is an argument. A record that has [expired](SessionRecord::expires_at) may vanish at any time.
+/// 2. [`create`](Self::create) refuses a key that exists, and a login whose attempt a tombstone
+///    [covers](LoginAttempt::is_covered_by): that of its `(registration, sid)` or of its `(registration, sub)`.
+/// 3. `end_matching` leaves a tombstone, which keeps when the logout [arrived](Self::time), for [`TOMBSTONE_RETENTION`].
+///    One that is there is renewed only by a token with a later `iat`, or with the same `iat` and another `jti`, and by the
+///    application; its arrival never goes back. A token that is older than the retention leaves none.
+/// 4. `end_matching` by `sid` ends the sessions with exactly that registration and `sid` whose login's ID token was issued
+///    not later than [`SID_TOLERANCE`] after the token. Only if there is no session with that `sid`, and the target names a
+///    subject, it ends the subject's sessions *without* `sid` that are not younger than the token: no later logout token
+///    could reach those. It never widens to sessions with another `sid`.
+/// 5. `end_matching` by subject ends all sessions of that registration and subject whose login's ID token was issued not
+///    later than [`SUBJECT_TOLERANCE`] after the token; if the application asks, all.
+/// 6. `commit` stores the record only if the stored one has the version that the new one was made from, and counts the
+///    version up. The indices follow a changed `sid`; one that has a tombstone is refused.
+/// 7. At most one holder has the lease of a session. It is asked for a version; asking again as its holder renews it. A
+///    lease that ran out is its holder's for [`LAPSE_GRACE`] more, counted from the first who asks for it.
+/// 8. Whatever removes a session leaves a mark for [`END_MARK_RETENTION`], with the reason and a hash of the `sub`, and is
+///    published to the [`subscribe`](Self::subscribe)rs on all replicas. Admission never relies on the latter.
+/// 9. What is kept, leased and removed goes by the store's own clock: those of replicas may differ. A record goes when as
+///    much time has passed there as was left until it [expires](SessionRecord::expires_at) by the `now` that came with it.
 #[async_trait]
 pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
+    /// The time by the store's clock, by which tombstones and login attempts are dated.
+    ///
+    /// # Errors
+    /// If the store could not be reached.
+    async fn time(&self) -> Result<SystemTime, RegistryError>;
+
+    /// Notes that a login attempt is spent, for [`SPENT_RETENTION`]: only the first who says so gets
+    /// [`Spent::Now`].
+    ///
+    /// # Errors
+    /// If the store could not be reached or did not confirm the write.
+    async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError>;
+
     /// Stores the session of a new login.
     ///
     /// # Errors
     /// If the store could not be reached or did not confirm the write.
-    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError>;
+    async fn create(
+        &self,
+        record: SessionRecord,
+        attempt: LoginAttempt,
+        now: SystemTime,
+    ) -> Result<Created, RegistryError>;
 
     /// Finds a session, in one round trip.
     ///
@@ -73,8 +110,7 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// If the store could not be reached.
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError>;
 
-    /// Claims the right to refresh the session, or renews the claim. Leases go by the store's own clock: those of replicas
-    /// may differ.
+    /// Claims the right to refresh the session, or renews the claim.
     ///
     /// # Errors
     /// If the store could not be reached or did not confirm the write.
@@ -96,14 +132,10 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If the store could not be reached or did not confirm the write.
-    async fn end(
-        &self,
-        key: &SessionKey,
-        reason: EndReason,
-        now: SystemTime,
-    ) -> Result<Option<Arc<SessionRecord>>, RegistryError>;
+    async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError>;
 
-    /// Ends all sessions of a logout target, returns them and leaves a tombstone, also if there are none.
+    /// Ends all sessions of a logout target, returns them and leaves a tombstone, also if there are none. `now` is for the
+    /// age of its token.
     ///
     /// # Errors
     /// If the store could not be reached or did not confirm the write.
@@ -114,11 +146,11 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
         now: SystemTime,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
 
-    /// Removes some of the records that have expired, and returns those it removed.
+    /// Ends the sessions whose records have expired, each for its [reason](SessionRecord::expires_for), and returns them.
     ///
     /// # Errors
     /// If the store could not be reached.
-    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
+    async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
 
     /// Tells `listener` of every end from now on, on whichever replica it happens.
     fn subscribe(&self, listener: EndListener);
@@ -164,7 +196,7 @@ impl LeaseHolder {
     }
 }
 
-/// Whom a logout token logs out.
+/// Whom a logout reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogoutTarget {
@@ -176,18 +208,60 @@ pub enum LogoutTarget {
         sid: Sid,
         /// The user, if the token names one: reaches sessions that have no `sid`.
         subject: Option<Subject>,
-        /// The token's `iat`, the provider's clock.
-        issued_at: SystemTime,
+        /// The logout token.
+        token: TokenMark,
     },
-    /// All sessions of a user that began before the token was issued.
+    /// All sessions of a user that began before.
     Subject {
         /// Where.
         registration: Registration,
         /// Who.
         subject: Subject,
-        /// The token's `iat`, the provider's clock.
-        issued_at: SystemTime,
+        /// The logout token; `None` where the application asks, which is followed in any case.
+        token: Option<TokenMark>,
     },
+}
+
+impl LogoutTarget {
+    /// The token that asks for the logout, if none of the application's does.
+    #[must_use]
+    pub fn token(&self) -> Option<&TokenMark> {
+        match self {
+            Self::Sid { token, .. } => Some(token),
+            Self::Subject { token, .. } => token.as_ref(),
+        }
+    }
+}
+
+/// What a tombstone keeps of a logout token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenMark {
+    issued_at: SystemTime,
+    id: u128,
+}
+
+impl TokenMark {
+    /// The token with this `iat`, by the provider's clock, and this `jti`.
+    #[must_use]
+    pub fn new(issued_at: SystemTime, jti: &str) -> Self {
+        let mut id = [0; 16];
+        for (to, from) in id.iter_mut().zip(digest(&SHA256, jti.as_bytes()).as_ref()) {
+            *to = *from;
+        }
+        Self { issued_at, id: u128::from_be_bytes(id) }
+    }
+
+    /// The token's `iat`.
+    #[must_use]
+    pub fn issued_at(&self) -> SystemTime {
+        self.issued_at
+    }
+
+    /// A hash of the token's `jti`.
+    #[must_use]
+    pub fn id(&self) -> u128 {
+        self.id
+    }
 }
 
 /// The store of a registry failed: nothing is known about the session, so nothing may be served.

@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use stateright::{Checker, Model, Property};
 
-use super::rules::{self, ClaimRule, CommitRule, Cover, CreateRule, Key};
-use super::{Claimed, Committed, Loaded};
+use super::rules::{self, ClaimRule, CommitRule, CreateRule, Held, Key};
+use super::{Claimed, Committed, EndMark, Loaded};
 use crate::protocol::jwt::SigningAlg;
 use crate::protocol::names::{AccessToken, RefreshToken};
 use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
+use crate::session::login_attempt::LoginAttempt;
 use crate::session::policy::SessionPolicy;
 use crate::session::record::{SessionRecord, samples};
 use crate::session::signal::{self, Do, Presented, Terms};
@@ -34,6 +35,8 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 enum Safeguard {
     /// The store gives one lease at a time.
     Lease,
+    /// A lease that ran out is its holder's for some time more.
+    Grace,
     /// A refusal ends only a session that nobody has refreshed meanwhile.
     LookAfterRefusal,
     /// A logout leaves a tombstone.
@@ -62,7 +65,8 @@ struct Budget {
     crashes: u8,
     /// An answer, or the request itself, is lost on the way.
     losses: u8,
-    /// A replica stands still until its lease is over.
+    /// A replica stands still until its lease is over, or until the time is over that it has left when somebody else has
+    /// asked for it.
     standstills: u8,
 }
 
@@ -84,7 +88,7 @@ struct World {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Store {
     Nothing,
-    Live { record: Arc<SessionRecord>, lease: Option<Replica> },
+    Live { record: Arc<SessionRecord>, lease: Option<Held<Replica>> },
     Ended(EndReason),
 }
 
@@ -152,6 +156,11 @@ impl Protocol {
         self.without != Some(safeguard)
     }
 
+    /// Whether the store minds that a lease is, or was, somebody's.
+    fn is_heeded(&self, held: &Held<Replica>) -> bool {
+        matches!(held, Held::Running(_)) || self.has(Safeguard::Grace)
+    }
+
     /// What a token request does.
     fn answer(&self, provider: &mut Provider, token: Token) -> TokenVerdict {
         let refused = TokenVerdict::Refused(ErrorCode::new("invalid_grant"));
@@ -178,12 +187,17 @@ impl Protocol {
             Do::Claim(claim) => {
                 let stored = world.stored().map(|(record, lease)| (record.version(), lease));
                 let stored = stored.map(|(version, lease)| (version, lease.filter(|_| self.has(Safeguard::Lease))));
+                let stored = stored.map(|(version, lease)| (version, lease.filter(|held| self.is_heeded(held))));
                 let answer = match (rules::claim(stored, claim.record().version(), &replica), &mut world.store) {
                     (ClaimRule::Grant, Store::Live { lease, .. }) => {
-                        *lease = Some(replica);
+                        *lease = Some(Held::Running(replica));
                         Claimed::Granted
                     }
                     (ClaimRule::Changed, Store::Live { record, .. }) => Claimed::Changed(record.clone()),
+                    (ClaimRule::Contest, Store::Live { lease, .. }) => {
+                        *lease = lease.map(|held| Held::Contested(*holder(&held)));
+                        return Some(Worker::At(claim.next(Ok(Claimed::Held), terms)));
+                    }
                     (ClaimRule::Held, _) => return None,
                     (_, store) => Claimed::Gone(store.reason()),
                 };
@@ -223,12 +237,12 @@ impl Protocol {
                 let answer = match &world.store {
                     _ if !self.has(Safeguard::LookAfterRefusal) => Loaded::Live(Arc::new(load.record().clone())),
                     Store::Live { record, .. } => Loaded::Live(record.clone()),
-                    Store::Ended(reason) => Loaded::Ended(*reason),
+                    Store::Ended(reason) => Loaded::Ended(EndMark { reason: *reason, subject: None }),
                     Store::Nothing => Loaded::Unknown,
                 };
                 match load.next(Ok(answer)) {
-                    // In one step: what changes between the look and the end takes a lease that has run out, and a
-                    // moment of some hundred microseconds, and is not covered.
+                    // In one step: what changes between the look and the end takes a holder that stood still until its
+                    // lease and the time after it were over, and a moment of some hundred microseconds; it is not covered.
                     end @ Do::End(_) => return self.go_on(world, replica, end, terms),
                     next => next,
                 }
@@ -239,7 +253,7 @@ impl Protocol {
             }
             Do::Release(release) => {
                 if let Store::Live { lease, .. } = &mut world.store {
-                    *lease = lease.filter(|holder| *holder != replica);
+                    *lease = lease.filter(|held| *holder(held) != replica);
                 }
                 release.next()
             }
@@ -247,6 +261,12 @@ impl Protocol {
             // This provider gives refresh tokens and no ID tokens.
             Do::AskUserInfo(_) | Do::Verify(_) => return None,
         }))
+    }
+}
+
+fn holder(held: &Held<Replica>) -> &Replica {
+    match held {
+        Held::Running(holder) | Held::Lapsed(holder) | Held::Contested(holder) => holder,
     }
 }
 
@@ -260,7 +280,7 @@ impl Store {
 }
 
 impl World {
-    fn stored(&self) -> Option<(&Arc<SessionRecord>, Option<Replica>)> {
+    fn stored(&self) -> Option<(&Arc<SessionRecord>, Option<Held<Replica>>)> {
         match &self.store {
             Store::Live { record, lease } => Some((record, *lease)),
             Store::Nothing | Store::Ended(_) => None,
@@ -299,8 +319,8 @@ impl Model for Protocol {
             Logout::Sent => steps.push(Step::DeliverLogoutToken),
             Logout::Answered => {}
         }
-        if let Store::Live { lease: Some(holder), .. } = world.store
-            && (world.replicas.get(holder) == Some(&Worker::Dead) || world.left.standstills > 0)
+        if let Store::Live { lease: Some(held @ (Held::Running(_) | Held::Contested(_))), .. } = world.store
+            && (world.replicas.get(*holder(&held)) == Some(&Worker::Dead) || world.left.standstills > 0)
         {
             steps.push(Step::LoseLease);
         }
@@ -335,14 +355,14 @@ impl Model for Protocol {
         };
         match step {
             Step::StoreLogin => {
-                let is_covered = world.tombstone && self.has(Safeguard::Tombstone);
-                let cover = if is_covered { Cover::Covered } else { Cover::Open };
-                world.login = match rules::create(Key::Free, cover) {
+                let is_remembered = world.tombstone && self.has(Safeguard::Tombstone);
+                let attempt = LoginAttempt { began_at: NOW, seen: None };
+                world.login = match rules::create(Key::Free, attempt, is_remembered.then_some(NOW)) {
                     CreateRule::Create => {
                         world.store = Store::Live { record: Arc::new(first_record()), lease: None };
                         Login::Stored
                     }
-                    CreateRule::Covered | CreateRule::Exists => Login::Refused,
+                    CreateRule::Covered(_) | CreateRule::Exists => Login::Refused,
                 };
             }
             Step::EndAtProvider => {
@@ -358,8 +378,12 @@ impl Model for Protocol {
             }
             Step::LoseLease => {
                 let Store::Live { lease, .. } = &mut world.store else { return None };
-                let holder = lease.take()?;
-                if world.replicas.get(holder) != Some(&Worker::Dead) {
+                let held = (*lease)?;
+                *lease = match held {
+                    Held::Running(holder) => Some(Held::Lapsed(holder)),
+                    Held::Lapsed(_) | Held::Contested(_) => None,
+                };
+                if world.replicas.get(*holder(&held)) != Some(&Worker::Dead) {
                     world.left.standstills -= 1;
                 }
             }
@@ -404,7 +428,8 @@ impl Model for Protocol {
         vec![
             Property::always(FINAL, |_, world: &World| world.logout != Logout::Answered || world.stored().is_none()),
             Property::always(SENT_ONCE, |model: &Self, world: &World| {
-                !world.sent_twice || world.left.standstills < model.budget.standstills
+                // A replica stood still until its lease ran out, and then until the time was over that it had left.
+                !world.sent_twice || world.left.standstills + 1 < model.budget.standstills
             }),
             Property::always(NO_REUSE, |model: &Self, world: &World| {
                 // A replica whose lease ran out, or a lost answer, may make somebody present a spent token.
@@ -436,6 +461,7 @@ const WORKING_TOKEN: &str = "P3: the store has the token that works";
 
 const KIND: Budget = Budget { crashes: 0, losses: 0, standstills: 0 };
 const SLOW: Budget = Budget { crashes: 0, losses: 0, standstills: 1 };
+const SLOWER: Budget = Budget { crashes: 0, losses: 0, standstills: 2 };
 const UNKIND: Budget = Budget { crashes: 1, losses: 1, standstills: 1 };
 const HOSTILE: Budget = Budget { crashes: 2, losses: 2, standstills: 2 };
 
@@ -449,6 +475,7 @@ fn p1_p2_p3_p4_hold_in_every_order_of_steps() {
         (2, Reuse::RevokesAll, KIND),
         (3, Reuse::RevokesAll, KIND),
         (2, Reuse::Refused, SLOW),
+        (2, Reuse::Refused, SLOWER),
         (3, Reuse::Refused, UNKIND),
         (2, Reuse::RevokesAll, UNKIND),
         (2, Reuse::RevokesAll, HOSTILE),
@@ -482,6 +509,11 @@ fn p2_and_p3_need_the_lease() {
 }
 
 #[test]
+fn p2_needs_the_time_that_a_holder_has_left() {
+    assert_found(Safeguard::Grace, Reuse::Refused, SLOW, SENT_ONCE);
+}
+
+#[test]
 fn p4_needs_the_look_after_a_refusal() {
-    assert_found(Safeguard::LookAfterRefusal, Reuse::Refused, SLOW, NEVER_FOR_A_RACE);
+    assert_found(Safeguard::LookAfterRefusal, Reuse::Refused, SLOWER, NEVER_FOR_A_RACE);
 }

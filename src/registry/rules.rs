@@ -1,23 +1,27 @@
 //! The decisions of a registry, for stores of every kind: pure, and explored by the [`model`](super::model).
 
-use std::time::SystemTime;
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
 
-use super::TOMBSTONE_TOLERANCE;
+use super::{LogoutTarget, SID_TOLERANCE, SUBJECT_TOLERANCE, TOMBSTONE_RETENTION, TokenMark};
+use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::Version;
 
 /// Whether a new session may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CreateRule {
-    Covered,
+    /// A logout that arrived then has overtaken the login.
+    Covered(SystemTime),
     Create,
     Exists,
 }
 
-pub(crate) fn create(key: Key, cover: Cover) -> CreateRule {
-    match (key, cover) {
+/// `arrivals` are of the logouts whose tombstones name the login.
+pub(crate) fn create(key: Key, attempt: LoginAttempt, arrivals: impl IntoIterator<Item = SystemTime>) -> CreateRule {
+    match (key, cover(attempt, arrivals)) {
         (Key::Taken, _) => CreateRule::Exists,
-        (Key::Free, Cover::Covered) => CreateRule::Covered,
-        (Key::Free, Cover::Open) => CreateRule::Create,
+        (Key::Free, Some(arrived)) => CreateRule::Covered(arrived),
+        (Key::Free, None) => CreateRule::Create,
     }
 }
 
@@ -28,42 +32,116 @@ pub(crate) enum Key {
     Taken,
 }
 
-/// Whether a tombstone covers a login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cover {
-    Covered,
-    Open,
+/// When the last of those logouts arrived that cover a login.
+fn cover(attempt: LoginAttempt, arrivals: impl IntoIterator<Item = SystemTime>) -> Option<SystemTime> {
+    arrivals.into_iter().filter(|arrived| attempt.is_covered_by(*arrived)).max()
 }
 
-/// `by_sid` is until when logins with the `sid` are refused; `by_subject` the same for the subject, with the time at which
-/// the logout token was issued.
-pub(crate) fn cover(
-    issued_at: SystemTime,
-    by_sid: Option<SystemTime>,
-    by_subject: Option<(SystemTime, SystemTime)>,
-    now: SystemTime,
-) -> Cover {
-    let is_covered = by_sid.is_some_and(|until| now < until)
-        || by_subject.is_some_and(|(until, token)| now < until && issued_at <= token + TOMBSTONE_TOLERANCE);
-    if is_covered { Cover::Covered } else { Cover::Open }
+/// What is remembered of the logouts of one `sid` or subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    /// When the last one arrived that was not heard before, by the store's clock.
+    pub(crate) arrived: SystemTime,
+    /// The latest `iat`, and the tokens with it; the application has none.
+    pub(crate) latest: Option<(SystemTime, VecDeque<u128>)>,
+}
+
+/// So many tokens of one second are told apart.
+const MOST_TOKENS: usize = 32;
+
+impl Tombstone {
+    /// Until when it is kept.
+    pub(crate) fn until(&self) -> SystemTime {
+        self.arrived + TOMBSTONE_RETENTION
+    }
+
+    /// The tombstone after a logout that arrives at `arrived`. Whoever sends one token again renews nothing: it would shut
+    /// out the user whom it logged out.
+    pub(crate) fn after(before: Option<Self>, token: Option<&TokenMark>, arrived: SystemTime) -> Self {
+        let Some(mut tombstone) = before else {
+            let latest = token.map(|token| (token.issued_at(), VecDeque::from([token.id()])));
+            return Self { arrived, latest };
+        };
+        let renews = match (token, &mut tombstone.latest) {
+            (None, _) => true,
+            (Some(token), Some((issued_at, _))) if token.issued_at() < *issued_at => false,
+            (Some(token), Some((issued_at, ids))) if token.issued_at() == *issued_at => {
+                let is_new = !ids.contains(&token.id());
+                if is_new {
+                    ids.push_back(token.id());
+                    ids.drain(..ids.len().saturating_sub(MOST_TOKENS));
+                }
+                is_new
+            }
+            (Some(token), latest) => {
+                *latest = Some((token.issued_at(), VecDeque::from([token.id()])));
+                true
+            }
+        };
+        if renews {
+            tombstone.arrived = tombstone.arrived.max(arrived);
+        }
+        tombstone
+    }
+}
+
+/// Whether a logout leaves a tombstone: no login that is under way is older than the retention, so a token that is
+/// overtakes none.
+pub(crate) fn leaves_tombstone(token: Option<&TokenMark>, now: SystemTime) -> bool {
+    token.is_none_or(|token| now <= token.issued_at() + TOMBSTONE_RETENTION)
+}
+
+/// Which sessions a logout ends, by when the ID token of their login was issued; `None` stands for all.
+pub(crate) struct Reach {
+    /// With exactly the `sid`.
+    pub(crate) by_sid: Option<SystemTime>,
+    /// Of the subject.
+    pub(crate) by_subject: Option<SystemTime>,
+}
+
+pub(crate) fn reach(target: &LogoutTarget) -> Reach {
+    let latest = |tolerance: Duration| target.token().map(|token| token.issued_at() + tolerance);
+    Reach { by_sid: latest(SID_TOLERANCE), by_subject: latest(SUBJECT_TOLERANCE) }
 }
 
 /// Who may refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClaimRule {
     Changed,
+    /// Another's lease ran out, and this is the first to ask: from now on it is held for [`LAPSE_GRACE`](super::LAPSE_GRACE).
+    Contest,
     Gone,
     Grant,
     Held,
 }
 
+/// The lease of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Held<H> {
+    Running(H),
+    /// It ran out, and nobody has asked since.
+    Lapsed(H),
+    /// It ran out, somebody has asked, and its holder has some time left.
+    Contested(H),
+}
+
 /// `stored` is the version of a live session and who has its lease.
-pub(crate) fn claim<H: PartialEq>(stored: Option<(Version, Option<H>)>, version: Version, holder: &H) -> ClaimRule {
+pub(crate) fn claim<H: PartialEq>(
+    stored: Option<(Version, Option<Held<H>>)>,
+    version: Version,
+    holder: &H,
+) -> ClaimRule {
     match stored {
         None => ClaimRule::Gone,
         Some((current, _)) if current != version => ClaimRule::Changed,
-        Some((_, Some(current))) if current != *holder => ClaimRule::Held,
-        Some(_) => ClaimRule::Grant,
+        Some((_, None)) => ClaimRule::Grant,
+        Some((_, Some(Held::Running(current) | Held::Lapsed(current) | Held::Contested(current))))
+            if current == *holder =>
+        {
+            ClaimRule::Grant
+        }
+        Some((_, Some(Held::Lapsed(_)))) => ClaimRule::Contest,
+        Some((_, Some(Held::Running(_) | Held::Contested(_)))) => ClaimRule::Held,
     }
 }
 
@@ -80,5 +158,100 @@ pub(crate) fn commit(stored: Option<Version>, made_from: Version) -> CommitRule 
         None => CommitRule::Gone,
         Some(current) if current != made_from => CommitRule::Stale,
         Some(_) => CommitRule::Commit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn p1_a_logout_covers_the_logins_that_began_before_it_was_seen() {
+        for (began_at, seen, arrivals, expected) in [
+            (100, None, &[][..], CreateRule::Create),
+            (100, None, &[200], CreateRule::Covered(at(200))),
+            // Whatever clocks differ by, and the time that a logout token takes.
+            (230, None, &[200], CreateRule::Covered(at(200))),
+            (231, None, &[200], CreateRule::Create),
+            (231, None, &[200, 210], CreateRule::Covered(at(210))),
+            (100, None, &[300, 200], CreateRule::Covered(at(300))),
+            // It was begun because of that logout.
+            (201, Some(200), &[200], CreateRule::Create),
+            (201, Some(200), &[200, 190], CreateRule::Create),
+            (201, Some(200), &[200, 205], CreateRule::Covered(at(205))),
+        ] {
+            let attempt = LoginAttempt { began_at: at(began_at), seen: seen.map(at) };
+            let arrivals = || arrivals.iter().copied().map(at);
+            assert_eq!(create(Key::Free, attempt, arrivals()), expected, "{began_at} {seen:?}");
+            assert_eq!(create(Key::Taken, attempt, arrivals()), CreateRule::Exists);
+        }
+    }
+
+    #[test]
+    fn p15_no_token_that_is_sent_again_renews_a_tombstone() {
+        let token = |issued_at, jti| Some(TokenMark::new(at(issued_at), jti));
+        let mut tombstone = None;
+        for (token, arrives, expected) in [
+            (token(100, "a"), 100, 100),
+            (token(100, "a"), 101, 100),
+            (token(99, "b"), 102, 100),
+            (token(100, "c"), 103, 103),
+            (token(100, "a"), 104, 103),
+            (token(101, "a"), 105, 105),
+            (token(100, "d"), 106, 105),
+            // The application means what it says.
+            (None, 107, 107),
+            (token(101, "a"), 108, 107),
+            // A clock that was set back makes nothing younger than it is.
+            (token(109, "e"), 90, 107),
+        ] {
+            let after = Tombstone::after(tombstone, token.as_ref(), at(arrives));
+            assert_eq!(after.arrived, at(expected), "{arrives}");
+            tombstone = Some(after);
+        }
+    }
+
+    #[test]
+    fn p12_a_tombstone_keeps_a_bounded_number_of_tokens() {
+        let mut tombstone = None;
+        for number in 0..100 {
+            let token = TokenMark::new(at(100), &number.to_string());
+            tombstone = Some(Tombstone::after(tombstone, Some(&token), at(100 + number)));
+        }
+        let tombstone = tombstone.unwrap();
+        assert_eq!((tombstone.arrived, tombstone.latest.unwrap().1.len()), (at(199), MOST_TOKENS));
+    }
+
+    #[test]
+    fn tokens_that_overtake_nobody_leave_no_tombstone() {
+        let token = TokenMark::new(at(100), "a");
+        let retention = TOMBSTONE_RETENTION.as_secs();
+        assert!(leaves_tombstone(Some(&token), at(100 + retention)));
+        assert!(leaves_tombstone(Some(&token), at(50)), "the provider's clock is ahead");
+        assert!(!leaves_tombstone(Some(&token), at(101 + retention)));
+        assert!(leaves_tombstone(None, at(5000)));
+    }
+
+    #[test]
+    fn p2_p3_whose_a_lease_is() {
+        let (one, two) = (Version::FIRST, Version::FIRST.next());
+        for (stored, expected) in [
+            (None, ClaimRule::Gone),
+            (Some((two, None)), ClaimRule::Changed),
+            (Some((two, Some(Held::Lapsed('a')))), ClaimRule::Changed),
+            (Some((one, None)), ClaimRule::Grant),
+            (Some((one, Some(Held::Running('a')))), ClaimRule::Held),
+            (Some((one, Some(Held::Lapsed('a')))), ClaimRule::Contest),
+            (Some((one, Some(Held::Contested('a')))), ClaimRule::Held),
+            (Some((one, Some(Held::Running('b')))), ClaimRule::Grant),
+            (Some((one, Some(Held::Lapsed('b')))), ClaimRule::Grant),
+            (Some((one, Some(Held::Contested('b')))), ClaimRule::Grant),
+        ] {
+            assert_eq!(claim(stored, one, &'b'), expected, "{stored:?}");
+        }
     }
 }

@@ -19,7 +19,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::event::EndReason;
+use super::end_reason::EndReason;
 use super::policy::{RequestKind, SessionPolicy};
 use super::record::{ActivitySignal, SessionRecord, Version};
 use crate::clock::is_within;
@@ -47,11 +47,9 @@ const SILENT_LOGIN_PAUSE: Duration = Duration::from_secs(30);
 
 /// What has to happen to a request of `kind` that carries the session of `record` and arrives at `now`.
 pub(crate) fn decide(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime, kind: RequestKind) -> Decision {
-    if record.session_expiry.is_some_and(|expiry| now >= expiry) {
-        return Decision::End(EndReason::SessionExpiry);
-    }
-    if now >= record.absolute_deadline(policy) {
-        return Decision::End(EndReason::AbsoluteLifetime);
+    let (deadline, reason) = record.absolute_deadline(policy);
+    if now >= deadline {
+        return Decision::End(reason);
     }
     let confirmed = is_confirmed(record, policy, now);
     match (kind, record.login.signal) {
@@ -93,7 +91,7 @@ pub(crate) fn was_just_confirmed(record: &SessionRecord, policy: &SessionPolicy,
 
 /// When a response that streams on has to be looked at again.
 pub(crate) fn next_deadline(record: &SessionRecord, policy: &SessionPolicy) -> SystemTime {
-    record.idle_deadline(policy).min(record.absolute_deadline(policy))
+    record.idle_deadline(policy).min(record.absolute_deadline(policy).0)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::names::Registration;
+use crate::protocol::names::{Registration, Subject};
 
 const LENGTH: usize = 32;
 
@@ -67,6 +67,56 @@ impl SessionKey {
     pub fn from_bytes(bytes: [u8; LENGTH]) -> Self {
         Self(bytes)
     }
+}
+
+/// The name of a login attempt in a registry: a hash of its `state`, the issuer and the client id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct AttemptKey([u8; LENGTH]);
+
+impl AttemptKey {
+    pub(crate) fn of(state: &str, registration: &Registration) -> Self {
+        Self(hash_of("attempt", registration, state))
+    }
+
+    /// The key's bytes, for registries.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; LENGTH] {
+        &self.0
+    }
+}
+
+/// Tells whether two sessions are of one user, and nothing else: a hash of issuer, client id and `sub`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SubjectHash([u8; LENGTH]);
+
+impl SubjectHash {
+    pub(crate) fn of(registration: &Registration, subject: &Subject) -> Self {
+        Self(hash_of("sub", registration, subject.as_str()))
+    }
+
+    /// The hash, for registries.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; LENGTH] {
+        &self.0
+    }
+
+    /// The hash of these bytes, for registries.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// A name under which a store has something of one client: it tells a reader of the store nothing.
+pub(crate) fn hash_of(kind: &str, registration: &Registration, name: &str) -> [u8; LENGTH] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [kind, registration.issuer().as_str(), registration.client_id().as_str(), name] {
+        context.update(part.as_bytes());
+        context.update(&[0]);
+    }
+    let mut bytes = [0; LENGTH];
+    bytes.copy_from_slice(context.finish().as_ref());
+    bytes
 }
 
 impl SessionKey {

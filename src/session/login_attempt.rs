@@ -1,12 +1,38 @@
 //! What one attempt to log in has to remember until the browser comes back.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::id::SessionKey;
 use crate::protocol::authorization::Authentication;
+
+/// A login has to be finished in this time.
+pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How much later than a logout arrived an attempt may have begun that it still covers: replicas measure the store's clock
+/// once a minute, and a provider may send its logout tokens some time after the logout.
+const COVER_TOLERANCE: Duration = Duration::from_secs(30);
+
+/// When a login was begun, by the clock of the registry's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginAttempt {
+    /// When the browser was sent to the provider.
+    pub began_at: SystemTime,
+    /// When the logout arrived because of which it was sent there once more.
+    pub seen: Option<SystemTime>,
+}
+
+impl LoginAttempt {
+    /// Whether the login may be of a session that this logout ended: the attempt began before it arrived, or not more than
+    /// 30 s after, and not because of it. Wrong times may widen that; a login that is covered is sent through the provider
+    /// once more and says which logout it has seen, so no clock decides in the end.
+    #[must_use]
+    pub fn is_covered_by(&self, arrived: SystemTime) -> bool {
+        self.began_at <= arrived + COVER_TOLERANCE && self.seen.is_none_or(|seen| seen < arrived)
+    }
+}
 
 /// Everything that one attempt to log in has to remember until the browser comes back.
 #[derive(Clone, Serialize, Deserialize)]
@@ -15,10 +41,42 @@ pub(crate) struct LoginTransaction {
     pub(crate) nonce: String,
     pub(crate) pkce_verifier: String,
     pub(crate) return_to: ReturnTo,
+    /// By our own clock.
     pub(crate) started_at: SystemTime,
     pub(crate) authentication: Authentication,
     /// The session that a silent login is to confirm; no other login has one.
     pub(crate) session: Option<SessionKey>,
+    /// Attempts that an earlier version began have none.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "in_millis")]
+    pub(crate) began_at: Option<SystemTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "in_millis")]
+    pub(crate) seen: Option<SystemTime>,
+}
+
+impl LoginTransaction {
+    pub(crate) fn attempt(&self) -> LoginAttempt {
+        LoginAttempt { began_at: self.began_at.unwrap_or(self.started_at), seen: self.seen }
+    }
+}
+
+/// Cookies are small. Rounded up: who has seen a logout has seen all of it.
+mod in_millis {
+    use std::time::{Duration, SystemTime};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = |time: &SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis =
+            time.as_ref().map(|time| u64::try_from(since(time).as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
+        millis.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+        let millis = Option::<u64>::deserialize(deserializer)?;
+        Ok(millis.and_then(|millis| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))))
+    }
 }
 
 impl std::fmt::Debug for LoginTransaction {

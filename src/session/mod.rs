@@ -1,6 +1,7 @@
 //! What we conclude: the record of a local session, the policy, and the rules between them. Pure: no I/O, no clock.
 
 pub(crate) mod decide;
+pub(crate) mod end_reason;
 pub(crate) mod event;
 pub(crate) mod id;
 pub(crate) mod login_attempt;

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::id::SessionKey;
+use super::end_reason::EndReason;
+use super::id::{SessionKey, SubjectHash};
 use super::login_attempt::LoginTransaction;
 use super::policy::{KeptTokens, SessionPolicy, SilentLogin};
 use crate::protocol::authorization::{Audience, Authentication};
@@ -114,6 +115,13 @@ pub struct SessionRecord {
     /// When a silent login was begun last.
     pub(crate) silent_login_at: Option<SystemTime>,
     pub(crate) expires_at: SystemTime,
+    /// Why it is over then. Records of earlier versions do not say.
+    #[serde(default = "absolute_lifetime")]
+    pub(crate) expires_for: EndReason,
+}
+
+fn absolute_lifetime() -> EndReason {
+    EndReason::AbsoluteLifetime
 }
 
 /// What is known of a login when its session begins.
@@ -178,6 +186,18 @@ impl SessionRecord {
         self.expires_at
     }
 
+    /// Why the session ends when the record expires.
+    #[must_use]
+    pub fn expires_for(&self) -> EndReason {
+        self.expires_for
+    }
+
+    /// What is kept of the user when the session has ended.
+    #[must_use]
+    pub fn subject_hash(&self) -> SubjectHash {
+        SubjectHash::of(self.registration(), self.subject())
+    }
+
     /// The record of a new login.
     pub(crate) fn of_login(
         login: NewLogin<'_>,
@@ -226,6 +246,7 @@ impl SessionRecord {
             last_signal: sent_at,
             silent_login_at: None,
             expires_at: sent_at,
+            expires_for: EndReason::AbsoluteLifetime,
         };
         record.with_expiry(policy)
     }
@@ -265,20 +286,24 @@ impl SessionRecord {
         self.login.signal != ActivitySignal::None
     }
 
-    /// The latest of the session's own deadlines, to be kept in `expires_at` whenever the record changes.
+    /// The first of the session's own deadlines and what it is, to be kept in `expires_at` and `expires_for` whenever the
+    /// record changes.
     pub(crate) fn with_expiry(mut self, policy: &SessionPolicy) -> Self {
-        let mut expires_at = self.absolute_deadline(policy);
-        if self.login.signal == ActivitySignal::None {
-            expires_at = expires_at.min(self.idle_deadline(policy));
+        (self.expires_at, self.expires_for) = self.absolute_deadline(policy);
+        let idle_deadline = self.idle_deadline(policy);
+        if self.login.signal == ActivitySignal::None && idle_deadline < self.expires_at {
+            (self.expires_at, self.expires_for) = (idle_deadline, EndReason::IdleTimeout);
         }
-        self.expires_at = expires_at;
         self
     }
 
-    /// When the session ends whatever happens: the absolute lifetime or the provider's `session_expiry`.
-    pub(crate) fn absolute_deadline(&self, policy: &SessionPolicy) -> SystemTime {
-        let lifetime_over = self.login.started_at + policy.absolute_lifetime;
-        self.session_expiry.map_or(lifetime_over, |expiry| expiry.min(lifetime_over))
+    /// When the session ends whatever happens, and why: the absolute lifetime or the provider's `session_expiry`.
+    pub(crate) fn absolute_deadline(&self, policy: &SessionPolicy) -> (SystemTime, EndReason) {
+        let lifetime_over = (self.login.started_at + policy.absolute_lifetime, EndReason::AbsoluteLifetime);
+        match self.session_expiry {
+            Some(expiry) if expiry <= lifetime_over.0 => (expiry, EndReason::SessionExpiry),
+            _ => lifetime_over,
+        }
     }
 
     /// *T* after the last signal.
@@ -373,6 +398,7 @@ pub(crate) mod samples {
             last_signal: LOGIN,
             silent_login_at: None,
             expires_at: LOGIN + Duration::from_secs(12 * 60 * 60),
+            expires_for: EndReason::AbsoluteLifetime,
         }
     }
 

@@ -22,7 +22,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::event::EndReason;
+use super::end_reason::EndReason;
 use super::policy::SessionPolicy;
 use super::record::{ActivitySignal, OtherToken, SessionRecord};
 use super::stored::{Claimed, Committed, Loaded};
@@ -327,7 +327,7 @@ impl Load {
                 }
                 AfterLoad::PresentAgain(pause, again) => Do::Wait(Wait { pause, then: AfterWait::Present(again) }),
             },
-            Ok(Loaded::Ended(reason)) => Do::Done(Outcome::Ended(Some(reason))),
+            Ok(Loaded::Ended(mark)) => Do::Done(Outcome::Ended(Some(mark.reason))),
             Ok(Loaded::Unknown) => Do::Done(Outcome::Ended(None)),
             Err(StoreFailed) => self.about.give_up(None),
         }

@@ -3,6 +3,7 @@ use http::StatusCode;
 use super::*;
 use crate::protocol::token_response::ErrorCode;
 use crate::session::record::samples;
+use crate::session::stored::EndMark;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const SECOND: Duration = Duration::from_secs(1);
@@ -187,7 +188,11 @@ fn p4_a_look_comes_before_an_end_and_before_a_second_attempt() {
         (Ok(Loaded::Live(same)), "end refresh_token_rejected false", "wait Jitter, then present"),
         (Ok(Loaded::Live(newer())), "overtaken 2", "overtaken 2"),
         (Ok(Loaded::Live(other_tokens)), "overtaken 1", "overtaken 1"),
-        (Ok(Loaded::Ended(ended)), "ended Some(BackChannelLogout)", "ended Some(BackChannelLogout)"),
+        (
+            Ok(Loaded::Ended(EndMark { reason: ended, subject: None })),
+            "ended Some(BackChannelLogout)",
+            "ended Some(BackChannelLogout)",
+        ),
         (Ok(Loaded::Unknown), "ended None", "ended None"),
         (Err(StoreFailed), "release, then unavailable None", "release, then unavailable None"),
     ] {

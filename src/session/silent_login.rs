@@ -14,9 +14,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::event::EndReason;
+use super::end_reason::EndReason;
 use super::record::{ActivitySignal, SessionRecord};
-use super::stored::{Committed, Loaded};
+use super::stored::{Committed, EndMark, Loaded};
 use crate::protocol::id_token::IdToken;
 
 /// What the registry answered.
@@ -46,7 +46,7 @@ pub(crate) fn judge(found: Found, id_token: &IdToken, sent_at: SystemTime) -> St
             }
         }
         Found::Loaded(Loaded::Unknown) => Step::NewSession,
-        Found::Loaded(Loaded::Ended(EndReason::SupersededByLogin))
+        Found::Loaded(Loaded::Ended(EndMark { reason: EndReason::SupersededByLogin, .. }))
         | Found::Committed(Committed::Committed(_) | Committed::Gone(Some(EndReason::SupersededByLogin))) => {
             Step::Confirmed
         }
@@ -84,13 +84,14 @@ mod tests {
         let other_kind = record(ActivitySignal::Refresh, now);
         let ended = EndReason::BackChannelLogout;
         let superseded = EndReason::SupersededByLogin;
+        let mark = |reason| Loaded::Ended(EndMark { reason, subject: None });
         for (found, subject, expected) in [
             (Found::Loaded(Loaded::Live(before.clone())), "alice", Step::Commit(before.clone())),
             (Found::Loaded(Loaded::Live(before.clone())), "bob", Step::NewSession),
             (Found::Loaded(Loaded::Live(other_kind)), "alice", Step::NewSession),
             (Found::Loaded(Loaded::Unknown), "alice", Step::NewSession),
-            (Found::Loaded(Loaded::Ended(superseded)), "alice", Step::Confirmed),
-            (Found::Loaded(Loaded::Ended(ended)), "alice", Step::LoggedOut(None)),
+            (Found::Loaded(mark(superseded)), "alice", Step::Confirmed),
+            (Found::Loaded(mark(ended)), "alice", Step::LoggedOut(None)),
             (Found::Committed(Committed::Committed(since.clone())), "alice", Step::Confirmed),
             (Found::Committed(Committed::Stale(before.clone())), "alice", Step::Commit(before)),
             (Found::Committed(Committed::Stale(since)), "alice", Step::Confirmed),

@@ -1,26 +1,46 @@
 //! What a registry answers about a record.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::event::EndReason;
+use super::end_reason::EndReason;
+use super::id::SubjectHash;
 use super::record::SessionRecord;
+
+/// The answer of [`SessionRegistry::spend`](crate::SessionRegistry::spend).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// Somebody has spent the attempt before.
+    Before,
+    /// The caller has.
+    Now,
+}
 
 /// The answer of [`SessionRegistry::create`](crate::SessionRegistry::create).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// A logout token has overtaken the login; nothing was stored.
-    Covered,
+    /// A logout has overtaken the login; nothing was stored. The last one that did arrived then, by the store's clock.
+    Covered(SystemTime),
     /// The session is stored.
     Created,
     /// The key is taken; nothing was stored.
     Exists,
 }
 
+/// What is left of a session that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndMark {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Whose it was; sessions that were ended by an earlier version do not say.
+    pub subject: Option<SubjectHash>,
+}
+
 /// The answer of [`SessionRegistry::load`](crate::SessionRegistry::load).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
     /// It ended, and the registry still knows why.
-    Ended(EndReason),
+    Ended(EndMark),
     /// It is there.
     Live(Arc<SessionRecord>),
     /// There is no such session.

@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Registration, Sid, Subject};
 use crate::registry::{
-    Claimed, Committed, Created, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, SessionRegistry,
-    TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
+    Claimed, Committed, Created, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder, Loaded, LogoutTarget,
+    SID_TOLERANCE, SUBJECT_TOLERANCE, SessionRegistry, Spent, TOMBSTONE_RETENTION, TokenMark,
 };
-use crate::session::event::EndReason;
-use crate::session::id::{SessionId, SessionKey};
+use crate::session::end_reason::EndReason;
+use crate::session::id::{AttemptKey, SessionId, SessionKey};
+use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
@@ -54,6 +55,7 @@ fn record(client: &str, sub: &str, sid: Option<&str>, issued_at: u64) -> Session
         last_signal: at(issued_at),
         silent_login_at: None,
         expires_at: at(10_000),
+        expires_for: EndReason::SessionExpiry,
     }
 }
 
@@ -62,19 +64,46 @@ fn by_sid(client: &str, sid: &str, sub: Option<&str>, issued_at: u64) -> LogoutT
         registration: registration(client),
         sid: Sid::new(sid),
         subject: sub.map(Subject::new),
-        issued_at: at(issued_at),
+        token: token(issued_at, "1"),
     }
 }
 
 fn by_subject(client: &str, sub: &str, issued_at: u64) -> LogoutTarget {
-    LogoutTarget::Subject { registration: registration(client), subject: Subject::new(sub), issued_at: at(issued_at) }
+    subject_by(client, sub, Some(token(issued_at, "1")))
+}
+
+fn subject_by(client: &str, sub: &str, token: Option<TokenMark>) -> LogoutTarget {
+    LogoutTarget::Subject { registration: registration(client), subject: Subject::new(sub), token }
+}
+
+fn token(issued_at: u64, jti: &str) -> TokenMark {
+    TokenMark::new(at(issued_at), jti)
+}
+
+fn mark(record: &SessionRecord, reason: EndReason) -> Loaded {
+    Loaded::Ended(EndMark { reason, subject: Some(record.subject_hash()) })
 }
 
 struct Checked<R>(R);
 
 impl<R: SessionRegistry> Checked<R> {
+    /// The store's clock.
+    async fn time(&self) -> SystemTime {
+        self.0.time().await.expect("time works")
+    }
+
+    /// Stores the session of an attempt that began just now.
     async fn create(&self, record: &SessionRecord, now: u64) -> Created {
-        self.0.create(record.clone(), at(now)).await.expect("create works")
+        let attempt = LoginAttempt { began_at: self.time().await, seen: None };
+        self.create_of(record, attempt, now).await
+    }
+
+    async fn create_of(&self, record: &SessionRecord, attempt: LoginAttempt, now: u64) -> Created {
+        self.0.create(record.clone(), attempt, at(now)).await.expect("create works")
+    }
+
+    async fn end(&self, record: &SessionRecord, reason: EndReason) -> Option<Arc<SessionRecord>> {
+        self.0.end(record.key(), reason).await.expect("end works")
     }
 
     async fn load(&self, record: &SessionRecord) -> Loaded {
@@ -123,9 +152,12 @@ pub async fn check_registry<R: SessionRegistry>(make: impl AsyncFn() -> R) {
     a_changed_sid_is_followed(&Checked(make().await)).await;
     leases_have_one_holder(&Checked(make().await)).await;
     sids_end_exactly_their_sessions(&Checked(make().await)).await;
+    the_next_session_of_a_sid_is_spared(&Checked(make().await)).await;
     an_unknown_sid_reaches_only_sessions_without_one(&Checked(make().await)).await;
     subjects_end_all_older_sessions(&Checked(make().await)).await;
-    tombstones_refuse_logins_under_way(&Checked(make().await)).await;
+    tombstones_cover_logins_under_way(&Checked(make().await)).await;
+    tombstones_are_renewed_by_new_tokens_only(&Checked(make().await)).await;
+    attempts_are_spent_once(&Checked(make().await)).await;
     registrations_are_apart(&Checked(make().await)).await;
     ends_are_published(&Checked(make().await)).await;
     expired_records_go(&Checked(make().await)).await;
@@ -142,16 +174,16 @@ async fn records_are_created_once_and_found<R: SessionRegistry>(registry: &Check
 async fn an_end_is_final<R: SessionRegistry>(registry: &Checked<R>) {
     let alice = record("shop", "alice", Some("s1"), 0);
     registry.create(&alice, 0).await;
-    let ended = registry.0.end(alice.key(), REASON, at(1)).await.expect("end works");
+    let ended = registry.end(&alice, REASON).await;
     assert_eq!(ended.as_deref(), Some(&alice));
-    assert_eq!(registry.0.end(alice.key(), REASON, at(1)).await.expect("end works"), None);
-    assert_eq!(registry.load(&alice).await, Loaded::Ended(REASON));
+    assert_eq!(registry.end(&alice, EndReason::IdleTimeout).await, None);
+    assert_eq!(registry.load(&alice).await, mark(&alice, REASON));
     assert_eq!(registry.commit(&alice, 1).await, Committed::Gone(Some(REASON)));
     let lease = Lease { holder: LeaseHolder::random(), duration: Duration::from_secs(5) };
     assert_eq!(registry.claim(&alice, lease).await, Claimed::Gone(Some(REASON)));
     assert_eq!(registry.create(&alice, 1).await, Created::Exists, "a key that ended is never live again");
     registry.0.release_refresh(alice.key(), lease.holder).await.expect("release works");
-    assert_eq!(registry.load(&alice).await, Loaded::Ended(REASON));
+    assert_eq!(registry.load(&alice).await, mark(&alice, REASON));
 }
 
 async fn commits_are_decided_by_the_version<R: SessionRegistry>(registry: &Checked<R>) {
@@ -189,12 +221,18 @@ async fn leases_have_one_holder<R: SessionRegistry>(registry: &Checked<R>) {
     assert_eq!(registry.claim(&alice, first).await, Claimed::Granted);
     assert_eq!(registry.claim(&alice, second).await, Claimed::Held);
     assert_eq!(registry.claim(&alice, first).await, Claimed::Granted, "its holder renews it");
-    let first = Lease { duration: Duration::from_millis(50), ..first };
-    assert_eq!(registry.claim(&alice, first).await, Claimed::Granted);
+    let brief = Lease { duration: Duration::from_millis(50), ..first };
+    assert_eq!(registry.claim(&alice, brief).await, Claimed::Granted);
+    // The store's own clock decides when it has run out.
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(registry.claim(&alice, second).await, Claimed::Held, "its holder has some time left, from now on");
+    assert_eq!(registry.claim(&alice, brief).await, Claimed::Granted, "and may renew it");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let contested_at = tokio::time::Instant::now();
     while registry.claim(&alice, second).await == Claimed::Held {
-        // The store's own clock decides when it has run out.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    assert!(contested_at.elapsed() + Duration::from_millis(100) > LAPSE_GRACE, "{:?}", contested_at.elapsed());
     registry.0.release_refresh(alice.key(), first.holder).await.expect("release works");
     assert_eq!(registry.claim(&alice, first).await, Claimed::Held, "it was not the first's to release");
     registry.0.release_refresh(alice.key(), second.holder).await.expect("release works");
@@ -218,6 +256,21 @@ async fn sids_end_exactly_their_sessions<R: SessionRegistry>(registry: &Checked<
     assert_eq!(registry.end_matching(&by_sid("shop", "s1", Some("somebody"), 5), 5).await, expected);
     assert!(registry.is_live(&other).await && registry.is_live(&without).await);
     assert_eq!(registry.end_matching(&by_sid("shop", "s1", Some("somebody"), 5), 5).await, []);
+    assert_eq!(registry.load(&one).await, mark(&one, REASON));
+}
+
+async fn the_next_session_of_a_sid_is_spared<R: SessionRegistry>(registry: &Checked<R>) {
+    let tolerance = SID_TOLERANCE.as_secs();
+    let late = record("shop", "alice", Some("s1"), 100 + tolerance);
+    let next = record("shop", "alice", Some("s1"), 101 + tolerance);
+    let without = record("shop", "alice", None, 0);
+    for record in [&late, &next, &without] {
+        assert_eq!(registry.create(record, 200).await, Created::Created);
+    }
+    let logout = by_sid("shop", "s1", Some("alice"), 100);
+    assert_eq!(registry.end_matching(&logout, 200).await, [*late.key()]);
+    assert_eq!(registry.end_matching(&logout, 200).await, [], "a sid that is known never widens");
+    assert!(registry.is_live(&next).await && registry.is_live(&without).await);
 }
 
 async fn an_unknown_sid_reaches_only_sessions_without_one<R: SessionRegistry>(registry: &Checked<R>) {
@@ -236,7 +289,7 @@ async fn an_unknown_sid_reaches_only_sessions_without_one<R: SessionRegistry>(re
 }
 
 async fn subjects_end_all_older_sessions<R: SessionRegistry>(registry: &Checked<R>) {
-    let tolerance = TOMBSTONE_TOLERANCE.as_secs();
+    let tolerance = SUBJECT_TOLERANCE.as_secs();
     let first = record("shop", "alice", Some("s1"), 0);
     let second = record("shop", "alice", None, 100 + tolerance);
     let younger = record("shop", "alice", Some("s2"), 101 + tolerance);
@@ -248,25 +301,94 @@ async fn subjects_end_all_older_sessions<R: SessionRegistry>(registry: &Checked<
     expected.sort();
     assert_eq!(registry.end_matching(&by_subject("shop", "alice", 100), 200).await, expected);
     assert!(registry.is_live(&younger).await && registry.is_live(&bob).await);
+    let asked_for = subject_by("shop", "alice", None);
+    assert_eq!(
+        registry.end_matching(&asked_for, 50).await,
+        [*younger.key()],
+        "the application's word is fenced by nothing"
+    );
+    assert!(registry.is_live(&bob).await);
 }
 
-async fn tombstones_refuse_logins_under_way<R: SessionRegistry>(registry: &Checked<R>) {
-    let retention = TOMBSTONE_RETENTION.as_secs();
-    registry.end_matching(&by_sid("shop", "s1", Some("alice"), 100), 100).await;
-    let late = |sid, issued_at| record("shop", "alice", sid, issued_at);
-    assert_eq!(registry.create(&late(Some("s1"), 99), 101).await, Created::Covered);
-    assert_eq!(registry.create(&late(Some("s2"), 99), 101).await, Created::Created, "another session of the user");
-    assert_eq!(registry.create(&late(Some("s1"), 99), 99 + retention).await, Created::Covered);
-    assert_eq!(registry.create(&late(Some("s1"), 99), 100 + retention).await, Created::Created, "its time is over");
+async fn tombstones_cover_logins_under_way<R: SessionRegistry>(registry: &Checked<R>) {
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    // What the provider's clock says decides nothing.
+    let login = |sid| record("shop", "alice", sid, 9_000);
+    let before = registry.time().await;
+    let attempt = |began_at, seen| LoginAttempt { began_at, seen };
+    for (logout, sid) in [
+        (by_sid("shop", "s1", Some("alice"), 100), Some("s1")),
+        (by_subject("shop", "alice", 100), None),
+        (subject_by("shop", "alice", None), Some("s3")),
+    ] {
+        registry.end_matching(&logout, 100).await;
+        let after = registry.time().await;
+        let covered = registry.create_of(&login(sid), attempt(before - minute, None), 101).await;
+        let Created::Covered(arrived) = covered else { panic!("{logout:?} does not cover a login: {covered:?}") };
+        assert!(arrived + Duration::from_millis(1) >= before && arrived <= after, "it is dated by the store's clock");
+        for (began_at, seen, is_covered) in [
+            (after + Duration::from_secs(28), None, true),
+            (after + Duration::from_secs(31), None, false),
+            (after, Some(arrived), false),
+            (after, Some(arrived - second), true),
+        ] {
+            let expected = if is_covered { Created::Covered(arrived) } else { Created::Created };
+            let created = registry.create_of(&login(sid), attempt(began_at, seen), 101).await;
+            assert_eq!(created, expected, "{logout:?} {:?} {seen:?}", began_at.duration_since(after));
+        }
+    }
+    let other = record("shop", "bob", Some("s2"), 99);
+    assert_eq!(registry.create(&other, 101).await, Created::Created, "another session of another user");
+}
 
-    registry.end_matching(&by_subject("shop", "bob", 1000), 1000).await;
-    // A replayed, older token does not reopen the door.
-    registry.end_matching(&by_subject("shop", "bob", 900), 1000).await;
-    let bob = |issued_at| record("shop", "bob", Some("s9"), issued_at);
-    assert_eq!(registry.create(&bob(1000), 1001).await, Created::Covered);
-    assert_eq!(registry.create(&bob(1000 + TOMBSTONE_TOLERANCE.as_secs()), 1001).await, Created::Covered);
-    assert_eq!(registry.create(&bob(1001 + TOMBSTONE_TOLERANCE.as_secs()), 1001).await, Created::Created);
-    assert_eq!(registry.create(&bob(1000), 1000 + retention).await, Created::Created, "its time is over");
+async fn tombstones_are_renewed_by_new_tokens_only<R: SessionRegistry>(registry: &Checked<R>) {
+    let retention = TOMBSTONE_RETENTION.as_secs();
+    let login = |sub, sid| record("shop", sub, sid, 0);
+    let seen_by = |arrived| LoginAttempt { began_at: arrived, seen: Some(arrived) };
+    for (sub, sid) in [("alice", Some("s1")), ("bob", None)] {
+        let logout = |token| match sid {
+            Some(sid) => LogoutTarget::Sid {
+                registration: registration("shop"),
+                sid: Sid::new(sid),
+                subject: Some(Subject::new(sub)),
+                token,
+            },
+            None => subject_by("shop", sub, Some(token)),
+        };
+        registry.end_matching(&logout(token(100, "1")), 101 + retention).await;
+        assert_eq!(
+            registry.create(&login(sub, sid), 0).await,
+            Created::Created,
+            "the token is too old to overtake anybody"
+        );
+        let mut seen = None;
+        for (token, is_renewed) in [
+            (token(100, "1"), true),
+            (token(100, "1"), false),
+            (token(99, "2"), false),
+            (token(100, "2"), true),
+            (token(100, "1"), false),
+            (token(101, "1"), true),
+            (token(100, "3"), false),
+        ] {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            registry.end_matching(&logout(token), 101).await;
+            let attempt = seen.map_or(LoginAttempt { began_at: START, seen: None }, seen_by);
+            let created = registry.create_of(&login(sub, sid), attempt, 0).await;
+            match created {
+                Created::Covered(arrived) if is_renewed => seen = Some(arrived),
+                Created::Created if !is_renewed => {}
+                _ => panic!("{sub} {token:?}: {created:?}"),
+            }
+        }
+    }
+}
+
+async fn attempts_are_spent_once<R: SessionRegistry>(registry: &Checked<R>) {
+    let key = |state| AttemptKey::of(state, &registration("shop"));
+    for (state, expected) in [("a", Spent::Now), ("a", Spent::Before), ("b", Spent::Now), ("a", Spent::Before)] {
+        assert_eq!(registry.0.spend(&key(state)).await.expect("spend works"), expected, "{state}");
+    }
 }
 
 async fn registrations_are_apart<R: SessionRegistry>(registry: &Checked<R>) {
@@ -298,7 +420,7 @@ async fn ends_are_published<R: SessionRegistry>(registry: &Checked<R>) {
         let (one, two) = (record("shop", "alice", None, 0), record("shop", "alice", Some(&sid), 0));
         registry.create(&one, 0).await;
         registry.create(&two, 0).await;
-        registry.0.end(one.key(), EndReason::IdleTimeout, at(1)).await.expect("end works");
+        registry.end(&one, EndReason::IdleTimeout).await;
         registry.end_matching(&by_sid("shop", &sid, None, 1), 1).await;
         tokio::time::sleep(Duration::from_millis(10 + attempt)).await;
         is_heard = heard_of(&one, EndReason::IdleTimeout) && heard_of(&two, REASON);
@@ -310,14 +432,41 @@ async fn ends_are_published<R: SessionRegistry>(registry: &Checked<R>) {
 }
 
 async fn expired_records_go<R: SessionRegistry>(registry: &Checked<R>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    registry.0.subscribe({
+        let heard = heard.clone();
+        Box::new(move |notice| heard.lock().expect("no listener panics").push(notice))
+    });
+    // By a clock that has nothing to do with the store's.
     let mut short = record("shop", "alice", Some("s1"), 0);
-    short.expires_at = at(50);
+    short.expires_at = at(0) + Duration::from_millis(200);
+    let mut extended = short.clone();
+    extended.key = SessionKey::of(&SessionId::random(), &registration("shop"));
     let long = record("shop", "alice", Some("s2"), 0);
-    for record in [&short, &long] {
+    for record in [&short, &extended, &long] {
         registry.create(record, 0).await;
     }
-    assert_eq!(registry.0.remove_expired(at(49)).await.expect("remove_expired works"), []);
-    registry.0.remove_expired(at(50)).await.expect("remove_expired works");
-    assert_eq!(registry.load(&short).await, Loaded::Unknown);
-    assert!(registry.is_live(&long).await);
+    extended.expires_at = at(10_000);
+    assert!(matches!(registry.commit(&extended, 0).await, Committed::Committed(_)));
+    assert_eq!(registry.0.remove_expired().await.expect("remove_expired works"), []);
+    let mut removed = Vec::new();
+    for _ in 0..100 {
+        removed = registry.0.remove_expired().await.expect("remove_expired works");
+        if !removed.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(removed, [Arc::new(short.clone())]);
+    assert_eq!(registry.load(&short).await, mark(&short, EndReason::SessionExpiry));
+    assert!(registry.is_live(&long).await && registry.is_live(&extended).await);
+    assert_eq!(registry.end_matching(&by_sid("shop", "s1", None, 5), 5).await, [*extended.key()]);
+    let notice = EndNotice::Ended(*short.key(), EndReason::SessionExpiry);
+    for _ in 0..100 {
+        if heard.lock().expect("no listener panics").iter().any(|heard| [notice, EndNotice::Missed].contains(heard)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("an end by expiry is not published");
 }

@@ -3,6 +3,7 @@
 use http::Extensions;
 use tower_sessions::{Session, session};
 
+use crate::manager::login_outcome::Load;
 use crate::registry::binding::LOGIN_ENTRY;
 use crate::session::id::SessionKey;
 
@@ -11,13 +12,23 @@ pub(crate) fn of(extensions: &Extensions) -> Option<Session> {
     extensions.get::<Session>().cloned()
 }
 
-/// Gives the data a new id (session fixation) and binds it to the login. Data of an earlier login is not taken over.
+/// Gives the data a new id (session fixation) and binds it to the login. Data of an earlier login is taken over only from
+/// `kept_from`.
 ///
 /// An error means that somebody else may know the id: the login must not go on with it.
-pub(crate) async fn bind(session: Option<Session>, login: &SessionKey) -> Result<(), session::Error> {
-    let Some(session) = session else { return Ok(()) };
-    match session.get_value(LOGIN_ENTRY).await? {
+pub(crate) async fn bind(
+    session: &Session,
+    login: &SessionKey,
+    kept_from: Option<&SessionKey>,
+    load: Load,
+) -> Result<(), session::Error> {
+    let bound_to = session.get::<String>(LOGIN_ENTRY).await?;
+    match bound_to {
+        Some(bound_to) if bound_to == login.to_string() => return Ok(()),
+        Some(bound_to) if kept_from.is_some_and(|key| bound_to == key.to_string()) => session.cycle_id().await?,
         Some(_) => session.flush().await?,
+        // The first load has given the data another id, which the browser may know: this answer must not replace it.
+        None if load == Load::Again && session.is_empty().await => return Ok(()),
         None => session.cycle_id().await?,
     }
     session.insert(LOGIN_ENTRY, login.to_string()).await

@@ -5,7 +5,7 @@
 //! and client id: applications on one host do not overwrite each other's.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -17,10 +17,8 @@ use http::{HeaderMap, HeaderValue};
 use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
 use crate::session::id::{SessionId, fill_random};
-use crate::session::login_attempt::LoginTransaction;
+use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginTransaction};
 
-/// A login has to be finished in this time.
-pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// What the `state` of a second attempt ends with: unreserved in URLs, and in no `state` of ours besides.
 pub(crate) const SECOND_ATTEMPT: char = '~';
 /// More attempts at once than this throw out the oldest.
@@ -215,6 +213,8 @@ fn removal(name: &str) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::protocol::names::{ClientId, Issuer};
     use crate::session::id::random_text;
@@ -238,6 +238,8 @@ mod tests {
             return_to: ReturnTo::front_page(),
             started_at,
             session: None,
+            began_at: Some(started_at),
+            seen: None,
         }
     }
 
@@ -296,13 +298,14 @@ mod tests {
 
     #[test]
     fn p13_attempts_in_the_format_of_earlier_versions_are_read() {
-        let json = include_str!("../../tests/golden/login_attempt_1.json");
-        let attempt: LoginTransaction = serde_json::from_str(json).unwrap();
-        assert_eq!(
-            serde_json::to_string(&attempt).unwrap(),
-            json.trim(),
-            "a new format gets a new file beside the old"
-        );
+        for json in [
+            include_str!("../../tests/golden/login_attempt_1.json"),
+            // A new format gets a new file beside the old.
+            include_str!("../../tests/golden/login_attempt_2.json"),
+        ] {
+            let attempt: LoginTransaction = serde_json::from_str(json).unwrap();
+            assert_eq!(serde_json::to_string(&attempt).unwrap(), json.trim());
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::request::RequestSession;
 use crate::manager::Refusal;
 use crate::protocol::names::{AccessToken, Issuer, Sid, Subject};
 use crate::registry::RegistryError;
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 
@@ -96,7 +96,7 @@ impl OidcSession {
     /// When the session ends, active or not.
     #[must_use]
     pub fn absolute_expires_at(&self) -> SystemTime {
-        self.record.absolute_deadline(self.request.manager().policy())
+        self.record.absolute_deadline(self.request.manager().policy()).0
     }
 
     /// The access token as it was when the request was admitted. Prefer [`SessionClient`](crate::SessionClient), which

@@ -8,7 +8,7 @@ use super::navigation::{Asker, login_url};
 use super::page::{error, json, redirect, with_retry_after};
 use crate::manager::{Refusal, RetryAfter};
 use crate::protocol::authorization::Authentication;
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 
 /// What a request without a good session is answered.
 ///

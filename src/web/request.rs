@@ -14,7 +14,7 @@ use super::context::Context;
 use super::navigation::Asker;
 use super::reject::SessionRejection;
 use crate::manager::{Manager, Refusal};
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;

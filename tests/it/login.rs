@@ -1,7 +1,7 @@
 //! Logging in, and what can be wrong with it.
 
 use http::header::{ACCEPT, COOKIE, SET_COOKIE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, IssuerInResponse, SignIn};
 use tower_oidc_session::{ClaimsFrom, EndReason};
@@ -73,17 +73,67 @@ fn assert_refused(page: &Page, status: StatusCode) {
 }
 
 #[tokio::test]
-async fn a_callback_is_good_once() {
+async fn p12_an_attempt_is_redeemed_once_however_often_it_is_brought() {
     let world = World::new().await;
     let url = answer(&world, &world.browser).await;
-    let stolen = world.browser.copy();
-    assert_eq!(world.browser.step(url.as_str()).await.location().as_str(), world.app.at("/me"));
-    let first = world.browser.session_cookie(&world.app.url);
-    // The back button leads whoever is signed in on; a thief who has the cookies of the attempt gets nothing.
+    let (loads_ahead, late) = (world.browser.copy(), world.browser.copy());
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let load = |browser: &Browser, url: &str| {
+        let (browser, url) = (browser.clone(), url.to_owned());
+        tokio::spawn(async move { browser.step(&url).await })
+    };
+    let first = load(&world.browser, url.as_str());
+    gate.arrived().await;
+    let second = load(&loads_ahead, url.as_str());
+    // The attempt's own cookie, and codes that somebody made up.
+    let mut junk = url.clone();
+    junk.query_pairs_mut().clear().extend_pairs(
+        url.query_pairs().map(|(name, value)| if name == "code" { (name, "junk".into()) } else { (name, value) }),
+    );
+    let many: Vec<_> = (0..50).map(|_| load(&late.copy(), junk.as_str())).collect();
+    // Without it: nothing of the answer is used.
+    let stranger = Browser::new().step(url.as_str()).await;
+    assert_eq!((stranger.status, stranger.location().path()), (StatusCode::SEE_OTHER, "/authorize"));
+    gate.open();
+    for page in [first.await.unwrap(), second.await.unwrap()] {
+        assert_eq!((page.status, page.location().as_str()), (StatusCode::SEE_OTHER, world.app.at("/me").as_str()));
+    }
+    for page in many {
+        assert_eq!(page.await.unwrap().status, StatusCode::SEE_OTHER);
+    }
+    assert_eq!(world.provider.requests(Endpoint::Token), 1);
+    assert!(world.app.registry.has(1));
+    let id = world.browser.session_cookie(&world.app.url);
+    assert_eq!(loads_ahead.session_cookie(&world.app.url), id, "both loads get the one outcome");
+    // The browser loads it again: with its session, and with what it had before its answer came.
     let back = world.browser.step(url.as_str()).await;
     assert_eq!((back.status, back.location().as_str()), (StatusCode::SEE_OTHER, world.app.at("/").as_str()));
-    assert_refused(&stolen.step(url.as_str()).await, StatusCode::BAD_REQUEST);
-    assert_eq!(world.browser.session_cookie(&world.app.url), first);
+    assert_eq!(late.step(url.as_str()).await.location().as_str(), world.app.at("/me"));
+    assert_eq!((world.me().await, world.app.events()), (StatusCode::OK, vec!["started".to_owned()]));
+    // Much later it is spent all the same.
+    world.clock.advance(SECOND * 60);
+    let page = loads_ahead.copy().step(url.as_str()).await;
+    assert_eq!(page.location().as_str(), world.app.at("/"), "the attempt's cookie is gone");
+    assert_eq!(world.provider.requests(Endpoint::Token), 1);
+}
+
+#[tokio::test]
+async fn p12_a_replica_that_comes_second_sends_no_code() {
+    let world = World::new().await;
+    let replica = world.replica(world.app.registry.clone()).await;
+    let url = answer(&world, &world.browser).await;
+    let other = world.browser.copy();
+    world.browser.step(url.as_str()).await;
+    let mut there = Url::parse(&replica.at("/auth/callback")).unwrap();
+    there.set_query(url.query());
+    let cookies = other.cookie_header(&world.app.url);
+    let request = Browser::new().request(Method::GET, there.as_str()).header("cookie", cookies);
+    let answer = request.send().await.unwrap();
+    assert_eq!(
+        (answer.status(), &answer.headers()["location"]),
+        (StatusCode::SEE_OTHER, &HeaderValue::from_static("/me"))
+    );
+    assert_eq!(world.provider.requests(Endpoint::Token), 1);
     assert_eq!(world.me().await, StatusCode::OK);
 }
 
@@ -372,7 +422,7 @@ async fn the_page_of_the_provider_signs_in() {
     let world = World::with(options).await;
     let page = world.browser.go(&world.app.at("/me")).await;
     assert!(page.body.contains("<b>shop</b>"), "{page:?}");
-    let form = world.browser.request(http::Method::POST, page.url.as_str()).header(ACCEPT, "text/html");
+    let form = world.browser.request(Method::POST, page.url.as_str()).header(ACCEPT, "text/html");
     let wrong = form.try_clone().unwrap().body("user=bob&password=x");
     assert!(world.browser.page(wrong).await.body.contains("do not fit"));
     let page = world.browser.page(form.body("user=bob&password=bob")).await;

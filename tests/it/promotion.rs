@@ -299,10 +299,10 @@ async fn login_beside_a_logout(store: &Store, url: &str) -> (StatusCode, StatusC
     logout.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await.unwrap();
     let (issuer, sid) = (world.provider.issuer(), world.sid());
     let statement = format!(
-        "SELECT word FROM shop.end_by_sid(
+        "SELECT word FROM shop.end_matching(
             sha256('sid'::bytea || '\\x00'::bytea || '{issuer}'::bytea || '\\x00'::bytea || 'shop'::bytea
                 || '\\x00'::bytea || '{sid}'::bytea || '\\x00'::bytea),
-            NULL, 1800000000000, 1000, 'back_channel_logout', 1800000600000)"
+            NULL, 1800000030000, 1800000001000, 'back_channel_logout', 600000, true, 1800000000000, '\\x01', 720000)"
     );
     logout.batch_execute(&statement).await.unwrap();
     let callback = tokio::spawn({
@@ -438,7 +438,7 @@ async fn p13_an_older_schema_is_migrated_and_a_newer_one_is_refused() {
     let version = "SELECT max(version), count(*) FROM shop.schema_version";
     let row = admin.query_one(version, &[]).await.unwrap();
     let found: (i64, i64) = (row.get(0), row.get(1));
-    assert_eq!(found, (2, 2), "once, by one of them");
+    assert_eq!(found, (3, 2), "once, by one of them");
     let world = World::over(Registry::over(registries[0].clone()), silent()).await;
     let sid = sign_in(&world).await;
     assert_eq!(log_out(&world, &sid).await, 200);
@@ -449,6 +449,28 @@ async fn p13_an_older_schema_is_migrated_and_a_newer_one_is_refused() {
     assert!(error.contains("newer version") && error.contains("1000"), "{error}");
     admin.batch_execute("DELETE FROM shop.schema_version").await.unwrap();
     assert!(registries[0].migrate().await.is_err(), "a schema without version is left alone");
+}
+
+#[tokio::test]
+async fn p13_replicas_of_the_version_before_and_of_this_one_end_each_others_logins() {
+    let store = Store::postgres();
+    let admin = admin(&store).await;
+    let before = include_str!("schema/version_2.sql").replace("{schema}", "shop");
+    admin.batch_execute(&before).await.unwrap();
+    admin.batch_execute("INSERT INTO shop.schema_version VALUES (2)").await.unwrap();
+    let registry = over_postgres(store.url(), "shop", []).await;
+    let world = World::over(Registry::over(registry), silent()).await;
+    sign_in(&world).await;
+    // What a replica of version 2 says when a logout token comes to it.
+    let end = "SELECT word FROM shop.session, shop.end_by_sid(sid, NULL, issued_at, 1000, 'back_channel_logout', 0)";
+    assert_eq!(admin.query(end, &[]).await.unwrap().len(), 1);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    let covers = "SELECT count(*) FROM shop.tombstone, shop.ended
+                  WHERE arrived > shop.here() - 10000 AND tombstone.until > shop.here() AND subject IS NOT NULL";
+    assert_eq!(admin.query_one(covers, &[]).await.unwrap().get::<_, i64>(0), 1);
+    // And when somebody signs in there.
+    let begin = "SELECT word FROM shop.tombstone, shop.create_session('\\x01', 1, name, '\\x02', 0, 0, '', 0, 1000)";
+    assert_eq!(admin.query_one(begin, &[]).await.unwrap().get::<_, String>(0), "covered");
 }
 
 fn name() -> String {

@@ -2,12 +2,12 @@
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt, InlineLogout};
+use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt, InlineLogout, SignIn};
 use tower_oidc_session::{EndReason, Subject};
 
-use crate::browser::Page;
+use crate::browser::{Browser, Page};
 use crate::until::until;
-use crate::world::{G, Options, T, World};
+use crate::world::{G, Options, SECOND, T, World};
 
 /// A request to `path` that is under way.
 fn begin(world: &World, path: &str) -> tokio::task::JoinHandle<Page> {
@@ -65,15 +65,38 @@ async fn p1_a_logout_while_a_login_waits_for_its_tokens_is_final() {
         let answer = world.provider.post_logout_token(&world.app.at("/auth/backchannel-logout"), &token).await;
         assert_eq!(answer, Ok(200));
         gate.open();
+        // It went through the provider once more, which knows its user still; what came of it first was dropped.
         let page = login.await.unwrap();
-        assert_eq!(page.status, StatusCode::BAD_REQUEST, "{page:?}");
-        assert!(world.app.registry.has(0));
-        assert_eq!(world.browser.session_cookie(&world.app.url), None);
+        assert_eq!((page.status, page.url.path()), (StatusCode::OK, "/me"), "{page:?}");
+        assert_eq!(page.json()["sid"], sid, "a provider may give a sid anew");
+        assert_eq!(world.provider.requests(Endpoint::Authorize), 2);
+        assert_eq!(world.provider.requests(Endpoint::Token), 2);
+        assert_eq!(world.app.events(), ["started"]);
+        assert!(world.app.registry.has(1));
         assert_eq!(world.provider.revoked(), 0, "at some providers another login stands on the same grant");
-        // The next login is another session at the provider.
-        world.clock.advance(crate::world::SECOND * 2);
-        world.provider.forget_session(&sid);
-        world.sign_in().await;
+    }
+}
+
+#[tokio::test]
+async fn p15_after_a_logout_one_can_sign_in_at_once_and_stays_signed_in() {
+    for with_sid in [true, false] {
+        let world = World::signed_in().await;
+        let sid = world.sid();
+        let token = world.provider.logout_token("shop", Some("alice"), with_sid.then_some(&sid));
+        let receiver = world.app.at("/auth/backchannel-logout");
+        let log_out = async || assert_eq!(world.provider.post_logout_token(&receiver, &token).await, Ok(200));
+        log_out().await;
+        assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+        // In the same second, and the provider gives the same sid.
+        assert_eq!(world.sign_in().await.json()["sid"], sid);
+        // Whoever sends the token again shuts nobody out, and later on ends nothing either.
+        world.clock.advance(SECOND * 31);
+        let other = Browser::new();
+        for _ in 0..3 {
+            log_out().await;
+            assert_eq!(other.go(&world.app.at("/me")).await.status, StatusCode::OK);
+        }
+        assert_eq!(other.get(&world.app.at("/me")).await.status, StatusCode::OK, "with sid: {with_sid}");
     }
 }
 
@@ -85,9 +108,12 @@ async fn p1_ending_all_sessions_of_a_user_reaches_logins_under_way() {
     let login = tokio::spawn(async move { browser.go(&url).await });
     gate.arrived().await;
     assert_eq!(world.app.rp.end_sessions_of(&Subject::new("alice")).await.unwrap(), 0);
+    world.provider.set_sign_in(SignIn::Page);
+    world.provider.forget_session(&world.sid());
     gate.open();
-    assert_eq!(login.await.unwrap().status, StatusCode::BAD_REQUEST);
-    assert!(world.app.registry.has(0));
+    let page = login.await.unwrap();
+    assert_eq!((page.status, page.url.path()), (StatusCode::OK, "/authorize"), "the provider asks who it is: {page:?}");
+    assert!(world.app.registry.has(0) && world.app.events().is_empty());
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tower_oidc_session::{
-    Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LogoutTarget, MemoryRegistry,
-    PostgresRegistry, RedisRegistry, RegistryError, SessionKey, SessionRecord, SessionRegistry, StorageKey, Version,
+    AttemptKey, Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
+    LogoutTarget, MemoryRegistry, PostgresRegistry, RedisRegistry, RegistryError, SessionKey, SessionRecord,
+    SessionRegistry, Spent, StorageKey, Version,
 };
 use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionStore, session_store};
@@ -64,8 +65,21 @@ impl Registry {
 
 #[async_trait]
 impl SessionRegistry for Registry {
-    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
-        self.sessions.create(record, now).await
+    async fn time(&self) -> Result<SystemTime, RegistryError> {
+        self.sessions.time().await
+    }
+
+    async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError> {
+        self.sessions.spend(attempt).await
+    }
+
+    async fn create(
+        &self,
+        record: SessionRecord,
+        attempt: LoginAttempt,
+        now: SystemTime,
+    ) -> Result<Created, RegistryError> {
+        self.sessions.create(record, attempt, now).await
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
@@ -84,13 +98,8 @@ impl SessionRegistry for Registry {
         self.sessions.commit(record, now).await
     }
 
-    async fn end(
-        &self,
-        key: &SessionKey,
-        reason: EndReason,
-        now: SystemTime,
-    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
-        self.sessions.end(key, reason, now).await
+    async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+        self.sessions.end(key, reason).await
     }
 
     async fn end_matching(
@@ -102,8 +111,8 @@ impl SessionRegistry for Registry {
         self.sessions.end_matching(target, reason, now).await
     }
 
-    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        self.sessions.remove_expired(now).await
+    async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.sessions.remove_expired().await
     }
 
     fn subscribe(&self, listener: EndListener) {

@@ -9,8 +9,8 @@ use futures_util::future::join;
 use http::{Method, StatusCode};
 use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{
-    Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
-    SessionKey, SessionRecord, SessionRegistry, Version,
+    AttemptKey, Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
+    LogoutTarget, RegistryError, SessionKey, SessionRecord, SessionRegistry, Spent, Version,
 };
 
 use crate::registry::Registry;
@@ -97,9 +97,24 @@ impl Failing {
 
 #[async_trait]
 impl SessionRegistry for Failing {
-    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
+    async fn time(&self) -> Result<SystemTime, RegistryError> {
         self.check()?;
-        SessionRegistry::create(&self.inner, record, now).await
+        self.inner.time().await
+    }
+
+    async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError> {
+        self.check()?;
+        self.inner.spend(attempt).await
+    }
+
+    async fn create(
+        &self,
+        record: SessionRecord,
+        attempt: LoginAttempt,
+        now: SystemTime,
+    ) -> Result<Created, RegistryError> {
+        self.check()?;
+        SessionRegistry::create(&self.inner, record, attempt, now).await
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
@@ -124,14 +139,9 @@ impl SessionRegistry for Failing {
         self.inner.commit(record, now).await
     }
 
-    async fn end(
-        &self,
-        key: &SessionKey,
-        reason: EndReason,
-        now: SystemTime,
-    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+    async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         self.check()?;
-        self.inner.end(key, reason, now).await
+        self.inner.end(key, reason).await
     }
 
     async fn end_matching(
@@ -144,9 +154,9 @@ impl SessionRegistry for Failing {
         self.inner.end_matching(target, reason, now).await
     }
 
-    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+    async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         self.check()?;
-        self.inner.remove_expired(now).await
+        self.inner.remove_expired().await
     }
 
     fn subscribe(&self, listener: EndListener) {

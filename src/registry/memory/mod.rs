@@ -3,7 +3,7 @@
 mod app_data;
 mod tower_sessions;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime};
@@ -12,15 +12,16 @@ use async_trait::async_trait;
 
 use self::app_data::AppData;
 use super::listeners::Listeners;
-use super::rules::{self, ClaimRule, CommitRule, Cover, CreateRule, Key};
+use super::rules::{self, ClaimRule, CommitRule, CreateRule, Held, Key, Tombstone};
 use super::{
-    Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
-    SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
+    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
+    Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent,
 };
-use crate::clock::of_the_store_in_memory;
+use crate::clock::{Clock, SystemClock, monotonic};
 use crate::protocol::names::{Registration, Sid, Subject};
-use crate::session::event::EndReason;
-use crate::session::id::SessionKey;
+use crate::session::end_reason::EndReason;
+use crate::session::id::{AttemptKey, SessionKey};
+use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{SessionRecord, Version};
 
 /// Sessions, and application data of tower-sessions, in the memory of one process. Clones share the sessions.
@@ -35,47 +36,81 @@ pub struct MemoryRegistry {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     state: RwLock<State>,
     listeners: Listeners,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Default)]
 struct State {
     sessions: HashMap<SessionKey, Entry>,
-    by_sid: HashMap<(Registration, Sid), HashSet<SessionKey>>,
-    by_subject: HashMap<(Registration, Subject), HashSet<SessionKey>>,
+    by_sid: HashMap<Name, HashSet<SessionKey>>,
+    by_subject: HashMap<Name, HashSet<SessionKey>>,
     by_expiry: BTreeSet<(SystemTime, SessionKey)>,
-    ended: HashMap<SessionKey, EndReason>,
-    logged_out_sids: HashMap<(Registration, Sid), SystemTime>,
-    logged_out_subjects: HashMap<(Registration, Subject), LoggedOutSubject>,
-    /// All are kept equally long, so the oldest comes first.
-    tombstones: VecDeque<(SystemTime, Tombstone)>,
+    ended: HashMap<SessionKey, EndMark>,
+    spent: HashSet<AttemptKey>,
+    tombstones: HashMap<Name, Tombstone>,
+    /// What is to be forgotten, and when.
+    by_retention: BTreeMap<SystemTime, Vec<Remembered>>,
     app_data: AppData,
+}
+
+/// Whom a logout names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Sid(Registration, Sid),
+    Subject(Registration, Subject),
 }
 
 struct Entry {
     record: Arc<SessionRecord>,
-    lease: Option<(LeaseHolder, Instant)>,
+    /// By the clock of the store.
+    expires_at: SystemTime,
+    lease: Option<Leased>,
 }
 
-struct LoggedOutSubject {
-    issued_at: SystemTime,
-    until: SystemTime,
+/// A lease, which goes by real time as those in other stores do.
+struct Leased {
+    holder: LeaseHolder,
+    until: Instant,
+    contested: Option<Instant>,
 }
 
-enum Tombstone {
-    Session(SessionKey),
-    Sid((Registration, Sid)),
-    Subject((Registration, Subject)),
+impl Leased {
+    /// What it is worth now; nothing when its time is over for good.
+    fn held(&self, now: Instant) -> Option<Held<LeaseHolder>> {
+        match self.contested {
+            _ if now < self.until => Some(Held::Running(self.holder)),
+            None => Some(Held::Lapsed(self.holder)),
+            Some(since) if now < since + LAPSE_GRACE => Some(Held::Contested(self.holder)),
+            Some(_) => None,
+        }
+    }
+}
+
+enum Remembered {
+    Ended(SessionKey),
+    Spent(AttemptKey),
+    Tombstone(Name),
 }
 
 impl MemoryRegistry {
     /// An empty registry.
     #[must_use]
     pub fn new() -> Self {
-        Self { shared: Arc::default() }
+        Self::timed_by(SystemClock)
+    }
+
+    /// An empty registry that removes and forgets by `clock`: for tests, in which time is set by hand.
+    #[must_use]
+    pub fn timed_by(clock: impl Clock) -> Self {
+        Self::timed_by_shared(Arc::new(clock))
+    }
+
+    pub(crate) fn timed_by_shared(clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared { state: RwLock::default(), listeners: Listeners::default(), clock };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The number of live sessions.
@@ -97,6 +132,14 @@ impl MemoryRegistry {
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state to be changed, rid of what is forgotten by now.
+    fn write_at(&self) -> (RwLockWriteGuard<'_, State>, SystemTime) {
+        let now = self.shared.clock.now();
+        let mut state = self.write();
+        state.forget(now);
+        (state, now)
     }
 
     fn publish(&self, ended: &[Arc<SessionRecord>], reason: EndReason) {
@@ -124,34 +167,36 @@ impl State {
     }
 
     fn reason(&self, key: &SessionKey) -> Option<EndReason> {
-        self.ended.get(key).copied()
+        self.ended.get(key).map(|mark| mark.reason)
     }
 
-    fn cover(&self, record: &SessionRecord, now: SystemTime) -> Cover {
-        let registration = record.registration().clone();
-        let by_sid = record.sid().and_then(|sid| self.logged_out_sids.get(&(registration.clone(), sid.clone())));
-        let by_subject = self.logged_out_subjects.get(&(registration, record.subject().clone()));
-        rules::cover(record.issued_at(), by_sid.copied(), by_subject.map(|tomb| (tomb.until, tomb.issued_at)), now)
+    /// When the logouts arrived whose tombstones name the session.
+    fn arrivals(&self, record: &SessionRecord) -> impl Iterator<Item = SystemTime> {
+        names_of(record).filter_map(|name| self.tombstones.get(&name)).map(|tombstone| tombstone.arrived)
     }
 
-    fn insert(&mut self, record: Arc<SessionRecord>) {
-        let (key, registration) = (*record.key(), record.registration().clone());
-        if let Some(sid) = record.sid() {
-            self.by_sid.entry((registration.clone(), sid.clone())).or_default().insert(key);
+    fn insert(&mut self, record: Arc<SessionRecord>, expires_at: SystemTime) {
+        let key = *record.key();
+        for name in names_of(&record) {
+            self.index(&name).entry(name).or_default().insert(key);
         }
-        self.by_subject.entry((registration, record.subject().clone())).or_default().insert(key);
-        self.by_expiry.insert((record.expires_at(), key));
-        self.sessions.insert(key, Entry { record, lease: None });
+        self.by_expiry.insert((expires_at, key));
+        self.sessions.insert(key, Entry { record, expires_at, lease: None });
+    }
+
+    fn index(&mut self, name: &Name) -> &mut HashMap<Name, HashSet<SessionKey>> {
+        match name {
+            Name::Sid(..) => &mut self.by_sid,
+            Name::Subject(..) => &mut self.by_subject,
+        }
     }
 
     fn remove(&mut self, key: &SessionKey) -> Option<Arc<SessionRecord>> {
-        let record = self.sessions.remove(key)?.record;
-        let registration = record.registration().clone();
-        if let Some(sid) = record.sid() {
-            remove_from(&mut self.by_sid, (registration.clone(), sid.clone()), key);
+        let Entry { record, expires_at, .. } = self.sessions.remove(key)?;
+        for name in names_of(&record) {
+            remove_from(self.index(&name), name, key);
         }
-        remove_from(&mut self.by_subject, (registration, record.subject().clone()), key);
-        self.by_expiry.remove(&(record.expires_at(), *key));
+        self.by_expiry.remove(&(expires_at, *key));
         Some(record)
     }
 
@@ -159,81 +204,79 @@ impl State {
     fn end(&mut self, key: &SessionKey, reason: EndReason, now: SystemTime) -> Option<Arc<SessionRecord>> {
         let record = self.remove(key)?;
         self.app_data.delete_bound(key);
-        self.ended.insert(*key, reason);
-        self.bury(now, Tombstone::Session(*key));
+        self.ended.insert(*key, EndMark { reason, subject: Some(record.subject_hash()) });
+        self.remember(Remembered::Ended(*key), now + END_MARK_RETENTION);
         Some(record)
     }
 
-    fn bury(&mut self, now: SystemTime, tombstone: Tombstone) {
-        self.tombstones.push_back((now + TOMBSTONE_RETENTION, tombstone));
+    fn remember(&mut self, what: Remembered, until: SystemTime) {
+        self.by_retention.entry(until).or_default().push(what);
     }
 
-    /// Forgets the tombstones whose time is over.
+    /// Forgets what is not needed any more.
     fn forget(&mut self, now: SystemTime) {
-        while self.tombstones.front().is_some_and(|(until, _)| *until <= now) {
-            match self.tombstones.pop_front() {
-                Some((_, Tombstone::Session(key))) => {
-                    self.ended.remove(&key);
+        while let Some(entry) = self.by_retention.first_entry().filter(|entry| *entry.key() <= now) {
+            for what in entry.remove() {
+                match what {
+                    Remembered::Ended(key) => drop(self.ended.remove(&key)),
+                    Remembered::Spent(attempt) => drop(self.spent.remove(&attempt)),
+                    // It may have been renewed since, and is remembered anew then.
+                    Remembered::Tombstone(name) => {
+                        if self.tombstones.get(&name).is_some_and(|tombstone| tombstone.until() <= now) {
+                            self.tombstones.remove(&name);
+                        }
+                    }
                 }
-                // The entry may have been renewed by a later logout token, which has a tombstone of its own.
-                Some((_, Tombstone::Sid(key))) if self.logged_out_sids.get(&key).is_some_and(|t| *t <= now) => {
-                    self.logged_out_sids.remove(&key);
-                }
-                Some((_, Tombstone::Subject(key)))
-                    if self.logged_out_subjects.get(&key).is_some_and(|tomb| tomb.until <= now) =>
-                {
-                    self.logged_out_subjects.remove(&key);
-                }
-                _ => {}
             }
         }
     }
 
     fn keys_of(&self, target: &LogoutTarget) -> Vec<SessionKey> {
-        let of_subject = |registration: &Registration, subject: &Subject, issued_at: SystemTime| {
-            let keys = self.by_subject.get(&(registration.clone(), subject.clone())).into_iter().flatten();
-            keys.filter_map(|key| Some(&self.sessions.get(key)?.record))
-                .filter(move |record| record.issued_at() <= issued_at + TOMBSTONE_TOLERANCE)
-                .collect::<Vec<_>>()
+        let issued_by = |keys: Option<&HashSet<SessionKey>>, latest: Option<SystemTime>| {
+            let records = keys.into_iter().flatten().filter_map(|key| Some(&self.sessions.get(key)?.record));
+            let fits = move |record: &&Arc<SessionRecord>| latest.is_none_or(|latest| record.issued_at() <= latest);
+            records.filter(fits).collect::<Vec<_>>()
         };
-        match target {
-            LogoutTarget::Sid { registration, sid, subject, issued_at } => {
-                match (self.by_sid.get(&(registration.clone(), sid.clone())), subject) {
-                    (Some(keys), _) => keys.iter().copied().collect(),
+        let reach = rules::reach(target);
+        let records = match target {
+            LogoutTarget::Sid { registration, sid, subject, .. } => {
+                let keys = self.by_sid.get(&Name::Sid(registration.clone(), sid.clone()));
+                match (keys, subject) {
                     (None, Some(subject)) => {
-                        let records = of_subject(registration, subject, *issued_at).into_iter();
-                        records.filter(|record| record.sid().is_none()).map(|record| *record.key()).collect()
+                        let keys = self.by_subject.get(&Name::Subject(registration.clone(), subject.clone()));
+                        let records = issued_by(keys, reach.by_subject).into_iter();
+                        records.filter(|record| record.sid().is_none()).collect()
                     }
-                    (None, None) => Vec::new(),
+                    (keys, _) => issued_by(keys, reach.by_sid),
                 }
             }
-            LogoutTarget::Subject { registration, subject, issued_at } => {
-                of_subject(registration, subject, *issued_at).into_iter().map(|record| *record.key()).collect()
+            LogoutTarget::Subject { registration, subject, .. } => {
+                let keys = self.by_subject.get(&Name::Subject(registration.clone(), subject.clone()));
+                issued_by(keys, reach.by_subject)
             }
-        }
+        };
+        records.into_iter().map(|record| *record.key()).collect()
     }
 
-    fn bury_target(&mut self, target: &LogoutTarget, now: SystemTime) {
-        let until = now + TOMBSTONE_RETENTION;
-        match target {
-            LogoutTarget::Sid { registration, sid, .. } => {
-                let key = (registration.clone(), sid.clone());
-                self.logged_out_sids.insert(key.clone(), until);
-                self.bury(now, Tombstone::Sid(key));
-            }
-            LogoutTarget::Subject { registration, subject, issued_at } => {
-                let key = (registration.clone(), subject.clone());
-                let tomb = self
-                    .logged_out_subjects
-                    .entry(key.clone())
-                    .or_insert(LoggedOutSubject { issued_at: *issued_at, until });
-                // A replayed, older token must not reopen the door.
-                tomb.issued_at = tomb.issued_at.max(*issued_at);
-                tomb.until = until;
-                self.bury(now, Tombstone::Subject(key));
-            }
-        }
+    fn bury(&mut self, target: &LogoutTarget, arrived: SystemTime) {
+        let name = match target {
+            LogoutTarget::Sid { registration, sid, .. } => Name::Sid(registration.clone(), sid.clone()),
+            LogoutTarget::Subject { registration, subject, .. } => Name::Subject(registration.clone(), subject.clone()),
+        };
+        let tombstone = Tombstone::after(self.tombstones.remove(&name), target.token(), arrived);
+        self.remember(Remembered::Tombstone(name.clone()), tombstone.until());
+        self.tombstones.insert(name, tombstone);
     }
+}
+
+fn names_of(record: &SessionRecord) -> impl Iterator<Item = Name> {
+    let sid = record.sid().map(|sid| Name::Sid(record.registration().clone(), sid.clone()));
+    sid.into_iter().chain([Name::Subject(record.registration().clone(), record.subject().clone())])
+}
+
+/// When a record expires by the clock of the store, which shows `here` while its replica says `now`.
+fn expires_at(record: &SessionRecord, now: SystemTime, here: SystemTime) -> SystemTime {
+    here + record.expires_at().duration_since(now).unwrap_or_default()
 }
 
 fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, HashSet<SessionKey>>, at: K, key: &SessionKey) {
@@ -247,15 +290,33 @@ fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, HashSet<SessionKe
 
 #[async_trait]
 impl SessionRegistry for MemoryRegistry {
-    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
-        let mut state = self.write();
-        state.forget(now);
+    async fn time(&self) -> Result<SystemTime, RegistryError> {
+        Ok(self.shared.clock.now())
+    }
+
+    async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError> {
+        let (mut state, here) = self.write_at();
+        if !state.spent.insert(*attempt) {
+            return Ok(Spent::Before);
+        }
+        state.remember(Remembered::Spent(*attempt), here + SPENT_RETENTION);
+        Ok(Spent::Now)
+    }
+
+    async fn create(
+        &self,
+        record: SessionRecord,
+        attempt: LoginAttempt,
+        now: SystemTime,
+    ) -> Result<Created, RegistryError> {
+        let (mut state, here) = self.write_at();
         let is_taken = state.is_live(record.key()) || state.ended.contains_key(record.key());
         let key = if is_taken { Key::Taken } else { Key::Free };
-        Ok(match rules::create(key, state.cover(&record, now)) {
-            CreateRule::Covered => Created::Covered,
+        Ok(match rules::create(key, attempt, state.arrivals(&record)) {
+            CreateRule::Covered(arrived) => Created::Covered(arrived),
             CreateRule::Create => {
-                state.insert(Arc::new(record));
+                let expires_at = expires_at(&record, now, here);
+                state.insert(Arc::new(record), expires_at);
                 Created::Created
             }
             CreateRule::Exists => Created::Exists,
@@ -266,40 +327,42 @@ impl SessionRegistry for MemoryRegistry {
         let state = self.read();
         Ok(match state.sessions.get(key) {
             Some(entry) => Loaded::Live(entry.record.clone()),
-            None => state.reason(key).map_or(Loaded::Unknown, Loaded::Ended),
+            None => state.ended.get(key).copied().map_or(Loaded::Unknown, Loaded::Ended),
         })
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let mut state = self.write();
         let reason = state.reason(key);
-        let now = of_the_store_in_memory();
-        let mut entry = state.sessions.get_mut(key);
-        let stored = entry.as_ref().map(|entry| {
-            let lease = entry.lease.filter(|(_, until)| now < *until);
-            (entry.record.version(), lease.map(|(holder, _)| holder))
-        });
-        match (rules::claim(stored, version, &lease.holder), &mut entry) {
-            (ClaimRule::Grant, Some(entry)) => {
-                entry.lease = Some((lease.holder, now + lease.duration));
-                Ok(Claimed::Granted)
+        let Some(entry) = state.sessions.get_mut(key) else { return Ok(Claimed::Gone(reason)) };
+        let now = monotonic();
+        let held = entry.lease.as_ref().and_then(|lease| lease.held(now));
+        Ok(match rules::claim(Some((entry.record.version(), held)), version, &lease.holder) {
+            ClaimRule::Grant => {
+                entry.lease = Some(Leased { holder: lease.holder, until: now + lease.duration, contested: None });
+                Claimed::Granted
             }
-            (ClaimRule::Changed, Some(entry)) => Ok(Claimed::Changed(entry.record.clone())),
-            (ClaimRule::Held, Some(_)) => Ok(Claimed::Held),
-            (_, None) | (ClaimRule::Gone, Some(_)) => Ok(Claimed::Gone(reason)),
-        }
+            ClaimRule::Changed => Claimed::Changed(entry.record.clone()),
+            ClaimRule::Contest => {
+                if let Some(lease) = &mut entry.lease {
+                    lease.contested = Some(now);
+                }
+                Claimed::Held
+            }
+            ClaimRule::Held => Claimed::Held,
+            ClaimRule::Gone => Claimed::Gone(reason),
+        })
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
         if let Some(entry) = self.write().sessions.get_mut(key) {
-            entry.lease = entry.lease.filter(|(current, _)| *current != holder);
+            entry.lease.take_if(|lease| lease.holder == holder);
         }
         Ok(())
     }
 
     async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
-        let mut state = self.write();
-        state.forget(now);
+        let (mut state, here) = self.write_at();
         let key = *record.key();
         let stored = state.sessions.get(&key).map(|entry| entry.record.clone());
         let stored = match (rules::commit(stored.as_ref().map(|stored| stored.version()), record.version()), stored) {
@@ -308,27 +371,23 @@ impl SessionRegistry for MemoryRegistry {
             (_, None) | (CommitRule::Gone, Some(_)) => return Ok(Committed::Gone(state.reason(&key))),
         };
         let moved = stored.sid() != record.sid();
-        if moved && state.cover(&record, now) == Cover::Covered {
+        let sid = record.sid().map(|sid| Name::Sid(record.registration().clone(), sid.clone()));
+        if moved && sid.is_some_and(|sid| state.tombstones.contains_key(&sid)) {
             // Not ended here: the caller does, and says so.
             return Ok(Committed::Gone(Some(EndReason::BackChannelLogout)));
         }
         record.version = record.version.next();
+        let expires_at = expires_at(&record, now, here);
         let record = Arc::new(record);
         state.remove(&key);
-        state.insert(record.clone());
+        state.insert(record.clone(), expires_at);
         Ok(Committed::Committed(record))
     }
 
-    async fn end(
-        &self,
-        key: &SessionKey,
-        reason: EndReason,
-        now: SystemTime,
-    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+    async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let ended = {
-            let mut state = self.write();
-            state.forget(now);
-            state.end(key, reason, now)
+            let (mut state, here) = self.write_at();
+            state.end(key, reason, here)
         };
         self.publish(ended.as_slice(), reason);
         Ok(ended)
@@ -341,27 +400,30 @@ impl SessionRegistry for MemoryRegistry {
         now: SystemTime,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let ended: Vec<_> = {
-            let mut state = self.write();
-            state.forget(now);
-            state.bury_target(target, now);
+            let (mut state, here) = self.write_at();
+            if rules::leaves_tombstone(target.token(), now) {
+                state.bury(target, here);
+            }
             let keys = state.keys_of(target);
-            keys.iter().filter_map(|key| state.end(key, reason, now)).collect()
+            keys.iter().filter_map(|key| state.end(key, reason, here)).collect()
         };
         self.publish(&ended, reason);
         Ok(ended)
     }
 
-    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let mut state = self.write();
-        state.forget(now);
-        state.app_data.remove_expired();
+    async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let mut removed = Vec::new();
-        while let Some((expires_at, key)) = state.by_expiry.first().copied() {
-            if expires_at > now {
-                break;
+        {
+            let (mut state, here) = self.write_at();
+            state.app_data.remove_expired();
+            while let Some(first @ (_, key)) = state.by_expiry.first().copied().filter(|(until, _)| *until <= here) {
+                state.by_expiry.remove(&first);
+                let reason = state.sessions.get(&key).map(|entry| entry.record.expires_for());
+                removed.extend(reason.and_then(|reason| state.end(&key, reason, here)));
             }
-            state.app_data.delete_bound(&key);
-            removed.extend(state.remove(&key));
+        }
+        for record in &removed {
+            self.publish(std::slice::from_ref(record), record.expires_for());
         }
         Ok(removed)
     }

@@ -145,7 +145,7 @@ pub(super) enum Effect {
 /// that hands connections on between transactions knows no statement that was prepared before.
 pub(super) struct Call {
     pub(super) text: String,
-    pub(super) types: &'static [Type],
+    pub(super) types: Vec<Type>,
     pub(super) effect: Effect,
 }
 

@@ -18,12 +18,13 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of `schema.sql`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What else is to be done to the tables of version 1, 2 and so on, for the version that follows.
 const STEPS: &[&str] = &[
     // Version 2 has other functions only.
     "",
+    include_str!("version_3.sql"),
 ];
 
 pub(super) async fn migrate(link: &Arc<Link>, schema: &str) -> Result<(), RegistryError> {

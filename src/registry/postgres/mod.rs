@@ -17,14 +17,15 @@ use tokio_postgres::types::{ToSql, Type};
 
 use self::link::{Address, Answer, Call, Effect, Link};
 use self::notices::Notices;
-use super::codec::{Codec, Kind, StorageKey, millis, name_of, reason_from, unreadable};
+use super::codec::{Codec, StorageKey, from_millis, millis, reason_from, unreadable};
 use super::{
-    Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError, SessionRegistry,
-    TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
+    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, LAPSE_GRACE, Lease, LeaseHolder, Loaded,
+    LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, rules,
 };
 use crate::error::ConfigError;
-use crate::session::event::EndReason;
-use crate::session::id::SessionKey;
+use crate::session::end_reason::EndReason;
+use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of};
+use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{SessionRecord, Version};
 
 /// So many expired sessions are removed at a time.
@@ -55,49 +56,51 @@ struct Shared {
 
 /// The functions of `schema.sql`.
 struct Calls {
+    begin: Call,
     claim: Call,
-    commit: Call,
-    create: Call,
     delete_data: Call,
     end: Call,
-    end_by_sid: Call,
-    end_by_subject: Call,
+    end_expired: Call,
+    end_matching: Call,
     load: Call,
     load_data: Call,
     release: Call,
-    remove_expired: Call,
+    replace: Call,
     save_data: Call,
+    spend: Call,
+    time: Call,
 }
 
-/// What both functions that write a record take.
-const RECORD: &[Type] =
-    &[Type::BYTEA, Type::INT8, Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8, Type::BYTEA, Type::INT8, Type::INT8];
+/// What both functions that write a record take: key, version, sid, subject, issued at, time left, reason, record.
+const RECORD: [Type; 8] =
+    [Type::BYTEA, Type::INT8, Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8, Type::TEXT, Type::BYTEA];
 
 impl Calls {
     fn new(schema: &str) -> Self {
-        let call = |effect: Effect, function: &str, types: &'static [Type]| {
+        let call = |effect: Effect, function: &str, types: &[Type]| {
             let parameters = (1..=types.len()).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ");
             let text = format!("SELECT word, key, version, record FROM {schema}.{function}({parameters})");
-            Call { text, types, effect }
+            Call { text, types: types.into(), effect }
         };
-        let reads = |function, types| call(Effect::Reads, function, types);
-        let writes = |function, types| call(Effect::Writes, function, types);
+        let reads = |function, types: &[Type]| call(Effect::Reads, function, types);
+        let writes = |function, types: &[Type]| call(Effect::Writes, function, types);
+        let (bytes, number, text) = (Type::BYTEA, Type::INT8, Type::TEXT);
+        let attempt = [number.clone(), number.clone()];
+        let target = [&bytes, &bytes, &number, &number, &text, &number, &Type::BOOL, &number, &bytes, &number];
         Self {
-            claim: writes("claim", &[Type::BYTEA, Type::INT8, Type::TEXT, Type::INT8]),
-            commit: writes("commit_session", RECORD),
-            create: writes("create_session", RECORD),
+            begin: writes("begin_session", &[&RECORD[..], &attempt].concat()),
+            claim: writes("claim_refresh", &[Type::BYTEA, Type::INT8, Type::TEXT, Type::INT8, Type::INT8]),
             delete_data: writes("delete_data", &[Type::TEXT]),
-            end: writes("end_session", &[Type::BYTEA, Type::TEXT, Type::INT8]),
-            end_by_sid: writes(
-                "end_by_sid",
-                &[Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8, Type::TEXT, Type::INT8],
-            ),
-            end_by_subject: writes("end_by_subject", &[Type::BYTEA, Type::INT8, Type::INT8, Type::TEXT, Type::INT8]),
+            end: writes("end_sessions", &[Type::BYTEA_ARRAY, Type::TEXT, Type::INT8]),
+            end_expired: writes("end_expired", &[Type::INT8, Type::INT8]),
+            end_matching: writes("end_matching", &target.map(Type::clone)),
             load: reads("load", &[Type::BYTEA]),
             load_data: reads("load_data", &[Type::TEXT]),
             release: writes("release", &[Type::BYTEA, Type::TEXT]),
-            remove_expired: writes("remove_expired", &[Type::INT8, Type::INT8]),
+            replace: writes("replace_session", &RECORD),
             save_data: writes("save_data", &[Type::TEXT, Type::BYTEA, Type::BYTEA, Type::INT8, Type::BOOL]),
+            spend: writes("spend_attempt", &[Type::BYTEA, Type::INT8]),
+            time: reads("store_time", &[]),
         }
     }
 }
@@ -203,33 +206,28 @@ impl PostgresRegistry {
         answers.iter().filter_map(|answer| read(answer).ok()).collect()
     }
 
-    /// Calls one of the two functions that write a record; `version` is the one that is there.
+    /// Calls one of the two functions that write a record; `last` is what only this one takes.
     async fn write(
         &self,
         call: &Call,
         record: &SessionRecord,
-        version: Version,
         now: SystemTime,
+        last: &[&(dyn ToSql + Sync)],
     ) -> Result<Answer, RegistryError> {
-        let registration = record.registration();
-        let sid = record.sid().map(|sid| name_of(Kind::Sid, registration, sid.as_str()).to_vec());
-        let subject = name_of(Kind::Subject, registration, record.subject().as_str());
-        let bytes = self.shared.codec.encode(record)?;
-        self.call_for_one(
-            call,
-            &[
-                &record.key().as_bytes().as_slice(),
-                &bigint(version.number()),
-                &sid,
-                &subject.as_slice(),
-                &bigint(millis(record.issued_at())),
-                &bigint(millis(record.expires_at())),
-                &bytes,
-                &bigint(millis(now)),
-                &tolerance(),
-            ],
-        )
-        .await
+        let sid = record.sid().map(|sid| hash_of("sid", record.registration(), sid.as_str()).to_vec());
+        let subject = record.subject_hash();
+        let left = record.expires_at().duration_since(now).unwrap_or_default();
+        let record: [&(dyn ToSql + Sync); 8] = [
+            &record.key().as_bytes().as_slice(),
+            &bigint(record.version().number()),
+            &sid,
+            &subject.as_bytes().as_slice(),
+            &bigint(millis(record.issued_at())),
+            &in_millis(left),
+            &record.expires_for().as_str(),
+            &self.shared.codec.encode(record)?,
+        ];
+        self.call_for_one(call, &[&record, last].concat()).await
     }
 }
 
@@ -241,13 +239,16 @@ fn in_millis(duration: Duration) -> i64 {
     duration.as_millis().try_into().unwrap_or(i64::MAX)
 }
 
-fn tolerance() -> i64 {
-    in_millis(TOMBSTONE_TOLERANCE)
+fn time(answer: &Answer) -> Result<SystemTime, RegistryError> {
+    let millis = answer.version.and_then(|millis| millis.try_into().ok());
+    from_millis(millis.ok_or_else(|| unexpected("no time"))?)
 }
 
-/// Until when an end that happens now is remembered.
-fn remembered_until(now: SystemTime) -> i64 {
-    bigint(millis(now + TOMBSTONE_RETENTION))
+/// What is left of a session that ended; in versions before 3 nobody wrote down whose it was.
+fn end_mark(answer: &Answer) -> Result<EndMark, RegistryError> {
+    let hash = |bytes: &Vec<u8>| bytes.as_slice().try_into().map(SubjectHash::from_bytes);
+    let subject = answer.record.as_ref().map(hash).transpose().map_err(|_| unreadable("whose it was"))?;
+    Ok(EndMark { reason: reason_from(answer.word.as_bytes())?, subject })
 }
 
 fn unexpected(what: &str) -> RegistryError {
@@ -256,10 +257,29 @@ fn unexpected(what: &str) -> RegistryError {
 
 #[async_trait]
 impl SessionRegistry for PostgresRegistry {
-    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
-        let answer = self.write(&self.shared.calls.create, &record, record.version(), now).await?;
+    async fn time(&self) -> Result<SystemTime, RegistryError> {
+        time(&self.call_for_one(&self.shared.calls.time, &[]).await?)
+    }
+
+    async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError> {
+        let parameters: &[&(dyn ToSql + Sync)] = &[&attempt.as_bytes().as_slice(), &in_millis(SPENT_RETENTION)];
+        match self.call_for_one(&self.shared.calls.spend, parameters).await?.word.as_str() {
+            "now" => Ok(Spent::Now),
+            "before" => Ok(Spent::Before),
+            word => Err(unexpected(word)),
+        }
+    }
+
+    async fn create(
+        &self,
+        record: SessionRecord,
+        attempt: LoginAttempt,
+        now: SystemTime,
+    ) -> Result<Created, RegistryError> {
+        let (began, seen) = (bigint(millis(attempt.began_at)), attempt.seen.map(|seen| bigint(millis(seen))));
+        let answer = self.write(&self.shared.calls.begin, &record, now, &[&began, &seen]).await?;
         match answer.word.as_str() {
-            "covered" => Ok(Created::Covered),
+            "covered" => time(&answer).map(Created::Covered),
             "created" => Ok(Created::Created),
             "exists" => Ok(Created::Exists),
             word => Err(unexpected(word)),
@@ -271,7 +291,7 @@ impl SessionRegistry for PostgresRegistry {
         let Some(answer) = answers.first() else { return Ok(Loaded::Unknown) };
         Ok(match answer.word.as_str() {
             "live" => Loaded::Live(self.read(answer)?),
-            reason => Loaded::Ended(reason_from(reason.as_bytes())?),
+            _ => Loaded::Ended(end_mark(answer)?),
         })
     }
 
@@ -279,7 +299,7 @@ impl SessionRegistry for PostgresRegistry {
         let holder = lease.holder.number().to_string();
         let version = bigint(version.number());
         let parameters: &[&(dyn ToSql + Sync)] =
-            &[&key.as_bytes().as_slice(), &version, &holder, &in_millis(lease.duration)];
+            &[&key.as_bytes().as_slice(), &version, &holder, &in_millis(lease.duration), &in_millis(LAPSE_GRACE)];
         let answer = self.call_for_one(&self.shared.calls.claim, parameters).await?;
         Ok(match answer.word.as_str() {
             "granted" => Claimed::Granted,
@@ -296,9 +316,8 @@ impl SessionRegistry for PostgresRegistry {
     }
 
     async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
-        let old = record.version();
-        record.version = old.next();
-        let answer = self.write(&self.shared.calls.commit, &record, old, now).await?;
+        record.version = record.version().next();
+        let answer = self.write(&self.shared.calls.replace, &record, now, &[]).await?;
         Ok(match answer.word.as_str() {
             "committed" => Committed::Committed(Arc::new(record)),
             "stale" => Committed::Stale(self.read(&answer)?),
@@ -307,14 +326,9 @@ impl SessionRegistry for PostgresRegistry {
         })
     }
 
-    async fn end(
-        &self,
-        key: &SessionKey,
-        reason: EndReason,
-        now: SystemTime,
-    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
-        let parameters: &[&(dyn ToSql + Sync)] =
-            &[&key.as_bytes().as_slice(), &reason.as_str(), &remembered_until(now)];
+    async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+        let keys = [key.as_bytes().as_slice()];
+        let parameters: &[&(dyn ToSql + Sync)] = &[&keys.as_slice(), &reason.as_str(), &in_millis(END_MARK_RETENTION)];
         let answers = self.call(&self.shared.calls.end, parameters).await?;
         Ok(self.read_all(&answers).pop())
     }
@@ -325,31 +339,38 @@ impl SessionRegistry for PostgresRegistry {
         reason: EndReason,
         now: SystemTime,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let (reason, until) = (reason.as_str(), remembered_until(now));
-        let answers = match target {
-            LogoutTarget::Sid { registration, sid, subject, issued_at } => {
-                let sid = name_of(Kind::Sid, registration, sid.as_str()).to_vec();
-                let subject =
-                    subject.as_ref().map(|subject| name_of(Kind::Subject, registration, subject.as_str()).to_vec());
-                let issued_at = bigint(millis(*issued_at));
-                let parameters: &[&(dyn ToSql + Sync)] = &[&sid, &subject, &issued_at, &tolerance(), &reason, &until];
-                self.call(&self.shared.calls.end_by_sid, parameters).await?
+        let hash = |registration, subject| SubjectHash::of(registration, subject).as_bytes().to_vec();
+        let (sid, subject) = match target {
+            LogoutTarget::Sid { registration, sid, subject, .. } => {
+                let subject = subject.as_ref().map(|subject| hash(registration, subject));
+                (Some(hash_of("sid", registration, sid.as_str()).to_vec()), subject)
             }
-            LogoutTarget::Subject { registration, subject, issued_at } => {
-                let subject = name_of(Kind::Subject, registration, subject.as_str()).to_vec();
-                let issued_at = bigint(millis(*issued_at));
-                let parameters: &[&(dyn ToSql + Sync)] = &[&subject, &issued_at, &tolerance(), &reason, &until];
-                self.call(&self.shared.calls.end_by_subject, parameters).await?
-            }
+            LogoutTarget::Subject { registration, subject, .. } => (None, Some(hash(registration, subject))),
         };
+        let reach = rules::reach(target);
+        let in_bigint = |time: SystemTime| bigint(millis(time));
+        let token = target.token();
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &sid,
+            &subject,
+            &reach.by_sid.map(in_bigint),
+            &reach.by_subject.map(in_bigint),
+            &reason.as_str(),
+            &in_millis(END_MARK_RETENTION),
+            &rules::leaves_tombstone(token, now),
+            &token.map(|token| in_bigint(token.issued_at())),
+            &token.map(|token| token.id().to_be_bytes().to_vec()),
+            &in_millis(TOMBSTONE_RETENTION),
+        ];
+        let answers = self.call(&self.shared.calls.end_matching, parameters).await?;
         Ok(self.read_all(&answers))
     }
 
-    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let (now, batch) = (bigint(millis(now)), bigint(BATCH as u64));
+    async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let (batch, retention) = (bigint(BATCH as u64), in_millis(END_MARK_RETENTION));
         let mut removed = Vec::new();
         loop {
-            let answers = self.call(&self.shared.calls.remove_expired, &[&now, &batch]).await?;
+            let answers = self.call(&self.shared.calls.end_expired, &[&batch, &retention]).await?;
             removed.append(&mut self.read_all(&answers));
             if answers.len() < BATCH {
                 return Ok(removed);

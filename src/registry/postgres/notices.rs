@@ -33,7 +33,7 @@ impl Notices {
     pub(super) fn start(link: Arc<Link>, channel: &str) -> Arc<Self> {
         let probe = Call {
             text: "SELECT 'told', NULL::bytea, NULL::bigint, NULL::bytea FROM pg_notify($1, '')".to_owned(),
-            types: &[Type::TEXT],
+            types: vec![Type::TEXT],
             effect: Effect::Writes,
         };
         let (address, changes) = watch::channel(link.address().clone());

@@ -1,5 +1,5 @@
--- The schema of the registry in PostgreSQL, version 2. {schema} stands for its name.
--- Times are milliseconds since 1970, keys and names SHA-256 hashes.
+-- The schema of the registry in PostgreSQL, version 3. {schema} stands for its name.
+-- Times are milliseconds since 1970 by the clock of the database, keys and names SHA-256 hashes.
 --
 -- All of it can be run over an older version, whose tables migration.rs has changed before. A function whose parameters
 -- change gets another name, so that replicas of the older version go on until they are replaced.
@@ -15,27 +15,39 @@ CREATE TABLE IF NOT EXISTS {schema}.session (
     expires_at bigint NOT NULL,
     record bytea NOT NULL,
     lease_holder text,
-    lease_until timestamptz
+    lease_until timestamptz,
+    lease_contested timestamptz,
+    expires_for text
 );
 CREATE INDEX IF NOT EXISTS session_sid ON {schema}.session (sid) WHERE sid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS session_subject ON {schema}.session (subject);
 CREATE INDEX IF NOT EXISTS session_expires_at ON {schema}.session (expires_at);
 
--- Why a session ended, for as long as somebody may ask.
+-- Why a session ended and whose it was, for as long as somebody may ask.
 CREATE TABLE IF NOT EXISTS {schema}.ended (
     key bytea PRIMARY KEY,
     reason text NOT NULL,
-    until bigint NOT NULL
+    until bigint NOT NULL,
+    subject bytea
 );
 CREATE INDEX IF NOT EXISTS ended_until ON {schema}.ended (until);
 
--- Whom a logout token logged out: by sid (issued_at is null) or by subject.
+-- Whom a logout named and when it arrived; the latest iat of its tokens, and which tokens had it.
 CREATE TABLE IF NOT EXISTS {schema}.tombstone (
     name bytea PRIMARY KEY,
     issued_at bigint,
-    until bigint NOT NULL
+    until bigint NOT NULL,
+    arrived bigint NOT NULL,
+    ids bytea[] NOT NULL
 );
 CREATE INDEX IF NOT EXISTS tombstone_until ON {schema}.tombstone (until);
+
+-- Login attempts that are spent.
+CREATE TABLE IF NOT EXISTS {schema}.spent (
+    attempt bytea PRIMARY KEY,
+    until bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS spent_until ON {schema}.spent (until);
 
 -- Application data of tower-sessions; what is bound to a login goes with it.
 CREATE TABLE IF NOT EXISTS {schema}.app_data (
@@ -54,6 +66,15 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- The clock by which everything is dated, kept and removed: those of replicas may differ.
+CREATE OR REPLACE FUNCTION {schema}.here() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+$$;
+
+CREATE OR REPLACE FUNCTION {schema}.store_time() RETURNS SETOF {schema}.answer LANGUAGE sql VOLATILE AS $$
+    SELECT 'time', NULL::bytea, {schema}.here(), NULL::bytea
+$$;
+
 -- What only reads refuses to be read from a standby, which may not have heard of an end. What writes fails there by itself.
 CREATE OR REPLACE FUNCTION {schema}.refuse_standby() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -66,7 +87,7 @@ BEGIN
     IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
     RETURN QUERY SELECT 'live', key, version, record FROM {schema}.session WHERE key = a_key;
     IF FOUND THEN RETURN; END IF;
-    RETURN QUERY SELECT reason, key, NULL::bigint, NULL::bytea FROM {schema}.ended WHERE key = a_key;
+    RETURN QUERY SELECT reason, key, NULL::bigint, subject FROM {schema}.ended WHERE key = a_key;
 END $$;
 
 -- Two sessions of one name, or a session and a logout of that name, are written one after the other. Who had to wait
@@ -83,46 +104,58 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('{schema}' || encode(a_name, 'hex'), 0));
 END $$;
 
--- Whether a logout token has overtaken a session. The caller holds the locks of both names.
-CREATE OR REPLACE FUNCTION {schema}.is_covered(a_sid bytea, a_subject bytea, an_issued_at bigint, a_now bigint, tolerance bigint)
-RETURNS boolean LANGUAGE sql VOLATILE AS $$
-    SELECT EXISTS (SELECT FROM {schema}.tombstone WHERE name = a_sid AND until > a_now)
-        OR EXISTS (SELECT FROM {schema}.tombstone
-                   WHERE name = a_subject AND until > a_now AND an_issued_at <= issued_at + tolerance)
-$$;
+CREATE OR REPLACE FUNCTION {schema}.spend_attempt(an_attempt bytea, retention bigint)
+RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.spent (attempt, until) VALUES (an_attempt, {schema}.here() + retention) ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT CASE WHEN FOUND THEN 'now' ELSE 'before' END, NULL::bytea, NULL::bigint, NULL::bytea;
+END $$;
 
-CREATE OR REPLACE FUNCTION {schema}.create_session(
-    a_key bytea, a_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, an_expires_at bigint,
-    a_record bytea, a_now bigint, tolerance bigint
+-- Stores the session of a new login, which is left so many milliseconds. A logout covers it if the attempt began up to 30 s
+-- after that arrived, and not because of it.
+CREATE OR REPLACE FUNCTION {schema}.begin_session(
+    a_key bytea, a_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, time_left bigint,
+    a_reason text, a_record bytea, began bigint, seen bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+DECLARE covered_at bigint;
 BEGIN
     -- Always the subject's lock first, so that nobody waits for each other.
     PERFORM {schema}.lock_name(a_subject);
     IF a_sid IS NOT NULL THEN PERFORM {schema}.lock_name(a_sid); END IF;
+    SELECT max(arrived) INTO covered_at FROM {schema}.tombstone
+        WHERE name IN (a_sid, a_subject) AND until > {schema}.here() AND began <= arrived + 30000
+            AND (seen IS NULL OR seen < arrived);
     IF EXISTS (SELECT FROM {schema}.ended WHERE key = a_key) THEN
         RETURN QUERY SELECT 'exists', NULL::bytea, NULL::bigint, NULL::bytea;
-    ELSIF {schema}.is_covered(a_sid, a_subject, an_issued_at, a_now, tolerance) THEN
-        RETURN QUERY SELECT 'covered', NULL::bytea, NULL::bigint, NULL::bytea;
+    ELSIF covered_at IS NOT NULL THEN
+        RETURN QUERY SELECT 'covered', NULL::bytea, covered_at, NULL::bytea;
     ELSE
-        INSERT INTO {schema}.session (key, version, sid, subject, issued_at, expires_at, record)
-            VALUES (a_key, a_version, a_sid, a_subject, an_issued_at, an_expires_at, a_record)
+        INSERT INTO {schema}.session (key, version, sid, subject, issued_at, expires_at, expires_for, record)
+            VALUES (a_key, a_version, a_sid, a_subject, an_issued_at, {schema}.here() + time_left, a_reason, a_record)
             ON CONFLICT DO NOTHING;
         RETURN QUERY SELECT CASE WHEN FOUND THEN 'created' ELSE 'exists' END, NULL::bytea, NULL::bigint, NULL::bytea;
     END IF;
 END $$;
 
--- Leases go by the clock of the store: those of replicas may differ.
-CREATE OR REPLACE FUNCTION {schema}.claim(a_key bytea, a_version bigint, a_holder text, a_duration bigint)
-RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+-- A lease that ran out is its holder's for a while more, counted from the first who asks: it may be about to commit what the
+-- provider answered while the database was out of reach.
+CREATE OR REPLACE FUNCTION {schema}.claim_refresh(
+    a_key bytea, a_version bigint, a_holder text, a_duration bigint, grace bigint
+) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE {schema}.session
-        SET lease_holder = a_holder, lease_until = clock_timestamp() + a_duration * interval '1 millisecond'
+        SET lease_holder = a_holder, lease_until = clock_timestamp() + a_duration * interval '1 millisecond',
+            lease_contested = NULL
         WHERE key = a_key AND version = a_version
-            AND (lease_holder IS NULL OR lease_holder = a_holder OR lease_until <= clock_timestamp());
+            AND (lease_holder IS NULL OR lease_holder = a_holder
+                OR (lease_until <= clock_timestamp()
+                    AND lease_contested + grace * interval '1 millisecond' <= clock_timestamp()));
     IF FOUND THEN
         RETURN QUERY SELECT 'granted', NULL::bytea, NULL::bigint, NULL::bytea;
         RETURN;
     END IF;
+    UPDATE {schema}.session SET lease_contested = clock_timestamp()
+        WHERE key = a_key AND version = a_version AND lease_contested IS NULL AND lease_until <= clock_timestamp();
     RETURN QUERY SELECT CASE WHEN version = a_version THEN 'held' ELSE 'changed' END, key, version, record
         FROM {schema}.session WHERE key = a_key;
     IF NOT FOUND THEN RETURN QUERY SELECT * FROM {schema}.gone(a_key); END IF;
@@ -133,14 +166,14 @@ CREATE OR REPLACE FUNCTION {schema}.gone(a_key bytea) RETURNS SETOF {schema}.ans
 $$;
 
 CREATE OR REPLACE FUNCTION {schema}.release(a_key bytea, a_holder text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$
-    UPDATE {schema}.session SET lease_holder = NULL, lease_until = NULL
+    UPDATE {schema}.session SET lease_holder = NULL, lease_until = NULL, lease_contested = NULL
         WHERE key = a_key AND lease_holder = a_holder
         RETURNING 'released', NULL::bytea, NULL::bigint, NULL::bytea
 $$;
 
-CREATE OR REPLACE FUNCTION {schema}.commit_session(
-    a_key bytea, old_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, an_expires_at bigint,
-    a_record bytea, a_now bigint, tolerance bigint
+CREATE OR REPLACE FUNCTION {schema}.replace_session(
+    a_key bytea, a_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, time_left bigint,
+    a_reason text, a_record bytea
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 BEGIN
     IF a_sid IS NOT NULL
@@ -148,15 +181,15 @@ BEGIN
     THEN
         PERFORM {schema}.lock_name(a_subject);
         PERFORM {schema}.lock_name(a_sid);
-        IF {schema}.is_covered(a_sid, a_subject, an_issued_at, a_now, tolerance) THEN
+        IF EXISTS (SELECT FROM {schema}.tombstone WHERE name = a_sid AND until > {schema}.here()) THEN
             RETURN QUERY SELECT 'back_channel_logout', NULL::bytea, NULL::bigint, NULL::bytea;
             RETURN;
         END IF;
     END IF;
     UPDATE {schema}.session
-        SET version = old_version + 1, sid = a_sid, expires_at = an_expires_at, record = a_record,
-            lease_holder = NULL, lease_until = NULL
-        WHERE key = a_key AND version = old_version;
+        SET version = a_version, sid = a_sid, expires_at = {schema}.here() + time_left, expires_for = a_reason,
+            record = a_record, lease_holder = NULL, lease_until = NULL, lease_contested = NULL
+        WHERE key = a_key AND version = a_version - 1;
     IF FOUND THEN
         RETURN QUERY SELECT 'committed', NULL::bytea, NULL::bigint, NULL::bytea;
         RETURN;
@@ -165,86 +198,79 @@ BEGIN
     IF NOT FOUND THEN RETURN QUERY SELECT * FROM {schema}.gone(a_key); END IF;
 END $$;
 
--- Ends sessions that were just deleted, and tells all replicas.
-CREATE OR REPLACE FUNCTION {schema}.bury(a_key bytea, a_reason text, an_until bigint) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO {schema}.ended (key, reason, until) VALUES (a_key, a_reason, an_until) ON CONFLICT DO NOTHING;
-    PERFORM pg_notify('{schema}', encode(a_key, 'hex') || ' ' || a_reason);
-END $$;
+-- Ends sessions for good, for a reason or for that of their expiry, and tells all replicas.
+CREATE OR REPLACE FUNCTION {schema}.end_sessions(keys bytea[], a_reason text, retention bigint)
+RETURNS SETOF {schema}.answer LANGUAGE sql AS $$
+    WITH gone AS (
+        DELETE FROM {schema}.session WHERE key = ANY (keys)
+            RETURNING key, version, record, subject, coalesce(a_reason, expires_for, 'absolute_lifetime') AS reason
+    ), marks AS (
+        INSERT INTO {schema}.ended (key, reason, until, subject)
+            SELECT key, reason, {schema}.here() + retention, subject FROM gone
+            ON CONFLICT DO NOTHING
+    )
+    SELECT 'ended', key, version, record FROM gone, pg_notify('{schema}', encode(key, 'hex') || ' ' || reason)
+$$;
 
-CREATE OR REPLACE FUNCTION {schema}.end_session(a_key bytea, a_reason text, an_until bigint)
-RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
-DECLARE found_one {schema}.answer;
-BEGIN
-    FOR found_one IN
-        DELETE FROM {schema}.session WHERE key = a_key RETURNING 'ended', key, version, record
-    LOOP
-        PERFORM {schema}.bury(found_one.key, a_reason, an_until);
-        RETURN NEXT found_one;
-    END LOOP;
-END $$;
+-- Remembers a logout, of a token or of the application (nulls). Whoever sends one token again renews nothing.
+CREATE OR REPLACE FUNCTION {schema}.bury(a_name bytea, an_issued_at bigint, an_id bytea, retention bigint)
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO {schema}.tombstone AS known (name, issued_at, ids, arrived, until)
+        SELECT a_name, an_issued_at, array_remove(ARRAY[an_id], NULL), here, here + retention FROM {schema}.here()
+        ON CONFLICT (name) DO UPDATE SET
+            arrived = greatest(known.arrived, excluded.arrived),
+            until = greatest(known.until, excluded.until),
+            issued_at = greatest(known.issued_at, excluded.issued_at),
+            -- So many tokens of one second are told apart.
+            ids = CASE WHEN excluded.issued_at > coalesce(known.issued_at, 0) THEN excluded.ids
+                ELSE (known.ids || excluded.ids)[greatest(cardinality(known.ids || excluded.ids) - 31, 1):] END
+        WHERE known.until <= excluded.arrived OR excluded.issued_at IS NULL
+            OR excluded.issued_at > coalesce(known.issued_at, 0)
+            OR (excluded.issued_at = known.issued_at AND NOT known.ids @> excluded.ids)
+$$;
 
-CREATE OR REPLACE FUNCTION {schema}.end_by_sid(
-    a_sid bytea, a_subject bytea, an_issued_at bigint, tolerance bigint, a_reason text, an_until bigint
+-- Ends the sessions of a sid, or of a subject without one, whose logins were issued at the latest then.
+CREATE OR REPLACE FUNCTION {schema}.end_matching(
+    a_sid bytea, a_subject bytea, latest_by_sid bigint, latest_by_subject bigint, a_reason text, mark_retention bigint,
+    buries boolean, an_issued_at bigint, an_id bytea, retention bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
-DECLARE found_one {schema}.answer;
-DECLARE is_empty boolean := true;
+DECLARE keys bytea[];
 BEGIN
     IF a_subject IS NOT NULL THEN PERFORM {schema}.lock_name(a_subject); END IF;
-    PERFORM {schema}.lock_name(a_sid);
-    INSERT INTO {schema}.tombstone (name, until) VALUES (a_sid, an_until)
-        ON CONFLICT (name) DO UPDATE SET until = greatest(tombstone.until, an_until);
-    FOR found_one IN
-        DELETE FROM {schema}.session WHERE sid = a_sid RETURNING 'ended', key, version, record
-    LOOP
-        is_empty := false;
-        PERFORM {schema}.bury(found_one.key, a_reason, an_until);
-        RETURN NEXT found_one;
-    END LOOP;
-    IF NOT is_empty OR a_subject IS NULL THEN RETURN; END IF;
-    -- No later logout token could reach the sessions that have no sid.
-    FOR found_one IN
-        DELETE FROM {schema}.session
-            WHERE subject = a_subject AND sid IS NULL AND issued_at <= an_issued_at + tolerance
-            RETURNING 'ended', key, version, record
-    LOOP
-        PERFORM {schema}.bury(found_one.key, a_reason, an_until);
-        RETURN NEXT found_one;
-    END LOOP;
+    IF a_sid IS NOT NULL THEN PERFORM {schema}.lock_name(a_sid); END IF;
+    IF buries THEN PERFORM {schema}.bury(coalesce(a_sid, a_subject), an_issued_at, an_id, retention); END IF;
+    IF a_sid IS NULL THEN
+        SELECT array_agg(key) INTO keys FROM {schema}.session
+            WHERE subject = a_subject AND (latest_by_subject IS NULL OR issued_at <= latest_by_subject);
+    ELSIF EXISTS (SELECT FROM {schema}.session WHERE sid = a_sid) THEN
+        SELECT array_agg(key) INTO keys FROM {schema}.session WHERE sid = a_sid AND issued_at <= latest_by_sid;
+    ELSE
+        -- No later logout token could reach the sessions that have no sid.
+        SELECT array_agg(key) INTO keys FROM {schema}.session
+            WHERE subject = a_subject AND sid IS NULL AND issued_at <= latest_by_subject;
+    END IF;
+    RETURN QUERY SELECT * FROM {schema}.end_sessions(keys, a_reason, mark_retention);
 END $$;
 
-CREATE OR REPLACE FUNCTION {schema}.end_by_subject(
-    a_subject bytea, an_issued_at bigint, tolerance bigint, a_reason text, an_until bigint
-) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
-DECLARE found_one {schema}.answer;
-BEGIN
-    PERFORM {schema}.lock_name(a_subject);
-    INSERT INTO {schema}.tombstone (name, issued_at, until) VALUES (a_subject, an_issued_at, an_until)
-        ON CONFLICT (name) DO UPDATE
-            SET issued_at = greatest(tombstone.issued_at, an_issued_at), until = greatest(tombstone.until, an_until);
-    FOR found_one IN
-        DELETE FROM {schema}.session WHERE subject = a_subject AND issued_at <= an_issued_at + tolerance
-            RETURNING 'ended', key, version, record
-    LOOP
-        PERFORM {schema}.bury(found_one.key, a_reason, an_until);
-        RETURN NEXT found_one;
-    END LOOP;
-END $$;
-
--- Removes what nobody needs any more; what another replica is removing is left to it.
-CREATE OR REPLACE FUNCTION {schema}.remove_expired(a_now bigint, a_batch bigint)
+-- Ends what has expired and forgets what nobody needs any more; what another replica is at is left to it.
+CREATE OR REPLACE FUNCTION {schema}.end_expired(a_batch bigint, mark_retention bigint)
 RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+DECLARE now_here bigint := {schema}.here();
+DECLARE keys bytea[];
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('{schema} remove_expired', 0)) THEN RETURN; END IF;
-    DELETE FROM {schema}.ended WHERE key IN (SELECT key FROM {schema}.ended WHERE until <= a_now LIMIT a_batch);
+    DELETE FROM {schema}.ended WHERE key IN (SELECT key FROM {schema}.ended WHERE until <= now_here LIMIT a_batch);
     DELETE FROM {schema}.tombstone
-        WHERE name IN (SELECT name FROM {schema}.tombstone WHERE until <= a_now LIMIT a_batch);
+        WHERE name IN (SELECT name FROM {schema}.tombstone WHERE until <= now_here LIMIT a_batch);
+    DELETE FROM {schema}.spent
+        WHERE attempt IN (SELECT attempt FROM {schema}.spent WHERE until <= now_here LIMIT a_batch);
     DELETE FROM {schema}.app_data
         WHERE id IN (SELECT id FROM {schema}.app_data WHERE expires_at <= clock_timestamp() LIMIT a_batch);
-    RETURN QUERY DELETE FROM {schema}.session
-        WHERE key IN (SELECT key FROM {schema}.session WHERE expires_at <= a_now
-                      ORDER BY expires_at LIMIT a_batch FOR UPDATE SKIP LOCKED)
-        RETURNING 'expired', session.key, session.version, session.record;
+    SELECT array_agg(key) INTO keys FROM (
+        SELECT key FROM {schema}.session WHERE expires_at <= now_here
+            ORDER BY expires_at LIMIT a_batch FOR UPDATE SKIP LOCKED
+    ) expired;
+    RETURN QUERY SELECT * FROM {schema}.end_sessions(keys, NULL, mark_retention);
 END $$;
 
 -- A record that is gone stays gone, and data of a login that is over is not written.

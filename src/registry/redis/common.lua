@@ -1,11 +1,28 @@
--- A live session is "L<header as JSON>\n<record>", one that ended "E<reason>".
--- Header: v version, i and u names of the sid and subject indices ("" without sid), t issued at, x expires at (ms).
+-- A live session is "L<header as JSON>\n<record>", one that ended "E<reason> <hash of its subject>".
+-- Header: v version, i and u names of the sid and subject indices ("" without sid), t issued at (ms), r why it expires.
 local prefix, channel = ARGV[1], ARGV[2]
+
+-- How much later than a logout arrived an attempt may have begun that it covers.
+local COVER_TOLERANCE = 30000
+-- How long the store keeps a record after its last deadline, should no replica run to remove it.
+local SLACK = 3600000
+-- So many tokens of one second are told apart.
+local MOST_TOKENS = 32
 
 -- A replica refuses writes, also those without effect, and so does the node of a cluster that keys are leaving: after this
 -- nothing is said from half of the truth, not even by a script that finds nothing to write.
 local function only_here()
     redis.call('SET', prefix .. ':none', '', 'XX')
+end
+
+-- The store's clock, by which everything is dated, kept and removed: those of replicas may differ.
+local function now()
+    local time = redis.call('TIME')
+    return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function text(number)
+    return string.format('%.0f', number)
 end
 
 -- The header of a live session; nothing of one that ended or that nobody knows. A value of another kind, from a newer
@@ -19,7 +36,7 @@ end
 
 -- Why it ended, where that is known: the last of an answer, as nothing ends a list.
 local function reason_of(value)
-    if value then return string.sub(value, 2) end
+    if value then return string.match(value, '^E(%S*)') end
     return nil
 end
 
@@ -27,18 +44,58 @@ local function keep_for(key, ttl)
     if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end
 
--- Whether a logout token has overtaken a session with this header.
-local function covered(head, now, tolerance)
-    if head.i ~= '' and tonumber(redis.call('GET', head.i .. ':t') or 0) > now then return true end
-    local tomb = redis.call('HMGET', head.u .. ':t', 'until', 'iat')
-    return tomb[1] and tonumber(tomb[1]) > now and head.t <= tonumber(tomb[2]) + tolerance
+-- When the logout arrived that the tombstone of an index remembers. An earlier version wrote only until when it did so, ten
+-- minutes after.
+local function arrival(index)
+    if index == '' then return nil end
+    local tomb = index .. ':t'
+    if redis.call('TYPE', tomb).ok == 'string' then return tonumber(redis.call('GET', tomb)) - 600000 end
+    local found = redis.call('HMGET', tomb, 'arrived', 'until')
+    return tonumber(found[1] or '') or (found[2] and tonumber(found[2]) - 600000) or nil
 end
 
-local function insert(hex, head, value, ttl)
-    redis.call('SET', prefix .. ':s:' .. hex, value, 'PX', ttl)
+-- When the last of those logouts arrived that cover a login.
+local function covered(head, began, seen)
+    local last = nil
+    for _, index in ipairs({head.i, head.u}) do
+        local arrived = arrival(index)
+        if arrived and began <= arrived + COVER_TOLERANCE and seen < arrived then
+            last = math.max(last or 0, arrived)
+        end
+    end
+    return last
+end
+
+-- Remembers a logout, of a token (issued at, id) or of the application ("", ""). Whoever sends one token again renews nothing.
+local function bury(index, issued_at, id, retention)
+    local tomb = index .. ':t'
+    local here, before = now(), arrival(index)
+    if redis.call('TYPE', tomb).ok == 'string' then redis.call('DEL', tomb) end
+    local latest, ids = redis.call('HGET', tomb, 'iat') or '', redis.call('HGET', tomb, 'ids') or ''
+    local renews = true
+    if before and issued_at ~= '' and latest ~= '' then
+        local age = tonumber(issued_at) - tonumber(latest)
+        renews = age > 0 or (age == 0 and not string.find(ids, id, 1, true))
+        if age > 0 then latest, ids = issued_at, '' end
+    elseif issued_at ~= '' then
+        latest, ids = issued_at, ''
+    end
+    if renews then ids = string.sub(ids .. id, -MOST_TOKENS * 32) end
+    local arrived = before or here
+    if renews then arrived = math.max(arrived, here) end
+    local ends = arrived + retention
+    -- Written in any case: it has to be on the replicas also when it is asked for again.
+    redis.call('HSET', tomb, 'arrived', text(arrived), 'until', text(ends), 'iat', latest, 'ids', ids)
+    redis.call('PEXPIRE', tomb, text(math.max(ends - here, 1)))
+end
+
+-- Stores a session that is left so many milliseconds.
+local function insert(hex, head, value, left)
+    local ttl = left + SLACK
+    redis.call('SET', prefix .. ':s:' .. hex, value, 'PX', text(ttl))
     if head.i ~= '' then redis.call('SADD', head.i, hex); keep_for(head.i, ttl) end
     redis.call('SADD', head.u, hex); keep_for(head.u, ttl)
-    redis.call('ZADD', prefix .. ':x', head.x, hex)
+    redis.call('ZADD', prefix .. ':x', text(now() + left), hex)
 end
 
 -- Takes a session out of everything but its own key.
@@ -52,13 +109,14 @@ local function detach(hex, head)
     redis.call('DEL', bound)
 end
 
--- Ends a session for good; returns its value, or nothing if it was not live.
+-- Ends a session for good, for a reason or for that of its expiry; returns its value, or nothing if it was not live.
 local function finish(hex, reason, retention)
     local key = prefix .. ':s:' .. hex
     local value = redis.call('GET', key)
     local head = read(value)
     if not head then return nil end
-    redis.call('SET', key, 'E' .. reason, 'PX', retention)
+    reason = reason or head.r or 'absolute_lifetime'
+    redis.call('SET', key, 'E' .. reason .. ' ' .. string.sub(head.u, -64), 'PX', retention)
     detach(hex, head)
     redis.call('PUBLISH', channel, hex .. ' ' .. reason)
     return value

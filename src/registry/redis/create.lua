@@ -1,7 +1,8 @@
--- ARGV: hex, header, value, now, tolerance, ttl
+-- ARGV: hex, header, value, left, began, seen
 only_here()
 local hex, head, value = ARGV[3], cjson.decode(ARGV[4]), ARGV[5]
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end
-if covered(head, tonumber(ARGV[6]), tonumber(ARGV[7])) then return {'covered'} end
-insert(hex, head, value, tonumber(ARGV[8]))
+local arrived = covered(head, tonumber(ARGV[7]), tonumber(ARGV[8]))
+if arrived then return {'covered', text(arrived)} end
+insert(hex, head, value, tonumber(ARGV[6]))
 return {'created'}

@@ -1,9 +1,10 @@
--- KEYS: the index of the sid or the subject. ARGV: kind, index of the subject or "", issued at, tolerance, now,
--- retention, reason
-local kind, subject, latest = ARGV[3], ARGV[4], tonumber(ARGV[5]) + tonumber(ARGV[6])
-local now, retention, reason = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
-local ended, unreadable = {}, false
+-- KEYS: the index of the sid or the subject. ARGV: index of the subject for a sid or "", latest by sid, latest by subject,
+-- "bury" or "", issued at, id, retention of the tombstone, retention of the marks, reason
+local subject, by_sid, by_subject = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local marks, reason = tonumber(ARGV[10]), ARGV[11]
+local ended, unreadable, others = {}, false, false
 
+-- Ends those of an index that fit, and notes whether there are others.
 local function finish_all(index, fits)
     for _, hex in ipairs(redis.call('SMEMBERS', index)) do
         local is_readable, head = pcall(read, redis.call('GET', prefix .. ':s:' .. hex))
@@ -12,30 +13,23 @@ local function finish_all(index, fits)
         elseif not head then
             redis.call('SREM', index, hex)
         elseif fits(head) then
-            local value = finish(hex, reason, retention)
-            if value then
-                ended[#ended + 1] = hex
-                ended[#ended + 1] = value
-            end
+            ended[#ended + 1] = hex
+            ended[#ended + 1] = finish(hex, reason, marks)
+        else
+            others = true
         end
     end
 end
 
-local tomb = KEYS[1] .. ':t'
-if kind == 'sid' then
-    redis.call('SET', tomb, now + retention, 'PX', retention)
-    finish_all(KEYS[1], function(_) return true end)
+if ARGV[6] == 'bury' then bury(KEYS[1], ARGV[7], ARGV[8], tonumber(ARGV[9])) end
+if by_sid then
+    finish_all(KEYS[1], function(head) return head.t <= by_sid end)
     -- No later logout token could reach the sessions that have no sid.
-    if #ended == 0 and subject ~= '' then
-        finish_all(subject, function(head) return head.i == '' and head.t <= latest end)
+    if #ended == 0 and not others and not unreadable and subject ~= '' then
+        finish_all(subject, function(head) return head.i == '' and head.t <= by_subject end)
     end
 else
-    local known = redis.call('HGET', tomb, 'iat')
-    local issued_at = tonumber(ARGV[5])
-    if known and tonumber(known) > issued_at then issued_at = tonumber(known) end
-    redis.call('HSET', tomb, 'iat', issued_at, 'until', now + retention)
-    redis.call('PEXPIRE', tomb, retention)
-    finish_all(KEYS[1], function(head) return head.t <= latest end)
+    finish_all(KEYS[1], function(head) return not by_subject or head.t <= by_subject end)
 end
 -- The others have ended, this one may have to: it is not said that all is done.
 if unreadable then return redis.error_reply('ERR a stored session cannot be read') end

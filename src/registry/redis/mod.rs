@@ -6,8 +6,9 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | `{prefix}:s:<session>` | a session, or for ten minutes why it ended |
+//! | `{prefix}:s:<session>` | a session, or for ten minutes why it ended and whose it was |
 //! | `{prefix}:l:<session>` | the lease of a refresh |
+//! | `{prefix}:a:<hash>` | a login attempt that is spent |
 //! | `{prefix}:i:<hash>`, `{prefix}:u:<hash>` | sessions by `sid` and by subject; with `:t` their tombstones |
 //! | `{prefix}:x` | sessions by expiry |
 //! | `{prefix}:d:<id>`, `{prefix}:b:<session>` | application data, and which of it is bound to a login |
@@ -31,20 +32,20 @@ use tokio::sync::Notify;
 
 use self::connection::{Connection, RECONNECT_PAUSE};
 use self::peer::Ask;
-use super::codec::{Codec, Kind, StorageKey, millis, name_of, reason_from, unreadable};
+use super::codec::{Codec, StorageKey, from_millis, millis, reason_from, unreadable};
 use super::listeners::Listeners;
 use super::{
-    Claimed, Committed, Created, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget, RegistryError,
-    SessionRegistry, TOMBSTONE_RETENTION, TOMBSTONE_TOLERANCE,
+    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
+    Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, TokenMark,
+    rules,
 };
 use crate::error::ConfigError;
 use crate::protocol::names::{Registration, Sid, Subject};
-use crate::session::event::EndReason;
-use crate::session::id::SessionKey;
+use crate::session::end_reason::EndReason;
+use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of};
+use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{SessionRecord, Version};
 
-/// The store forgets a session by itself this long after it expired, should no replica run to remove it.
-const SLACK: Duration = Duration::from_secs(60 * 60);
 /// So many expired sessions are removed at a time.
 const BATCH: usize = 100;
 
@@ -80,6 +81,8 @@ struct Scripts {
     release: Script,
     remove_expired: Script,
     save_data: Script,
+    spend: Script,
+    time: Script,
 }
 
 impl Scripts {
@@ -94,6 +97,8 @@ impl Scripts {
             release: script(include_str!("release.lua")),
             remove_expired: script(include_str!("remove_expired.lua")),
             save_data: script(include_str!("save_data.lua")),
+            spend: script(include_str!("spend.lua")),
+            time: script(include_str!("time.lua")),
         }
     }
 }
@@ -171,16 +176,24 @@ impl RedisRegistry {
         format!("{}:l:{key}", self.shared.prefix)
     }
 
+    fn attempt(&self, attempt: &AttemptKey) -> String {
+        self.named("a", *attempt.as_bytes())
+    }
+
     fn by_sid(&self, registration: &Registration, sid: &Sid) -> String {
-        self.index("i", name_of(Kind::Sid, registration, sid.as_str()))
+        self.named("i", hash_of("sid", registration, sid.as_str()))
     }
 
     fn by_subject(&self, registration: &Registration, subject: &Subject) -> String {
-        self.index("u", name_of(Kind::Subject, registration, subject.as_str()))
+        self.named("u", *SubjectHash::of(registration, subject).as_bytes())
     }
 
-    fn index(&self, letter: &str, name: [u8; 32]) -> String {
-        format!("{}:{letter}:{}", self.shared.prefix, SessionKey::from_bytes(name))
+    fn named(&self, letter: &str, hash: [u8; 32]) -> String {
+        format!("{}:{letter}:{}", self.shared.prefix, SessionKey::from_bytes(hash))
+    }
+
+    fn session_index(&self) -> String {
+        format!("{}:x", self.shared.prefix)
     }
 
     fn channel(&self) -> String {
@@ -211,22 +224,29 @@ impl RedisRegistry {
         Ask::Script(script, command)
     }
 
-    fn header(&self, record: &SessionRecord, version: Version) -> String {
+    /// Runs one of the two scripts that write a record; `last` is what only this one takes.
+    async fn write_record<const N: usize>(
+        &self,
+        script: &Script,
+        record: &SessionRecord,
+        now: SystemTime,
+        last: [u64; N],
+    ) -> Result<Answer, RegistryError> {
         let registration = record.registration();
         let header: Value = json!({
-            "v": version.number(),
+            "v": record.version().number(),
             "i": record.sid().map(|sid| self.by_sid(registration, sid)).unwrap_or_default(),
             "u": self.by_subject(registration, record.subject()),
             "t": millis(record.issued_at()),
-            "x": millis(record.expires_at()),
+            "r": record.expires_for().as_str(),
         });
-        header.to_string()
-    }
-
-    fn value(&self, record: &SessionRecord, header: &str) -> Result<Vec<u8>, RegistryError> {
         let mut value = format!("L{header}\n").into_bytes();
         value.append(&mut self.shared.codec.encode(record)?);
-        Ok(value)
+        let left = record.expires_at().duration_since(now).unwrap_or_default();
+        let mut arguments: Vec<Vec<u8>> =
+            vec![record.key().to_string().into(), header.to_string().into(), value, in_millis(left).into()];
+        arguments.extend(last.map(|number| number.to_string().into()));
+        self.run_for_good(script, &self.session(record.key()), &arguments).await
     }
 
     fn read(&self, key: &SessionKey, value: &[u8]) -> Result<Arc<SessionRecord>, RegistryError> {
@@ -259,15 +279,29 @@ fn unexpected() -> RegistryError {
     RegistryError::new("Redis gave an unexpected answer")
 }
 
-/// How long the store keeps a record, from `now` on.
-fn time_to_live(record: &SessionRecord, now: SystemTime) -> String {
-    let left = record.expires_at().duration_since(now).unwrap_or_default() + SLACK;
-    left.as_millis().to_string()
+fn in_millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// What is left of a session that ended: `<reason>`, and since a hash of the subject is kept `<reason> <hash>`.
+fn end_mark(text: &[u8]) -> Result<EndMark, RegistryError> {
+    let mut parts = text.splitn(2, |byte| *byte == b' ');
+    let reason = reason_from(parts.next().unwrap_or_default())?;
+    let subject = |hex: &[u8]| {
+        let hash = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex);
+        hash.map(|hash| SubjectHash::from_bytes(*hash.as_bytes())).ok_or_else(|| unreadable("whose it was"))
+    };
+    Ok(EndMark { reason, subject: parts.next().map(subject).transpose()? })
 }
 
 /// Why a session is gone, where the store still knows.
 fn reason(answer: Option<&Vec<u8>>) -> Result<Option<EndReason>, RegistryError> {
     answer.map(|text| reason_from(text)).transpose()
+}
+
+fn time_from(answer: Option<&Vec<u8>>) -> Result<SystemTime, RegistryError> {
+    let millis = answer.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    from_millis(millis.ok_or_else(unexpected)?)
 }
 
 fn word(answer: &Answer) -> &[u8] {
@@ -276,20 +310,31 @@ fn word(answer: &Answer) -> &[u8] {
 
 #[async_trait]
 impl SessionRegistry for RedisRegistry {
-    async fn create(&self, record: SessionRecord, now: SystemTime) -> Result<Created, RegistryError> {
-        let header = self.header(&record, record.version());
-        let value = self.value(&record, &header)?;
-        let arguments: [Vec<u8>; 6] = [
-            record.key().to_string().into(),
-            header.into(),
-            value,
-            millis(now).to_string().into(),
-            TOMBSTONE_TOLERANCE.as_millis().to_string().into(),
-            time_to_live(&record, now).into(),
-        ];
-        let answer = self.run_for_good(&self.shared.scripts.create, &self.session(record.key()), &arguments).await?;
+    async fn time(&self) -> Result<SystemTime, RegistryError> {
+        let answer = self.run::<&[u8]>(&self.shared.scripts.time, &self.session_index(), &[]).await?;
+        time_from(answer.first())
+    }
+
+    async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError> {
+        let retention = in_millis(SPENT_RETENTION);
+        let answer = self.run(&self.shared.scripts.spend, &self.attempt(attempt), &[retention]).await?;
         match word(&answer) {
-            b"covered" => Ok(Created::Covered),
+            b"now" => Ok(Spent::Now),
+            b"before" => Ok(Spent::Before),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn create(
+        &self,
+        record: SessionRecord,
+        attempt: LoginAttempt,
+        now: SystemTime,
+    ) -> Result<Created, RegistryError> {
+        let attempt = [millis(attempt.began_at), attempt.seen.map(millis).unwrap_or_default()];
+        let answer = self.write_record(&self.shared.scripts.create, &record, now, attempt).await?;
+        match word(&answer) {
+            b"covered" => time_from(answer.get(1)).map(Created::Covered),
             b"created" => Ok(Created::Created),
             b"exists" => Ok(Created::Exists),
             _ => Err(unexpected()),
@@ -299,8 +344,8 @@ impl SessionRegistry for RedisRegistry {
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
         let value: Option<Vec<u8>> = self.shared.connection.ask(Ask::Read(&self.session(key))).await?;
         let Some(value) = value else { return Ok(Loaded::Unknown) };
-        if let Some(reason) = value.strip_prefix(b"E") {
-            return reason_from(reason).map(Loaded::Ended);
+        if let Some(mark) = value.strip_prefix(b"E") {
+            return end_mark(mark).map(Loaded::Ended);
         }
         self.read(key, &value).map(Loaded::Live)
     }
@@ -310,7 +355,8 @@ impl SessionRegistry for RedisRegistry {
             key.to_string(),
             version.number().to_string(),
             lease.holder.number().to_string(),
-            lease.duration.as_millis().to_string(),
+            in_millis(lease.duration),
+            in_millis(LAPSE_GRACE),
         ];
         let answer = self.run(&self.shared.scripts.claim, &self.session(key), &arguments).await?;
         match (word(&answer), answer.get(1)) {
@@ -330,18 +376,7 @@ impl SessionRegistry for RedisRegistry {
     async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
         let (key, old) = (*record.key(), record.version());
         record.version = old.next();
-        let header = self.header(&record, record.version());
-        let value = self.value(&record, &header)?;
-        let arguments: [Vec<u8>; 7] = [
-            key.to_string().into(),
-            old.number().to_string().into(),
-            header.into(),
-            value,
-            millis(now).to_string().into(),
-            TOMBSTONE_TOLERANCE.as_millis().to_string().into(),
-            time_to_live(&record, now).into(),
-        ];
-        let answer = self.run_for_good(&self.shared.scripts.commit, &self.session(&key), &arguments).await?;
+        let answer = self.write_record(&self.shared.scripts.commit, &record, now, [old.number()]).await?;
         match (word(&answer), answer.get(1)) {
             (b"committed", _) => Ok(Committed::Committed(Arc::new(record))),
             (b"gone", why) => reason(why).map(Committed::Gone),
@@ -350,13 +385,8 @@ impl SessionRegistry for RedisRegistry {
         }
     }
 
-    async fn end(
-        &self,
-        key: &SessionKey,
-        reason: EndReason,
-        _now: SystemTime,
-    ) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
-        let arguments = [key.to_string(), reason.as_str().to_owned(), TOMBSTONE_RETENTION.as_millis().to_string()];
+    async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
+        let arguments = [key.to_string(), reason.as_str().to_owned(), in_millis(END_MARK_RETENTION)];
         let answer = self.run_for_good(&self.shared.scripts.end, &self.session(key), &arguments).await?;
         self.read_all(&answer).next().transpose()
     }
@@ -367,34 +397,39 @@ impl SessionRegistry for RedisRegistry {
         reason: EndReason,
         now: SystemTime,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let (index, kind, subject, issued_at) = match target {
-            LogoutTarget::Sid { registration, sid, subject, issued_at } => {
+        let number = |time: Option<SystemTime>| time.map(|time| millis(time).to_string()).unwrap_or_default();
+        let reach = rules::reach(target);
+        let (index, subject, by_sid) = match target {
+            LogoutTarget::Sid { registration, sid, subject, .. } => {
                 let subject = subject.as_ref().map(|subject| self.by_subject(registration, subject));
-                (self.by_sid(registration, sid), "sid", subject.unwrap_or_default(), issued_at)
+                (self.by_sid(registration, sid), subject.unwrap_or_default(), number(reach.by_sid))
             }
-            LogoutTarget::Subject { registration, subject, issued_at } => {
-                (self.by_subject(registration, subject), "subject", String::new(), issued_at)
+            LogoutTarget::Subject { registration, subject, .. } => {
+                (self.by_subject(registration, subject), String::new(), String::new())
             }
         };
+        let token = target.token();
         let arguments = [
-            kind.to_owned(),
             subject,
-            millis(*issued_at).to_string(),
-            TOMBSTONE_TOLERANCE.as_millis().to_string(),
-            millis(now).to_string(),
-            TOMBSTONE_RETENTION.as_millis().to_string(),
+            by_sid,
+            number(reach.by_subject),
+            if rules::leaves_tombstone(token, now) { "bury" } else { "" }.to_owned(),
+            number(token.map(TokenMark::issued_at)),
+            token.map(|token| format!("{:032x}", token.id())).unwrap_or_default(),
+            in_millis(TOMBSTONE_RETENTION),
+            in_millis(END_MARK_RETENTION),
             reason.as_str().to_owned(),
         ];
         let answer = self.run_for_good(&self.shared.scripts.end_matching, &index, &arguments).await?;
         self.read_all(&answer).collect()
     }
 
-    async fn remove_expired(&self, now: SystemTime) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let index = format!("{}:x", self.shared.prefix);
+    async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let mut removed = Vec::new();
         loop {
-            let arguments = [millis(now).to_string(), BATCH.to_string()];
-            let answer = self.run(&self.shared.scripts.remove_expired, &index, &arguments).await?;
+            let arguments = [BATCH.to_string(), in_millis(END_MARK_RETENTION)];
+            let script = &self.shared.scripts.remove_expired;
+            let answer = self.run(script, &self.session_index(), &arguments).await?;
             let is_last = answer.len() < 2 * BATCH;
             // Their time is over, whatever they hold, and nobody pays for the one that cannot be read.
             let readable = self
@@ -478,6 +513,7 @@ mod tests {
             ("create", include_str!("create.lua")),
             ("end", include_str!("end.lua")),
             ("save_data", include_str!("save_data.lua")),
+            ("time", include_str!("time.lua")),
         ] {
             let first = code.lines().find(|line| !line.starts_with("--"));
             assert_eq!(first, Some("only_here()"), "{name}");

@@ -1,3 +1,4 @@
 -- ARGV: holder
-if redis.call('GET', KEYS[1]) == ARGV[3] then redis.call('DEL', KEYS[1]) end
+local held = redis.call('GET', KEYS[1])
+if held and string.match(held, '^%d+') == ARGV[3] then redis.call('DEL', KEYS[1]) end
 return {'released'}

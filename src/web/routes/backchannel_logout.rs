@@ -11,8 +11,8 @@
 //! | 405, 408, 413, 415 | wrong method; body too late, too long, of another type |
 //! | 503 | the registry or a needed key is out of reach: providers that retry shall |
 //!
-//! A token that comes twice is answered with 200 twice: it can only end sessions that began before it was issued, so
-//! no memory of `jti` is needed, and nothing can be burnt by an attempt that failed.
+//! A token that comes twice is answered with 200 twice: it can only end sessions that began before it was issued, and
+//! renews no tombstone, so nothing is refused for a `jti`, and nothing can be burnt by an attempt that failed.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
 use crate::protocol::logout_token::{LogoutToken, Whom};
 use crate::provider::keys::{Bearer, VerifyError};
-use crate::registry::{LogoutTarget, RegistryError};
-use crate::session::event::EndReason;
+use crate::registry::{LogoutTarget, RegistryError, TokenMark};
+use crate::session::end_reason::EndReason;
 use crate::web::context::Context;
 use crate::web::page::{json, no_store, with_retry_after};
 
@@ -141,10 +141,11 @@ async fn receive(context: &Context, request: Request<Body>) -> Result<usize, Ref
 }
 
 fn target(context: &Context, token: LogoutToken) -> LogoutTarget {
-    let (registration, issued_at) = (context.registration().clone(), token.issued_at);
+    let registration = context.registration().clone();
+    let mark = TokenMark::new(token.issued_at, &token.jti);
     match token.whom {
-        Whom::Sid { sid, subject } => LogoutTarget::Sid { registration, sid, subject, issued_at },
-        Whom::Subject(subject) => LogoutTarget::Subject { registration, subject, issued_at },
+        Whom::Sid { sid, subject } => LogoutTarget::Sid { registration, sid, subject, token: mark },
+        Whom::Subject(subject) => LogoutTarget::Subject { registration, subject, token: Some(mark) },
     }
 }
 

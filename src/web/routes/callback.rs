@@ -3,22 +3,25 @@
 //! 1. `state` belongs to a login attempt of this browser, which is spent by it. Where it does not, whoever is signed in goes
 //!    on, and anybody else is sent to the provider once more.
 //! 2. `iss` is right (RFC 9207), and the answer is no error.
-//! 3. The code is exchanged, the ID token validated, the session stored under a new id.
-//! 4. A session that the browser had before ends; application data moves to a new id.
+//! 3. The code is exchanged, the ID token validated, the session stored under a new id; once, however often the browser
+//!    loads this.
+//! 4. A login that a logout has overtaken goes through the provider once more.
+//! 5. A session that the browser had before ends; application data moves to a new id.
 
 use axum::extract::State;
 use axum::response::Response;
 use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
+use tower_sessions::{Session, session};
 
-use super::login::{Attempt, begin, cannot_sign_in};
+use super::login::{Attempt, Wanted, begin, cannot_sign_in};
 use super::own_session::OwnSession;
-use crate::manager::login::{LoggedIn, LoginError};
+use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
 use crate::protocol::token_response::ErrorCode;
 use crate::session::decide::{Decision, decide};
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::id::{SessionId, SessionKey};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::session::policy::RequestKind;
@@ -47,11 +50,18 @@ pub(super) async fn callback(
         return of_no_attempt(&context, &headers, &state, previous.key()).await;
     };
     let return_to = transaction.return_to.clone();
-    let outcome = finish(&context, query, transaction, previous.key().copied()).await;
+    let authentication = transaction.authentication.clone();
+    let (outcome, load) = finish(&context, query, transaction, previous.key().copied()).await;
     let mut response = match outcome {
-        Ok(LoggedIn::Confirmed) => redirect(return_to.as_str()),
+        Ok(LoggedIn::Confirmed | LoggedIn::Elsewhere) => redirect(return_to.as_str()),
         Ok(LoggedIn::Anew(id, record)) => {
-            begin_session(&context, &extensions, &id, record.key(), previous.key(), &return_to).await
+            let data = app_data::of(&extensions);
+            begin_session(&context, data, (&id, &record), previous.key(), load, &return_to).await
+        }
+        Ok(LoggedIn::Overtaken(arrived)) => {
+            tracing::info!("a logout has overtaken a login: it goes through the provider once more");
+            let wanted = Wanted { return_to, authentication, session: None, seen: Some(arrived) };
+            begin(&context, &headers, Attempt::of(&state), wanted).await
         }
         Err(NotLoggedIn(response)) => *response,
     };
@@ -73,7 +83,11 @@ async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, sess
         }
     }
     match Attempt::of(state) {
-        Attempt::First => begin(context, headers, Attempt::Second, front_page, Authentication::default(), None).await,
+        Attempt::First => {
+            let authentication = Authentication::default();
+            let wanted = Wanted { return_to: front_page, authentication, session: None, seen: None };
+            begin(context, headers, Attempt::Second, wanted).await
+        }
         Attempt::Second => {
             let text = "This sign-in was finished before, took too long, or was begun in another browser.";
             bad_request(text, &ReturnTo::front_page())
@@ -88,27 +102,48 @@ fn is_served(record: &SessionRecord, context: &Context) -> bool {
 /// Binds application data to the new session, ends the one before it, and gives the browser its cookie.
 async fn begin_session(
     context: &Context,
-    extensions: &Extensions,
-    id: &SessionId,
-    key: &SessionKey,
+    data: Option<Session>,
+    (id, record): (&SessionId, &SessionRecord),
     previous: Option<&SessionKey>,
+    load: Load,
     return_to: &ReturnTo,
 ) -> Response {
-    if let Err(error) = app_data::bind(app_data::of(extensions), key).await {
+    let (manager, key) = (context.manager(), record.key());
+    let previous = previous.filter(|previous| *previous != key);
+    if let Err(error) = bind(context, data, record, previous, load).await {
         tracing::error!(%error, "application data could not be bound to the login");
         // Without its cookie the session is of no use to anyone.
-        let _ = context.manager().end(key, EndReason::EndedByApplication).await;
+        let _ = manager.end(key, EndReason::EndedByApplication).await;
         return unavailable(None);
     }
     if let Some(previous) = previous {
         // Where the registry fails, nobody has its cookie any more.
-        if let Err(error) = context.manager().end(previous, EndReason::SupersededByLogin).await {
+        if let Err(error) = manager.end(previous, EndReason::SupersededByLogin).await {
             tracing::warn!(%error, "the session before this login could not be ended");
         }
     }
     let mut response = redirect(return_to.as_str());
     response.headers_mut().append(SET_COOKIE, context.cookies().set_session(id));
     response
+}
+
+/// Binds application data. What belonged to the session before goes on with a login of the same user.
+async fn bind(
+    context: &Context,
+    data: Option<Session>,
+    record: &SessionRecord,
+    previous: Option<&SessionKey>,
+    load: Load,
+) -> Result<(), session::Error> {
+    let Some(data) = data else { return Ok(()) };
+    let kept_from = match previous {
+        Some(previous) => match context.manager().look(previous).await {
+            Ok(before) if before.subject() == record.subject() => Some(previous),
+            _ => None,
+        },
+        None => None,
+    };
+    app_data::bind(&data, record.key(), kept_from, load).await
 }
 
 /// What the browser gets instead.
@@ -125,31 +160,44 @@ async fn finish(
     query: &str,
     transaction: LoginTransaction,
     previous: Option<SessionKey>,
-) -> Result<LoggedIn, NotLoggedIn> {
+) -> (Result<LoggedIn, NotLoggedIn>, Load) {
+    let return_to = transaction.return_to.clone();
+    let code = match code_of(context, query, &transaction, previous).await {
+        Ok(code) => code,
+        Err(refused) => return (Err(refused), Load::First),
+    };
+    let (outcome, load) = context.manager().log_in(code, transaction, context.claims_from(), previous).await;
+    (outcome.map_err(|error| failed(&error, &return_to).into()), load)
+}
+
+/// The code of an answer that is valid by itself.
+async fn code_of(
+    context: &Context,
+    query: &str,
+    transaction: &LoginTransaction,
+    previous: Option<SessionKey>,
+) -> Result<String, NotLoggedIn> {
     let manager = context.manager();
     let metadata = match manager.provider().metadata().await {
         Ok(metadata) => metadata,
         Err(error) => return Err(unavailable(error.retry_after).into()),
     };
     let sends_issuer = metadata.authorization_response_iss_parameter_supported;
-    let code = match AuthorizationResponse::parse(query, context.registration().issuer(), sends_issuer) {
-        Ok(AuthorizationResponse::Code(code)) => code,
+    match AuthorizationResponse::parse(query, context.registration().issuer(), sends_issuer) {
+        Ok(AuthorizationResponse::Code(code)) => Ok(code),
         Ok(AuthorizationResponse::Error(error)) if transaction.authentication.prompt == Prompt::None => {
             let session = transaction.session.filter(|session| previous == Some(*session));
-            return Err(silently_refused(context, &error, &transaction.return_to, session).await.into());
+            Err(silently_refused(context, &error, &transaction.return_to, session).await.into())
         }
         Ok(AuthorizationResponse::Error(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a login");
-            return Err(bad_request("The sign-in service did not sign you in.", &transaction.return_to).into());
+            Err(bad_request("The sign-in service did not sign you in.", &transaction.return_to).into())
         }
         Err(error) => {
             tracing::warn!(%error, "a login was refused");
-            return Err(bad_request("The answer of the sign-in service is not valid.", &transaction.return_to).into());
+            Err(bad_request("The answer of the sign-in service is not valid.", &transaction.return_to).into())
         }
-    };
-    let return_to = transaction.return_to.clone();
-    let logged_in = manager.log_in(code, transaction, context.claims_from(), previous).await;
-    logged_in.map_err(|error| failed(&error, &return_to).into())
+    }
 }
 
 /// A silent login that the provider did not grant.

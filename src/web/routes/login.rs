@@ -1,5 +1,7 @@
 //! `GET /auth/login`: sends the browser to the provider.
 
+use std::time::SystemTime;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::header::{HOST, SET_COOKIE};
@@ -45,7 +47,7 @@ pub(super) async fn login(
         return cannot_sign_in(StatusCode::BAD_REQUEST, text, &ReturnTo::front_page());
     };
     let session = session.key().copied().filter(|_| authentication.prompt == Prompt::None);
-    begin(&context, &headers, Attempt::First, return_to, authentication, session).await
+    begin(&context, &headers, Attempt::First, Wanted { return_to, authentication, session, seen: None }).await
 }
 
 /// The page for a login that came to nothing.
@@ -107,23 +109,29 @@ impl Attempt {
     }
 }
 
+/// What a login is to come to.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) return_to: ReturnTo,
+    pub(super) authentication: Authentication,
+    /// The session that a silent login is to confirm.
+    pub(super) session: Option<SessionKey>,
+    /// When the logout arrived because of which it begins once more.
+    pub(super) seen: Option<SystemTime>,
+}
+
 /// Begins a login attempt and sends the browser to the provider.
-pub(super) async fn begin(
-    context: &Context,
-    headers: &HeaderMap,
-    attempt: Attempt,
-    return_to: ReturnTo,
-    authentication: Authentication,
-    session: Option<SessionKey>,
-) -> Response {
+pub(super) async fn begin(context: &Context, headers: &HeaderMap, attempt: Attempt, wanted: Wanted) -> Response {
     let transaction = LoginTransaction {
         state: attempt.state(),
         nonce: random_text(),
         pkce_verifier: random_text(),
-        return_to,
+        return_to: wanted.return_to,
         started_at: context.now(),
-        session,
-        authentication,
+        session: wanted.session,
+        authentication: wanted.authentication,
+        began_at: Some(context.manager().store_time().await),
+        seen: wanted.seen,
     };
     match context.provider().authorization_url(&transaction).await {
         Ok(url) => {

@@ -11,7 +11,7 @@ use http::{Extensions, HeaderMap};
 use super::own_session::OwnSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
 use crate::protocol::names::IdTokenHint;
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 use crate::web::app_data;
 use crate::web::context::Context;

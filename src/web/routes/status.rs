@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::own_session::OwnSession;
 use crate::manager::Refusal;
 use crate::session::decide::{Decision, decide};
-use crate::session::event::EndReason;
+use crate::session::end_reason::EndReason;
 use crate::session::policy::{RequestKind, SessionPolicy};
 use crate::session::record::SessionRecord;
 use crate::web::context::Context;
@@ -44,7 +44,7 @@ fn describe(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> 
             "state": "confirmed",
             "sub": record.subject(),
             "idle_expires_in": seconds_until(record.idle_deadline(policy)),
-            "absolute_expires_in": seconds_until(record.absolute_deadline(policy)),
+            "absolute_expires_in": seconds_until(record.absolute_deadline(policy).0),
         }),
     }
 }

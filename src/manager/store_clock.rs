@@ -1,0 +1,41 @@
+//! The clock of the registry's store, by which login attempts are dated.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clock::monotonic;
+use crate::registry::SessionRegistry;
+
+/// The store is asked so often at most: whoever begins a login costs it nothing.
+const LONGEST_TRUST: Duration = Duration::from_secs(60);
+
+/// What the store's clock showed, and when that was.
+#[derive(Debug, Default)]
+pub(super) struct StoreClock {
+    read: Mutex<Option<(Instant, SystemTime)>>,
+}
+
+impl StoreClock {
+    fn get(&self) -> Option<(Instant, SystemTime)> {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, time: SystemTime) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some((monotonic(), time));
+    }
+
+    /// The time there. Where it cannot be had, what was read before and the time since, if ever anything was.
+    pub(super) async fn time(&self, registry: &dyn SessionRegistry) -> Option<SystemTime> {
+        let read = self.get();
+        if read.is_none_or(|(at, _)| at.elapsed() >= LONGEST_TRUST) {
+            match registry.time().await {
+                Ok(time) => {
+                    self.set(time);
+                    return Some(time);
+                }
+                Err(error) => tracing::info!(%error, "the store's clock cannot be read at the moment"),
+            }
+        }
+        read.map(|(at, time)| time + at.elapsed())
+    }
+}

@@ -1,0 +1,27 @@
+-- From version 2 to version 3: what there is besides the functions of schema.sql, which is run next.
+
+ALTER TABLE {schema}.session ADD COLUMN lease_contested timestamptz, ADD COLUMN expires_for text;
+ALTER TABLE {schema}.ended ADD COLUMN subject bytea;
+ALTER TABLE {schema}.tombstone ADD COLUMN arrived bigint, ADD COLUMN ids bytea[] NOT NULL DEFAULT '{}';
+-- Version 2 remembered a logout for ten minutes from its arrival on.
+UPDATE {schema}.tombstone SET arrived = until - 600000;
+ALTER TABLE {schema}.tombstone ALTER COLUMN arrived SET NOT NULL, ALTER COLUMN ids DROP DEFAULT;
+
+-- Replicas of version 2 go on until they are replaced: what they write has to say what those of version 3 look at.
+CREATE OR REPLACE FUNCTION {schema}.end_by_sid(
+    a_sid bytea, a_subject bytea, an_issued_at bigint, tolerance bigint, a_reason text, an_until bigint
+) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM {schema}.end_matching(
+        a_sid, a_subject, an_issued_at + 30000, an_issued_at + tolerance, a_reason, 600000,
+        true, an_issued_at, NULL, 720000);
+END $$;
+
+CREATE OR REPLACE FUNCTION {schema}.end_by_subject(
+    a_subject bytea, an_issued_at bigint, tolerance bigint, a_reason text, an_until bigint
+) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM {schema}.end_matching(
+        NULL, a_subject, NULL, an_issued_at + tolerance, a_reason, 600000,
+        true, an_issued_at, NULL, 720000);
+END $$;

@@ -1,0 +1,2 @@
+only_here()
+return {text(now())}

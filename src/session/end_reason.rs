@@ -1,0 +1,76 @@
+//! Why sessions end.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! end_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why a session ended.
+        ///
+        /// Its text, by [`Display`](fmt::Display) and [`as_str`](EndReason::as_str), is a stable name for logs, metrics and
+        /// stores; [`FromStr`] reads it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[non_exhaustive]
+        pub enum EndReason {
+            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl EndReason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The stable name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+end_reasons! {
+    /// The absolute lifetime was over.
+    AbsoluteLifetime = "absolute_lifetime",
+    /// An API or the userinfo endpoint refused the access token and no better one was to be had.
+    AccessTokenRejected = "access_token_rejected",
+    /// The provider sent a logout token.
+    BackChannelLogout = "back_channel_logout",
+    /// The application ended it.
+    EndedByApplication = "ended_by_application",
+    /// A session that cannot signal saw no activity for the provider's inactivity timeout.
+    IdleTimeout = "idle_timeout",
+    /// The provider answered a silent login with `login_required`: its session is over.
+    LoginRequired = "login_required",
+    /// The provider's answer to a refresh spoke of another user or login.
+    ProviderMisbehaved = "provider_misbehaved",
+    /// The provider refused the refresh: its session is over.
+    RefreshTokenRejected = "refresh_token_rejected",
+    /// The user logged out in this application.
+    RpInitiatedLogout = "rp_initiated_logout",
+    /// The time that the provider set with `session_expiry` has come.
+    SessionExpiry = "session_expiry",
+    /// The user logged in again in the same browser.
+    SupersededByLogin = "superseded_by_login",
+}
+
+/// A text that names no end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no end of a session has this name")]
+#[non_exhaustive]
+pub struct UnknownEndReason;
+
+impl FromStr for EndReason {
+    type Err = UnknownEndReason;
+
+    fn from_str(name: &str) -> Result<Self, UnknownEndReason> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == name).ok_or(UnknownEndReason)
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
