@@ -12,7 +12,7 @@ use url::Url;
 
 use super::body::Outgoing;
 use super::fault::{Fault, Outcome};
-use super::judge::{AnswerStep, CallState, RejectionStep, Replaced, Seen, Sent, after_rejection, judge_call};
+use super::judge::{AnswerStep, CallState, RejectionStep, Replaced, Seen, Sent, TokenAge, after_rejection, judge_call};
 use super::listed::{Apis, Listed};
 use super::transport::{API_TIMEOUT, NoAnswer, Transport};
 use crate::manager::signal::NoToken;
@@ -104,9 +104,14 @@ impl Call<'_> {
             };
             let (newer, replaced) = self.reload(&api, &record).await?;
             let step;
-            (state, step) = after_rejection(state, rejection, replaced, newer.login.signal);
+            let age = TokenAge::of(newer.access_token_obtained_at(api.audience()), self.manager.now());
+            (state, step) = after_rejection(state, rejection, replaced, newer.login.signal, age);
             record = match step {
                 RejectionStep::SendAgain => newer,
+                RejectionStep::SendWhenOlder(left) => {
+                    self.manager.sleep(left).await;
+                    newer
+                }
                 RejectionStep::Renew => self.renew_after_rejection(&api, &newer).await?,
                 RejectionStep::AskUserInfo => {
                     self.confirm(&newer).await?;

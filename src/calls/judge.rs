@@ -9,7 +9,10 @@
 //! | unexplained again, after the provider has granted a new token | pass it back: the session stands |
 //! | the token was rejected, as those of many sessions were | blame the API: the provider is spared what changes nothing |
 //! | the token was rejected | look the session up; then, once each: go on with a token that came meanwhile, renew it; then reject |
+//! | the token was rejected, the session would end for it, and the token is younger than 3 s | send it once more when it is that old: the API's clock may be behind |
 //! | unexplained, and no refresh token to ask with | look the session up, ask userinfo, pass it back |
+
+use std::time::{Duration, SystemTime};
 
 use super::api::Unexplained;
 use super::fault::Fault;
@@ -22,6 +25,7 @@ use crate::session::record::ActivitySignal;
 pub(super) struct CallState {
     renewal: Tried,
     switch: Tried,
+    wait: Tried,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +47,27 @@ pub(super) enum Sent {
 pub(super) enum Replaced {
     No,
     Yes,
+}
+
+/// How old the token is that was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenAge {
+    Old,
+    /// An API whose clock is behind may take it for one of the future for so long.
+    Young(Duration),
+}
+
+impl TokenAge {
+    /// Clocks of APIs may be behind by so much.
+    const OLD: Duration = Duration::from_secs(3);
+
+    pub(super) fn of(obtained_at: Option<SystemTime>, now: SystemTime) -> Self {
+        let age = obtained_at.and_then(|obtained_at| now.duration_since(obtained_at).ok());
+        match age.map(|age| Self::OLD.saturating_sub(age)) {
+            None | Some(Duration::ZERO) => Self::Old,
+            Some(left) => Self::Young(left),
+        }
+    }
 }
 
 /// An answer, and what it is judged by.
@@ -98,30 +123,43 @@ pub(super) enum RejectionStep {
     Reject,
     Renew,
     SendAgain,
+    /// After so long.
+    SendWhenOlder(Duration),
 }
 
 pub(super) fn after_rejection(
-    mut state: CallState,
+    state: CallState,
     rejection: Rejection,
     replaced: Replaced,
     signal: ActivitySignal,
+    age: TokenAge,
 ) -> (CallState, RejectionStep) {
+    let mut next = state;
     let step = match (replaced, state.switch, state.renewal) {
         // Another request has replaced the token already; once is enough to go by that.
         (Replaced::Yes, Tried::NotYet, _) => {
-            state.switch = Tried::Once;
+            next.switch = Tried::Once;
             RejectionStep::SendAgain
         }
         (_, _, Tried::NotYet) if rejection == Rejection::Unexplained && signal == ActivitySignal::UserInfo => {
             RejectionStep::AskUserInfo
         }
         (_, _, Tried::NotYet) => {
-            state.renewal = Tried::Once;
+            next.renewal = Tried::Once;
             RejectionStep::Renew
         }
         (_, _, Tried::Once) => RejectionStep::Reject,
     };
-    (state, step)
+    let can_renew = signal == ActivitySignal::Refresh;
+    match (step, age, state.wait) {
+        (RejectionStep::Reject, TokenAge::Young(left), Tried::NotYet) => {
+            (CallState { wait: Tried::Once, ..state }, RejectionStep::SendWhenOlder(left))
+        }
+        (RejectionStep::Renew, TokenAge::Young(left), Tried::NotYet) if !can_renew => {
+            (CallState { wait: Tried::Once, ..state }, RejectionStep::SendWhenOlder(left))
+        }
+        _ => (next, step),
+    }
 }
 
 #[cfg(test)]
@@ -175,26 +213,63 @@ mod tests {
     }
 
     #[test]
-    fn rejections_end_after_one_switch_and_one_renewal() {
-        use RejectionStep::{AskUserInfo, Reject, Renew, SendAgain};
+    fn rejections_end_after_one_switch_one_renewal_and_one_wait() {
+        use RejectionStep::{AskUserInfo, Reject, Renew, SendAgain, SendWhenOlder};
         use Replaced::{No, Yes};
-        for (rejection, signal, replaced, expected) in [
-            (Rejection::OfTheToken, ActivitySignal::Refresh, &[No, No][..], &[Renew, Reject][..]),
-            (Rejection::OfTheToken, ActivitySignal::Refresh, &[Yes, No, No], &[SendAgain, Renew, Reject]),
-            (Rejection::OfTheToken, ActivitySignal::Refresh, &[Yes, Yes, Yes], &[SendAgain, Renew, Reject]),
-            (Rejection::OfTheToken, ActivitySignal::Refresh, &[No, Yes, No], &[Renew, SendAgain, Reject]),
-            (Rejection::OfTheToken, ActivitySignal::UserInfo, &[No, No], &[Renew, Reject]),
-            (Rejection::Unexplained, ActivitySignal::Refresh, &[No], &[Renew]),
-            (Rejection::Unexplained, ActivitySignal::UserInfo, &[No], &[AskUserInfo]),
-            (Rejection::Unexplained, ActivitySignal::UserInfo, &[Yes, No], &[SendAgain, AskUserInfo]),
-            (Rejection::Unexplained, ActivitySignal::None, &[No], &[Renew]),
+        use TokenAge::{Old, Young};
+        let left = Duration::from_secs(2);
+        let (refresh, user_info, none) = (ActivitySignal::Refresh, ActivitySignal::UserInfo, ActivitySignal::None);
+        let older = SendWhenOlder(left);
+        for (rejection, signal, seen, expected) in [
+            (Rejection::OfTheToken, refresh, &[(No, Old), (No, Old)][..], &[Renew, Reject][..]),
+            (Rejection::OfTheToken, refresh, &[(Yes, Old), (No, Old), (No, Old)], &[SendAgain, Renew, Reject]),
+            (Rejection::OfTheToken, refresh, &[(Yes, Old), (Yes, Old), (Yes, Old)], &[SendAgain, Renew, Reject]),
+            (Rejection::OfTheToken, refresh, &[(No, Old), (Yes, Old), (No, Old)], &[Renew, SendAgain, Reject]),
+            (Rejection::OfTheToken, user_info, &[(No, Old), (No, Old)], &[Renew, Reject]),
+            (Rejection::Unexplained, refresh, &[(No, Old)], &[Renew]),
+            (Rejection::Unexplained, user_info, &[(No, Old)], &[AskUserInfo]),
+            (Rejection::Unexplained, user_info, &[(Yes, Old), (No, Old)], &[SendAgain, AskUserInfo]),
+            (Rejection::Unexplained, none, &[(No, Old)], &[Renew]),
+            // The last word is about a token that is no longer new, whatever this one was when it was first sent.
+            (
+                Rejection::OfTheToken,
+                refresh,
+                &[(No, Young(left)), (No, Young(left)), (No, Old)],
+                &[Renew, older, Reject],
+            ),
+            (
+                Rejection::OfTheToken,
+                refresh,
+                &[(No, Old), (No, Young(left)), (No, Young(left))],
+                &[Renew, older, Reject],
+            ),
+            (Rejection::OfTheToken, refresh, &[(Yes, Young(left)), (No, Old)], &[SendAgain, Renew]),
+            (Rejection::OfTheToken, none, &[(No, Young(left)), (No, Old)], &[older, Renew]),
+            (Rejection::OfTheToken, user_info, &[(No, Young(left)), (No, Old)], &[older, Renew]),
+            (Rejection::Unexplained, user_info, &[(No, Young(left))], &[AskUserInfo]),
+            (Rejection::Unexplained, none, &[(No, Young(left)), (No, Old)], &[older, Renew]),
         ] {
             let mut state = CallState::default();
-            for (replaced, expected) in replaced.iter().zip(expected) {
+            for ((replaced, age), expected) in seen.iter().zip(expected) {
                 let step;
-                (state, step) = after_rejection(state, rejection, *replaced, signal);
-                assert_eq!(step, *expected, "{rejection:?} {signal:?} {replaced:?}");
+                (state, step) = after_rejection(state, rejection, *replaced, signal, *age);
+                assert_eq!(step, *expected, "{rejection:?} {signal:?} {seen:?}");
             }
+        }
+    }
+
+    #[test]
+    fn tokens_are_young_for_three_seconds() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (obtained_at, now, expected) in [
+            (Some(at(10)), at(10), TokenAge::Young(Duration::from_secs(3))),
+            (Some(at(10)), at(12), TokenAge::Young(Duration::from_secs(1))),
+            (Some(at(10)), at(13), TokenAge::Old),
+            // The clock was set back: waiting would take as long.
+            (Some(at(10)), at(9), TokenAge::Old),
+            (None, at(10), TokenAge::Old),
+        ] {
+            assert_eq!(TokenAge::of(obtained_at, now), expected, "{obtained_at:?} {now:?}");
         }
     }
 }

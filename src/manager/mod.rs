@@ -127,7 +127,7 @@ impl Manager {
     }
 
     /// Waits by the clock.
-    async fn sleep(&self, pause: Duration) {
+    pub(crate) async fn sleep(&self, pause: Duration) {
         self.clock.sleep_until(self.now() + pause).await;
     }
 

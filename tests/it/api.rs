@@ -1,8 +1,8 @@
 //! Calls to APIs on behalf of a session, against a real API that asks the provider about tokens.
 
 use http::{Method, StatusCode};
-use tower_oidc_session::EndReason;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, RefreshTokens, TestClient};
+use tower_oidc_session::{Clock, EndReason};
 
 use crate::api_server::{Answer, Api, FOR_ITS_OWN_ORIGIN};
 use crate::world::{ABSOLUTE, G, Options, SECOND, World};
@@ -107,12 +107,32 @@ async fn a_second_rejection_ends_the_session() {
     let api = Api::start().await;
     let world = world(&api, |o| o).await;
     api.answers(Answer::rejected());
-    let page = world.browser.get(&world.app.at("/api/x")).await;
+    let page = world.clock.run(world.browser.get(&world.app.at("/api/x"))).await;
     assert_eq!(page.status, StatusCode::UNAUTHORIZED);
     assert_eq!(page.json()["reason"], "access_token_rejected");
     assert!(!page.is_removal(), "a script's page may still ask why");
-    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (2, 2));
+    // The last time when the new token was no longer new to anybody.
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (3, 2));
     world.app.assert_ended(EndReason::AccessTokenRejected);
+}
+
+#[tokio::test]
+async fn p4_an_api_whose_clock_is_behind_ends_nothing() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    // It takes no token that is younger than 2 s.
+    let began_at = world.clock.now();
+    api.answers_next(Answer::rejected());
+    api.answers_next(Answer::rejected());
+    let page = world.clock.run(world.browser.get(&world.app.at("/api/x"))).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    let tokens = api.tokens();
+    assert!(tokens.len() == 3 && tokens[0] != tokens[1] && tokens[1] == tokens[2], "{tokens:?}");
+    let waited = world.clock.now().duration_since(began_at).unwrap();
+    assert!(waited >= SECOND * 3 && waited < SECOND * 6, "{waited:?}");
+    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (4, 2));
+    assert!(world.app.ends().is_empty());
 }
 
 #[tokio::test]
@@ -155,7 +175,7 @@ async fn p4_an_expired_token_and_no_provider_is_503() {
 }
 
 #[tokio::test]
-async fn without_refresh_token_a_rejection_ends_the_session_at_once() {
+async fn without_refresh_token_a_rejection_ends_the_session() {
     let api = Api::start().await;
     let world = world(&api, |mut o| {
         o.provider = o.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(ABSOLUTE);
@@ -166,6 +186,7 @@ async fn without_refresh_token_a_rejection_ends_the_session_at_once() {
     api.answers(Answer::Ask(world.provider.issuer()));
     assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
     world.provider.forget_session(&world.sid());
+    world.clock.advance(SECOND * 3);
     let page = world.browser.step(&world.app.at("/api/x")).await;
     assert_eq!(page.location().as_str(), world.app.at("/auth/login?return_to=/api/x"));
     world.app.assert_ended(EndReason::AccessTokenRejected);

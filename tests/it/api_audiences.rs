@@ -46,7 +46,8 @@ async fn an_api_gets_a_token_of_its_own() {
     assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
     assert_ne!(api.tokens()[5], api.tokens()[4]);
     api.answers(Answer::rejected());
-    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
+    let page = world.clock.run(world.browser.get(&world.app.at("/api/x"))).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
     world.app.assert_ended(EndReason::AccessTokenRejected);
 }
 

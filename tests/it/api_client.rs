@@ -52,7 +52,7 @@ async fn other_clients_get_the_same_by_a_layer() {
     assert_eq!(world.provider.requests(Endpoint::Token), 2);
     api.answers(Answer::rejected());
     let request = world.browser.request(Method::POST, &world.app.at("/layered")).body("tea");
-    assert_eq!(world.browser.page(request).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.clock.run(world.browser.page(request)).await.status, StatusCode::UNAUTHORIZED);
     world.app.assert_ended(EndReason::AccessTokenRejected);
 }
 
@@ -104,7 +104,8 @@ async fn an_api_at_fault_does_not_log_everybody_out() {
     }
     let mut statuses = Vec::new();
     for browser in &browsers {
-        statuses.push(browser.get(&world.app.at("/api/x")).await.status.as_u16());
+        let page = world.clock.run(browser.get(&world.app.at("/api/x"))).await;
+        statuses.push(page.status.as_u16());
     }
     assert_eq!(statuses, [401, 401, 401, 401, 502, 502, 502]);
     assert_eq!(world.app.ends(), vec!["ended: access_token_rejected"; 4]);
@@ -118,7 +119,8 @@ async fn an_api_at_fault_does_not_log_everybody_out() {
         assert_eq!(browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
     }
     api.answers(Answer::rejected());
-    assert_eq!(browsers[4].get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
+    let page = world.clock.run(browsers[4].get(&world.app.at("/api/x"))).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
     assert_eq!(world.app.ends().len(), 5);
 }
 
@@ -141,7 +143,7 @@ async fn an_unexplained_401_is_judged_as_the_api_is_listed() {
             .await;
             api.answers(Answer::Fixed(StatusCode::UNAUTHORIZED, challenge));
             let request = world.browser.request(Method::POST, &world.app.at("/api/x")).body("mine");
-            let page = world.browser.page(request).await;
+            let page = world.clock.run(world.browser.page(request)).await;
             assert_eq!(page.status, StatusCode::UNAUTHORIZED);
             assert!(page.body.contains(expected), "{unexplained:?} {challenge:?} {page:?}");
             assert_eq!(world.app.ends().len(), ends);
@@ -322,12 +324,16 @@ async fn a_page_whose_calls_are_always_rejected_makes_no_endless_loop() {
     let api = Api::start().await;
     let world = world(&api, |o| o).await;
     api.answers(Answer::rejected());
-    let mut page = world.browser.step(&world.app.at("/api/x")).await;
+    let mut next = world.app.at("/api/x");
     let mut redirects = 0;
-    while page.status.is_redirection() {
+    let page = loop {
+        let page = world.clock.run(world.browser.step(&next)).await;
+        if !page.status.is_redirection() {
+            break page;
+        }
         redirects += 1;
-        page = world.browser.step(page.location().as_str()).await;
-    }
+        next = page.location().into();
+    };
     // Browsers give up after twenty.
     assert!(page.status == StatusCode::BAD_GATEWAY && redirects < 20, "{redirects} {page:?}");
     assert_eq!(world.me().await, StatusCode::OK);
@@ -343,7 +349,8 @@ async fn a_provider_that_gives_the_same_token_again_is_not_asked_for_ever() {
     });
     world.provider.tamper_token_response(move |response| response["access_token"] = token.clone());
     api.answers(Answer::rejected());
-    assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (2, 2));
+    let page = world.clock.run(world.browser.get(&world.app.at("/api/x"))).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert_eq!((api.calls(), world.provider.requests(Endpoint::Token)), (3, 2));
     world.app.assert_ended(EndReason::AccessTokenRejected);
 }
