@@ -1,7 +1,10 @@
 //! Application data in tower-sessions beside the login.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use tower_oidc_session::test_provider::SignIn;
+use tower_oidc_session::{Loaded, SessionRecord, SessionRegistry};
 
 use crate::browser::Browser;
 use crate::world::World;
@@ -82,4 +85,39 @@ async fn another_user_in_the_same_browser_inherits_nothing() {
     assert_eq!(cart(&world, &world.browser).await, "");
     assert_eq!(world.browser.page(world.browser.request(Method::POST, &world.app.at("/remember"))).await.status, 200);
     assert_eq!(cart(&world, &world.browser).await, "tea");
+}
+
+#[tokio::test]
+async fn p15_the_same_user_who_signs_in_again_keeps_everything() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    let before = cookie(&world, &world.browser);
+    for round in 0..2 {
+        let page = world.browser.go(&world.app.at("/auth/login?return_to=/me&max_age=60")).await;
+        assert_eq!(page.json()["sub"], "alice");
+        assert_eq!(cart(&world, &world.browser).await, "tea", "{round}");
+    }
+    // Under another id, and bound to the new login.
+    let thief = Browser::new();
+    thief.set_cookie(&world.app.url, COOKIE, &before);
+    assert_eq!(cart(&world, &thief).await, "");
+    world.provider.end_sessions_of("alice").await;
+    assert_eq!(cart(&world, &world.browser).await, "");
+}
+
+#[tokio::test]
+async fn p8_data_of_a_login_whose_time_is_over_is_not_served() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    let registry = &world.app.registry;
+    let Loaded::Live(record) = SessionRegistry::load(registry, &registry.last()).await.unwrap() else { panic!() };
+    assert_eq!(cart(&world, &world.browser).await, "tea");
+    // By the store's clock it has this much left.
+    let almost = record.expires_at() - Duration::from_millis(300);
+    registry.commit(SessionRecord::clone(&record), almost).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(310)).await;
+    // A public page, and nobody has looked at the session since.
+    assert_eq!(cart(&world, &world.browser).await, "");
+    let loaded = SessionRegistry::load(registry, record.key()).await.unwrap();
+    assert!(matches!(loaded, Loaded::Live(_)), "{loaded:?}");
 }

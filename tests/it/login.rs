@@ -265,6 +265,49 @@ async fn p15_a_deep_link_that_is_too_long_leads_to_the_front_page() {
 }
 
 #[tokio::test]
+async fn p15_a_link_of_another_site_to_the_login_leads_a_signed_in_user_on() {
+    let world = World::signed_in().await;
+    let before = world.browser.session_cookie(&world.app.url);
+    let follow = async |query: &str, site: &str| {
+        let url = world.app.at(&format!("/auth/login?return_to=/me{query}"));
+        let request = world.browser.request(Method::GET, &url).header(ACCEPT, "text/html");
+        world.browser.page(request.header("sec-fetch-site", site)).await.location()
+    };
+    assert_eq!(follow("", "cross-site").await.path(), "/me");
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "the provider was asked now");
+    for _ in 0..5 {
+        assert_eq!(follow("", "cross-site").await.path(), "/me");
+    }
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "and not by each link");
+    for (query, site) in [
+        ("", "same-origin"),
+        ("", "none"),
+        ("&acr_values=gold", "cross-site"),
+        ("&max_age=60", "cross-site"),
+        ("&prompt=none", "cross-site"),
+        ("&login_hint=bob", "cross-site"),
+    ] {
+        assert_eq!(follow(query, site).await.path(), "/authorize", "{query} {site}");
+    }
+    assert_eq!(world.browser.session_cookie(&world.app.url), before);
+    // Over at the provider: no link leads past it.
+    world.clock.advance(SECOND * 6);
+    world.provider.forget_session(&world.sid());
+    assert_eq!(follow("", "cross-site").await.path(), "/authorize");
+    world.app.assert_ended(EndReason::RefreshTokenRejected);
+}
+
+#[tokio::test]
+async fn p15_a_session_that_cannot_ask_is_not_taken_for_good_by_a_link() {
+    let policy = crate::world::policy().discard_tokens();
+    let world = World::signed_in_with(Options { policy, ..Options::default() }).await;
+    let request =
+        world.browser.request(Method::GET, &world.app.at("/auth/login?return_to=/me")).header(ACCEPT, "text/html");
+    let page = world.browser.page(request.header("sec-fetch-site", "cross-site")).await;
+    assert_eq!(page.location().path(), "/authorize");
+}
+
+#[tokio::test]
 async fn each_login_has_a_session_id_of_its_own() {
     let world = World::new().await;
     world.sign_in().await;

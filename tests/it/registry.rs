@@ -1,7 +1,7 @@
 //! The registry that the tests run over: in memory, or the one that `TEST_STORE_URL` names.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -19,6 +19,8 @@ pub(crate) struct Registry {
     data: Arc<dyn SessionStore>,
     /// Only here sessions can be counted.
     memory: Option<MemoryRegistry>,
+    /// The session that was stored last.
+    last: Arc<Mutex<Option<SessionKey>>>,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -54,7 +56,12 @@ impl Registry {
     }
 
     pub(crate) fn over(registry: impl SessionRegistry + SessionStore + Clone) -> Self {
-        Self { sessions: Arc::new(registry.clone()), data: Arc::new(registry), memory: None }
+        Self { sessions: Arc::new(registry.clone()), data: Arc::new(registry), memory: None, last: Arc::default() }
+    }
+
+    /// The session that was stored last.
+    pub(crate) fn last(&self) -> SessionKey {
+        self.last.lock().unwrap().expect("a session was stored")
     }
 
     /// Whether it has so many sessions, as far as that can be told.
@@ -79,6 +86,7 @@ impl SessionRegistry for Registry {
         attempt: LoginAttempt,
         now: SystemTime,
     ) -> Result<Created, RegistryError> {
+        *self.last.lock().unwrap() = Some(*record.key());
         self.sessions.create(record, attempt, now).await
     }
 

@@ -2,7 +2,10 @@
 //!
 //! tower-sessions can only save, so a request that was under way when its login ended would bring the data back, under
 //! the old id or, after `cycle_id`, under a new one. Here data bound to a login lives as long as that login: it is
-//! deleted when the login ends, and a late write of it is dropped without an error.
+//! deleted when the login ends, not given any more once its time is over, and a late write of it is dropped without an
+//! error.
+
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tower_sessions::session::{Id, Record};
@@ -17,6 +20,14 @@ impl State {
     /// Whether the record may be written: not if the login it is bound to is over.
     fn takes(&self, record: &Record) -> bool {
         login_of(record).is_none_or(|login| SessionKey::from_hex(login).is_some_and(|key| self.is_live(&key)))
+    }
+
+    /// Whether the record is bound to no login, or to one whose time is not over.
+    fn stands(&self, record: &Record, here: SystemTime) -> bool {
+        login_of(record).is_none_or(|login| {
+            let entry = SessionKey::from_hex(login).and_then(|key| self.sessions.get(&key));
+            entry.is_some_and(|entry| here < entry.expires_at)
+        })
     }
 }
 
@@ -43,8 +54,10 @@ impl SessionStore for MemoryRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let now = wall_clock();
-        Ok(self.read().app_data.records.get(id).filter(|record| record.expiry_date > now).cloned())
+        let (now, here) = (wall_clock(), self.shared.clock.now());
+        let state = self.read();
+        let record = state.app_data.records.get(id).filter(|record| record.expiry_date > now);
+        Ok(record.filter(|record| state.stands(record, here)).cloned())
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {

@@ -301,7 +301,9 @@ CREATE OR REPLACE FUNCTION {schema}.load_data(an_id text) RETURNS SETOF {schema}
 BEGIN
     IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
     RETURN QUERY SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
-        FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp();
+        FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp()
+            AND (login IS NULL OR EXISTS (
+                SELECT FROM {schema}.session WHERE key = login AND session.expires_at > {schema}.here()));
 END $$;
 
 CREATE OR REPLACE FUNCTION {schema}.delete_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$

@@ -82,6 +82,7 @@ struct Scripts {
     remove_expired: Script,
     save_data: Script,
     spend: Script,
+    stands: Script,
     time: Script,
 }
 
@@ -98,6 +99,7 @@ impl Scripts {
             remove_expired: script(include_str!("remove_expired.lua")),
             save_data: script(include_str!("save_data.lua")),
             spend: script(include_str!("spend.lua")),
+            stands: script(include_str!("stands.lua")),
             time: script(include_str!("time.lua")),
         }
     }
@@ -513,6 +515,7 @@ mod tests {
             ("create", include_str!("create.lua")),
             ("end", include_str!("end.lua")),
             ("save_data", include_str!("save_data.lua")),
+            ("stands", include_str!("stands.lua")),
             ("time", include_str!("time.lua")),
         ] {
             let first = code.lines().find(|line| !line.starts_with("--"));

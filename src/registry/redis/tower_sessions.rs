@@ -14,6 +14,7 @@ use super::{RedisRegistry, word};
 use crate::clock::{Clock, SystemClock};
 use crate::registry::RegistryError;
 use crate::registry::binding::{data_name, login_of};
+use crate::session::id::SessionKey;
 
 impl RedisRegistry {
     fn data(&self, id: &Id) -> String {
@@ -30,6 +31,13 @@ impl RedisRegistry {
         let arguments = [id.as_bytes(), login.as_bytes(), value.as_slice(), left.as_bytes(), how.as_bytes()];
         let answer = self.run(&self.shared.scripts.save_data, &self.data(&record.id), &arguments).await;
         Ok(word(&answer.map_err(failed)?).to_vec())
+    }
+
+    /// Whether there is a login whose time is not over.
+    async fn stands(&self, login: &SessionKey) -> Result<bool, RegistryError> {
+        let script = &self.shared.scripts.stands;
+        let answer = self.run(script, &self.session(login), &[login.to_string()]).await?;
+        Ok(word(&answer) == b"stands")
     }
 }
 
@@ -58,7 +66,13 @@ impl SessionStore for RedisRegistry {
             serde_json::from_slice(&value).map_err(|error| session_store::Error::Decode(error.to_string()))?;
         let expiry_date = OffsetDateTime::from_unix_timestamp(decoded.0)
             .map_err(|error| session_store::Error::Decode(error.to_string()))?;
-        Ok(Some(Record { id: *id, data: decoded.1, expiry_date }))
+        let record = Record { id: *id, data: decoded.1, expiry_date };
+        // Bound to a login that has ended, it may be on its way out; to one whose time is over, nobody has been there yet.
+        match login_of(&record).map(SessionKey::from_hex) {
+            None => Ok(Some(record)),
+            Some(Some(login)) if self.stands(&login).await.map_err(failed)? => Ok(Some(record)),
+            Some(_) => Ok(None),
+        }
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {

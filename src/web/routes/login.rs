@@ -1,4 +1,5 @@
-//! `GET /auth/login`: sends the browser to the provider.
+//! `GET /auth/login`: sends the browser to the provider; with a good session and by a link of another site, to where the
+//! link leads.
 
 use std::time::SystemTime;
 
@@ -14,6 +15,7 @@ use crate::protocol::authorization::{Authentication, Prompt};
 use crate::protocol::url::is_loopback;
 use crate::session::id::{SessionKey, random_text};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
+use crate::session::record::{ActivitySignal, SessionRecord};
 use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
 use crate::web::navigation::login_url;
@@ -46,8 +48,37 @@ pub(super) async fn login(
         let text = "The link that brought you here is not valid.";
         return cannot_sign_in(StatusCode::BAD_REQUEST, text, &ReturnTo::front_page());
     };
+    if let Some(key) = session.key()
+        && asks_for_nothing(&authentication, &uri)
+        && came_by_link(&headers)
+        && is_confirmed(&context, key).await
+    {
+        // A new login would only cost the user the data of the old one.
+        return redirect(return_to.as_str());
+    }
     let session = session.key().copied().filter(|_| authentication.prompt == Prompt::None);
     begin(&context, &headers, Attempt::First, Wanted { return_to, authentication, session, seen: None }).await
+}
+
+/// Whether the link wants no more than a signed-in user.
+fn asks_for_nothing(authentication: &Authentication, uri: &Uri) -> bool {
+    let mut parameters = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    *authentication == Authentication::default() && !parameters.any(|(name, _)| name == "login_hint")
+}
+
+/// Whether another site has sent the browser here. The application's own links mean what they say, and so does who types
+/// the address.
+fn came_by_link(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site")
+}
+
+/// Whether the provider says now that the session stands. One that cannot ask, or can only by a login, does not know: at the
+/// provider somebody else may be signed in.
+async fn is_confirmed(context: &Context, key: &SessionKey) -> bool {
+    let manager = context.manager();
+    let asks =
+        |record: &SessionRecord| matches!(record.login.signal, ActivitySignal::Refresh | ActivitySignal::UserInfo);
+    manager.look(key).await.is_ok_and(|record| asks(&record)) && manager.confirm(key).await.is_ok()
 }
 
 /// The page for a login that came to nothing.
