@@ -9,6 +9,7 @@ use crate::session::end_reason::EndReason;
 use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::SessionKey;
 use crate::session::record::SessionRecord;
+use crate::session::revocation::{Siblings, may_revoke, revokes};
 
 impl Manager {
     /// Ends one session. Ending it again is no error.
@@ -69,21 +70,28 @@ impl Manager {
         tracing::info!(session = ?record.key(), %reason, "session ended");
         metrics::counter!("oidc_sessions_ended_total", "reason" => reason.as_str()).increment(1);
         self.emit(&SessionEvent::Ended(SessionInfo::of(record), reason));
-        let logout = match self.provider.end_session_url(Some(&record.tokens.id_token)) {
-            Some(_) => ProviderLogout::Follows,
-            None => ProviderLogout::Missing,
-        };
-        if revokes_after(reason, record.login.offline_access, logout)
-            && let Some(token) = &record.tokens.refresh_token
-        {
-            self.revoke(token.clone());
-        }
+        self.revoke_after(reason, record, record.tokens.refresh_token.as_ref());
     }
 
-    /// Revokes a refresh token that no session holds.
-    pub(super) fn revoke(self: &Arc<Self>, token: RefreshToken) {
-        let manager = self.clone();
-        self.tasks.spawn_courtesy(async move { manager.provider.revoke(token).await });
+    /// Revokes a refresh token that no session holds any more, when its turn comes, if that harms nobody then.
+    pub(super) fn revoke_after(
+        self: &Arc<Self>,
+        reason: EndReason,
+        record: &SessionRecord,
+        token: Option<&RefreshToken>,
+    ) {
+        let offline_access = record.login.offline_access;
+        let Some(token) = token.filter(|_| may_revoke(reason, offline_access)).cloned() else { return };
+        let (manager, record) = (self.clone(), record.clone());
+        self.tasks.spawn_courtesy(async move {
+            let siblings = match manager.registry.has_sibling(&record).await {
+                Ok(false) => Siblings::None,
+                Ok(true) | Err(_) => Siblings::Alive,
+            };
+            if revokes(reason, offline_access, siblings) {
+                manager.provider.revoke(token).await;
+            }
+        });
     }
 
     /// Runs `work` to its end even if the caller goes away.
@@ -93,63 +101,5 @@ impl Manager {
     ) -> Result<T, RegistryError> {
         let panicked = |panic| Err(RegistryError::with_source("an operation panicked", panic));
         self.spawn(work).await.unwrap_or_else(panicked)
-    }
-}
-
-/// Whether a sign-out here goes on to the provider's logout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ProviderLogout {
-    Follows,
-    Missing,
-}
-
-/// Whether the refresh token of a session that ended is to be revoked. A revocation must harm no session that lives.
-fn revokes_after(reason: EndReason, offline_access: bool, logout: ProviderLogout) -> bool {
-    match reason {
-        // It is dead.
-        EndReason::RefreshTokenRejected => false,
-        // The provider's own logout ends it.
-        EndReason::RpInitiatedLogout => logout == ProviderLogout::Missing,
-        // The new login may stand on the same grant.
-        EndReason::SupersededByLogin => false,
-        // Somebody else's answer: whose tokens these are is not known.
-        EndReason::ProviderMisbehaved => false,
-        // Back-Channel Logout §2.7: tokens with offline_access normally outlive a logout at the provider.
-        EndReason::BackChannelLogout => !offline_access,
-        EndReason::AbsoluteLifetime
-        | EndReason::AccessTokenRejected
-        | EndReason::EndedByApplication
-        | EndReason::IdleTimeout
-        | EndReason::LoginRequired
-        | EndReason::SessionExpiry => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn p7_revocation_harms_no_session_that_lives() {
-        use ProviderLogout::{Follows, Missing};
-        for (reason, offline_access, logout, expected) in [
-            (EndReason::AbsoluteLifetime, false, Follows, true),
-            (EndReason::AccessTokenRejected, false, Follows, true),
-            (EndReason::BackChannelLogout, false, Follows, true),
-            (EndReason::BackChannelLogout, true, Follows, false),
-            (EndReason::EndedByApplication, false, Follows, true),
-            (EndReason::EndedByApplication, true, Follows, true),
-            (EndReason::IdleTimeout, false, Follows, true),
-            (EndReason::LoginRequired, false, Follows, true),
-            (EndReason::ProviderMisbehaved, false, Missing, false),
-            (EndReason::RefreshTokenRejected, false, Missing, false),
-            (EndReason::RpInitiatedLogout, false, Follows, false),
-            (EndReason::RpInitiatedLogout, true, Follows, false),
-            (EndReason::RpInitiatedLogout, false, Missing, true),
-            (EndReason::SessionExpiry, false, Follows, true),
-            (EndReason::SupersededByLogin, false, Missing, false),
-        ] {
-            assert_eq!(revokes_after(reason, offline_access, logout), expected, "{reason} {offline_access} {logout:?}");
-        }
     }
 }

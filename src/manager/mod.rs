@@ -5,6 +5,7 @@ mod doubts;
 pub(crate) mod end;
 pub(crate) mod ends;
 mod flights;
+mod guards;
 mod landed;
 pub(crate) mod login;
 pub(crate) mod login_outcome;
@@ -24,6 +25,7 @@ use std::time::{Duration, SystemTime};
 use self::doubts::{Doubts, Remarks};
 use self::ends::Ends;
 use self::flights::SingleFlight;
+use self::guards::Guards;
 use self::landed::LandedLogins;
 use self::login_outcome::LoginOutcome;
 use self::pauses::Pauses;
@@ -57,6 +59,7 @@ pub(crate) struct Manager {
     doubts: Doubts,
     remarks: Remarks,
     ends: Arc<Ends>,
+    guards: Guards,
     reported_expires_in: AtomicBool,
 }
 
@@ -104,6 +107,7 @@ impl Manager {
             doubts: Doubts::default(),
             remarks: Remarks::default(),
             ends,
+            guards: Guards::new(),
             reported_expires_in: AtomicBool::new(false),
         })
     }

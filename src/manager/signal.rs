@@ -230,9 +230,7 @@ impl Manager {
         discard: Option<&RefreshToken>,
     ) -> Result<(), StoreFailed> {
         self.end(record.key(), reason).await.map_err(failed)?;
-        if let Some(token) = discard {
-            self.revoke(token.clone());
-        }
+        self.revoke_after(reason, record, discard);
         Ok(())
     }
 

@@ -110,6 +110,12 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// If the store could not be reached.
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError>;
 
+    /// Whether there is another session of the record's `sid`, or of its subject if it has none.
+    ///
+    /// # Errors
+    /// If the store could not be reached.
+    async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError>;
+
     /// Claims the right to refresh the session, or renews the claim.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub(crate) mod id;
 pub(crate) mod login_attempt;
 pub(crate) mod policy;
 pub(crate) mod record;
+pub(crate) mod revocation;
 pub(crate) mod signal;
 pub(crate) mod silent_login;
 pub(crate) mod step_up;

@@ -157,6 +157,7 @@ pub async fn check_registry<R: SessionRegistry>(make: impl AsyncFn() -> R) {
     subjects_end_all_older_sessions(&Checked(make().await)).await;
     tombstones_cover_logins_under_way(&Checked(make().await)).await;
     tombstones_are_renewed_by_new_tokens_only(&Checked(make().await)).await;
+    siblings_have_one_sid_or_one_user(&Checked(make().await)).await;
     attempts_are_spent_once(&Checked(make().await)).await;
     registrations_are_apart(&Checked(make().await)).await;
     ends_are_published(&Checked(make().await)).await;
@@ -382,6 +383,27 @@ async fn tombstones_are_renewed_by_new_tokens_only<R: SessionRegistry>(registry:
             }
         }
     }
+}
+
+async fn siblings_have_one_sid_or_one_user<R: SessionRegistry>(registry: &Checked<R>) {
+    let one = record("shop", "alice", Some("s1"), 0);
+    let other = record("shop", "alice", Some("s2"), 0);
+    let without = record("shop", "alice", None, 0);
+    let bank = record("bank", "alice", Some("s1"), 0);
+    let has_sibling = async |record: &SessionRecord| registry.0.has_sibling(record).await.expect("has_sibling works");
+    for record in [&one, &other, &bank] {
+        registry.create(record, 0).await;
+        assert!(!has_sibling(record).await);
+    }
+    // Whether it is there itself or not.
+    assert!(has_sibling(&without).await, "of the same user");
+    let same = record("shop", "alice", Some("s1"), 0);
+    assert!(has_sibling(&same).await);
+    registry.create(&same, 0).await;
+    registry.end(&one, REASON).await;
+    assert!(has_sibling(&one).await && !has_sibling(&same).await);
+    registry.end(&same, REASON).await;
+    assert!(!has_sibling(&one).await);
 }
 
 async fn attempts_are_spent_once<R: SessionRegistry>(registry: &Checked<R>) {

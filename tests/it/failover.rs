@@ -21,7 +21,7 @@ use crate::browser::Browser;
 use crate::registry::{Registry, over_redis};
 use crate::secrets::Log;
 use crate::servers::Store;
-use crate::stores::{RECOVERY, redis_admin, within};
+use crate::stores::{RECOVERY, assert_cut, redis_admin, within};
 use crate::world::{App, G, Options, SECOND, World};
 
 /// An address that leads elsewhere after a failover, while connections that are open stay where they are: a virtual IP
@@ -196,8 +196,7 @@ async fn redis_p13_streams_are_cut_after_a_failover() {
     assert_eq!(log_out_at(&world, &later).await, Ok(200));
     // Somebody's request finds that the primary has moved; notices then come from the new one.
     login(&world).await;
-    let end = tokio::time::timeout(RECOVERY, events.chunk()).await.expect("the stream is cut");
-    assert_eq!(end.unwrap(), None);
+    assert_cut(&world, events).await;
 }
 
 /// Replicas that take writes are found out by their role.

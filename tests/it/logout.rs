@@ -33,7 +33,8 @@ async fn it_ends_the_session_here_and_at_the_provider() {
     other.assert_ended(EndReason::BackChannelLogout);
     // The provider's own logout token found nothing, which is a success.
     assert!(world.provider.logouts().iter().all(|logout| logout.status == Ok(200)));
-    assert_eq!(world.provider.requests(Endpoint::Revocation), 1, "the other application's, after its logout token");
+    // This application's after the sign-out, and the other one's after its logout token.
+    until(|| world.provider.requests(Endpoint::Revocation) == 2).await;
 }
 
 #[tokio::test]
@@ -115,6 +116,26 @@ async fn a_provider_without_logout_gets_its_token_back() {
     assert_eq!(page.location().as_str(), app.at("/"));
     app.assert_ended(EndReason::RpInitiatedLogout);
     until(|| world.provider.revoked() > 0).await;
+}
+
+#[tokio::test]
+async fn p7_no_revocation_harms_another_session_of_the_same_sign_on() {
+    for (path, reason) in [("/auth/logout", EndReason::RpInitiatedLogout), ("/leave", EndReason::EndedByApplication)] {
+        let world = World::signed_in().await;
+        // A second browser profile with the cookies of the provider: two sessions of one sid.
+        let provider = Browser::new();
+        for (name, value) in world.browser.cookies(&world.provider.issuer()) {
+            provider.set_cookie(&world.provider.issuer(), &name, &value);
+        }
+        assert_eq!(provider.go(&world.app.at("/me")).await.json()["sid"], world.sid());
+        world.browser.post(&world.app.at(path)).await;
+        assert_eq!(world.app.ends(), [format!("ended: {reason}")]);
+        // The last of them gives the token back.
+        provider.post(&world.app.at(path)).await;
+        until(|| world.provider.requests(Endpoint::Revocation) > 0).await;
+        assert_eq!(world.provider.requests(Endpoint::Revocation), 1, "{path}");
+        assert_eq!(world.app.ends().len(), 2);
+    }
 }
 
 #[tokio::test]

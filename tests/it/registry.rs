@@ -94,6 +94,10 @@ impl SessionRegistry for Registry {
         self.sessions.load(key).await
     }
 
+    async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
+        self.sessions.has_sibling(record).await
+    }
+
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         self.sessions.claim_refresh(key, version, lease).await
     }

@@ -122,6 +122,11 @@ impl SessionRegistry for Failing {
         SessionRegistry::load(&self.inner, key).await
     }
 
+    async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
+        self.check()?;
+        self.inner.has_sibling(record).await
+    }
+
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         self.check()?;
         let claimed = self.inner.claim_refresh(key, version, lease).await;

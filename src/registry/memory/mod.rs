@@ -331,6 +331,16 @@ impl SessionRegistry for MemoryRegistry {
         })
     }
 
+    async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
+        let state = self.read();
+        // The most telling name comes first.
+        let keys = names_of(record).next().and_then(|name| match &name {
+            Name::Sid(..) => state.by_sid.get(&name),
+            Name::Subject(..) => state.by_subject.get(&name),
+        });
+        Ok(keys.is_some_and(|keys| keys.iter().any(|key| key != record.key())))
+    }
+
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let mut state = self.write();
         let reason = state.reason(key);

@@ -62,6 +62,7 @@ struct Calls {
     end: Call,
     end_expired: Call,
     end_matching: Call,
+    has_sibling: Call,
     load: Call,
     load_data: Call,
     release: Call,
@@ -94,6 +95,7 @@ impl Calls {
             end: writes("end_sessions", &[Type::BYTEA_ARRAY, Type::TEXT, Type::INT8]),
             end_expired: writes("end_expired", &[Type::INT8, Type::INT8]),
             end_matching: writes("end_matching", &target.map(Type::clone)),
+            has_sibling: reads("has_sibling", &[Type::BYTEA, Type::BYTEA, Type::BYTEA]),
             load: reads("load", &[Type::BYTEA]),
             load_data: reads("load_data", &[Type::TEXT]),
             release: writes("release", &[Type::BYTEA, Type::TEXT]),
@@ -293,6 +295,14 @@ impl SessionRegistry for PostgresRegistry {
             "live" => Loaded::Live(self.read(answer)?),
             _ => Loaded::Ended(end_mark(answer)?),
         })
+    }
+
+    async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
+        let sid = record.sid().map(|sid| hash_of("sid", record.registration(), sid.as_str()).to_vec());
+        let subject = record.subject_hash();
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&record.key().as_bytes().as_slice(), &sid, &subject.as_bytes().as_slice()];
+        Ok(!self.call(&self.shared.calls.has_sibling, parameters).await?.is_empty())
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {

@@ -137,6 +137,20 @@ BEGIN
     END IF;
 END $$;
 
+-- Whether there is another session of a sid, or of a subject where it is null.
+CREATE OR REPLACE FUNCTION {schema}.has_sibling(a_key bytea, a_sid bytea, a_subject bytea)
+RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
+    IF a_sid IS NULL THEN
+        RETURN QUERY SELECT 'yes', key, NULL::bigint, NULL::bytea FROM {schema}.session
+            WHERE subject = a_subject AND key <> a_key LIMIT 1;
+    ELSE
+        RETURN QUERY SELECT 'yes', key, NULL::bigint, NULL::bytea FROM {schema}.session
+            WHERE sid = a_sid AND key <> a_key LIMIT 1;
+    END IF;
+END $$;
+
 -- A lease that ran out is its holder's for a while more, counted from the first who asks: it may be about to commit what the
 -- provider answered while the database was out of reach.
 CREATE OR REPLACE FUNCTION {schema}.claim_refresh(

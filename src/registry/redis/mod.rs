@@ -78,6 +78,7 @@ struct Scripts {
     create: Script,
     end: Script,
     end_matching: Script,
+    has_sibling: Script,
     release: Script,
     remove_expired: Script,
     save_data: Script,
@@ -95,6 +96,7 @@ impl Scripts {
             create: script(include_str!("create.lua")),
             end: script(include_str!("end.lua")),
             end_matching: script(include_str!("end_matching.lua")),
+            has_sibling: script(include_str!("has_sibling.lua")),
             release: script(include_str!("release.lua")),
             remove_expired: script(include_str!("remove_expired.lua")),
             save_data: script(include_str!("save_data.lua")),
@@ -352,6 +354,16 @@ impl SessionRegistry for RedisRegistry {
         self.read(key, &value).map(Loaded::Live)
     }
 
+    async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
+        let registration = record.registration();
+        let index = match record.sid() {
+            Some(sid) => self.by_sid(registration, sid),
+            None => self.by_subject(registration, record.subject()),
+        };
+        let answer = self.run(&self.shared.scripts.has_sibling, &index, &[record.key().to_string()]).await?;
+        Ok(word(&answer) == b"yes")
+    }
+
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let arguments = [
             key.to_string(),
@@ -514,6 +526,7 @@ mod tests {
             ("commit", include_str!("commit.lua")),
             ("create", include_str!("create.lua")),
             ("end", include_str!("end.lua")),
+            ("has_sibling", include_str!("has_sibling.lua")),
             ("save_data", include_str!("save_data.lua")),
             ("stands", include_str!("stands.lua")),
             ("time", include_str!("time.lua")),

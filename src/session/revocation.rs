@@ -1,0 +1,67 @@
+//! Whether the refresh token of a session that ended is revoked at the provider. Pure.
+//!
+//! It is a courtesy, and at some providers (Keycloak) the end of all that the client has of the user's session there. So it
+//! harms no session that lives: nothing is revoked while another one stands on the same session at the provider, nor where
+//! the end was our guess.
+
+use super::end_reason::EndReason;
+
+/// Whether another session stands on the same session at the provider: of the same `sid`, or where there is none of the same
+/// user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Siblings {
+    Alive,
+    None,
+}
+
+/// Whether the token may be worth a request, before anybody looks for siblings.
+pub(crate) fn may_revoke(reason: EndReason, offline_access: bool) -> bool {
+    match reason {
+        // It is dead.
+        EndReason::RefreshTokenRejected => false,
+        // The new login may stand on the same grant.
+        EndReason::SupersededByLogin => false,
+        // Somebody else's answer, or an API's: what the provider thinks is not known.
+        EndReason::AccessTokenRejected | EndReason::ProviderMisbehaved => false,
+        // Back-Channel Logout §2.7: tokens with offline_access normally outlive a logout at the provider.
+        EndReason::BackChannelLogout => !offline_access,
+        EndReason::AbsoluteLifetime
+        | EndReason::EndedByApplication
+        | EndReason::IdleTimeout
+        | EndReason::LoginRequired
+        | EndReason::RpInitiatedLogout
+        | EndReason::SessionExpiry => true,
+    }
+}
+
+pub(crate) fn revokes(reason: EndReason, offline_access: bool, siblings: Siblings) -> bool {
+    siblings == Siblings::None && may_revoke(reason, offline_access)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p7_revocation_harms_no_session_that_lives() {
+        for (reason, online, offline) in [
+            (EndReason::AbsoluteLifetime, true, true),
+            (EndReason::AccessTokenRejected, false, false),
+            (EndReason::BackChannelLogout, true, false),
+            (EndReason::EndedByApplication, true, true),
+            (EndReason::IdleTimeout, true, true),
+            (EndReason::LoginRequired, true, true),
+            (EndReason::ProviderMisbehaved, false, false),
+            (EndReason::RefreshTokenRejected, false, false),
+            (EndReason::RpInitiatedLogout, true, true),
+            (EndReason::SessionExpiry, true, true),
+            (EndReason::SupersededByLogin, false, false),
+        ] {
+            for (offline_access, expected) in [(false, online), (true, offline)] {
+                assert_eq!(revokes(reason, offline_access, Siblings::None), expected, "{reason} {offline_access}");
+                assert!(!revokes(reason, offline_access, Siblings::Alive), "{reason} {offline_access}");
+            }
+        }
+        assert_eq!(EndReason::ALL.len(), 11, "a row for each");
+    }
+}
