@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use futures_util::future::join;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -198,6 +199,21 @@ impl World {
         visitor
     }
 
+    /// The login of Keycloak's account console.
+    fn console_login(&self, console: &str, prompt: Option<&str>) -> Url {
+        let mut login = Url::parse(&format!("{}/protocol/openid-connect/auth", self.keycloak.issuer())).unwrap();
+        let request = [
+            ("client_id", "account-console"),
+            ("redirect_uri", console),
+            ("response_type", "code"),
+            ("scope", "openid"),
+            ("code_challenge", CHALLENGE),
+            ("code_challenge_method", "S256"),
+        ];
+        login.query_pairs_mut().extend_pairs(request).extend_pairs(prompt.map(|prompt| ("prompt", prompt)));
+        login
+    }
+
     async fn sid(&self, visitor: &Visitor) -> String {
         visitor.get(&self.at(APP, "/me")).await.json()["sid"].as_str().unwrap().to_owned()
     }
@@ -254,7 +270,10 @@ async fn sessions_live_as_long_as_those_of_the_realm() {
     activity_extends(&world, &mut report).await;
     idleness_ends(&world, &mut report).await;
     a_logout_in_one_application_ends_the_other(&world, &mut report).await;
+    a_sign_out_with_a_revocation_before_it_ends_the_other(&world).await;
     an_administrator_ends_sessions(&world, &mut report).await;
+    the_same_browser_signs_in_again(&world).await;
+    an_authentication_elsewhere_ends_nothing(&world).await;
     the_account_console_ends_sessions(&world).await;
     a_disabled_user_is_refused(&world, &mut report).await;
     keys_rotate(&world, &mut report).await;
@@ -296,6 +315,54 @@ async fn a_logout_in_one_application_ends_the_other(world: &World, report: &mut 
     world.assert_ended(&alice, APP2, "back_channel_logout").await;
     assert_is_login_form(&alice.go(Method::GET, &world.at(APP2, "/me")).await);
     report.holds(Column::LogoutBySid);
+}
+
+/// Keycloak detaches a client from the session when its refresh token is revoked. The others hear of the sign-out all the
+/// same.
+async fn a_sign_out_with_a_revocation_before_it_ends_the_other(world: &World) {
+    let revocations = async || world.list("/events?type=REVOKE_GRANT&client=app").await.len();
+    let before = revocations().await;
+    let alice = world.visitor("alice").await;
+    let page = alice.send(Method::POST, &Url::parse(&world.at(APP, "/auth/logout")).unwrap(), "text/html").await;
+    until("the refresh token is revoked", async || revocations().await > before).await;
+    world.assert_lives(&alice, APP2).await;
+    let page = alice.go(Method::GET, page.location.unwrap().as_str()).await;
+    assert_eq!((page.status, page.url.as_str()), (StatusCode::OK, world.at(APP, "/").as_str()), "{page:?}");
+    world.assert_ended(&alice, APP2, "back_channel_logout").await;
+    assert_is_login_form(&alice.go(Method::GET, &world.at(APP, "/me")).await);
+}
+
+/// After an end by an administrator Keycloak gives the next session of the browser the same `sid`.
+async fn the_same_browser_signs_in_again(world: &World) {
+    let alice = world.visitor("alice").await;
+    let sid = world.sid(&alice).await;
+    for _ in 0..2 {
+        world.api(Method::DELETE, &format!("/sessions/{sid}"), Value::Null).await;
+        world.assert_ended(&alice, APP, "back_channel_logout").await;
+        world.assert_ended(&alice, APP2, "back_channel_logout").await;
+        // At once, in the same second perhaps.
+        world.sign_in(&alice, APP, "alice").await;
+        assert_eq!(world.sid(&alice).await, sid, "this is what the test is about");
+        world.enter(&alice, APP2).await;
+    }
+    world.stay_active(&alice, &[APP, APP2], G * 2).await;
+    world.api(Method::DELETE, &format!("/sessions/{sid}"), Value::Null).await;
+    world.assert_ended(&alice, APP, "back_channel_logout").await;
+}
+
+/// `prompt=login` in another application: the session has a later `auth_time` from then on, also in refreshed ID tokens.
+async fn an_authentication_elsewhere_ends_nothing(world: &World) {
+    let alice = world.visitor("alice").await;
+    let before = alice.get(&world.at(APP, "/me")).await.json();
+    sleep(PAUSE * 2).await;
+    let console = format!("{}/account/", world.keycloak.issuer());
+    let form = alice.go(Method::GET, world.console_login(&console, Some("login")).as_str()).await;
+    assert_is_login_form(&form);
+    let page = alice.post_form(&action(&form), &[("username", "alice"), ("password", "alice")]).await;
+    assert!(page.url.as_str().starts_with(&console), "{page:?}");
+    world.stay_active(&alice, &[APP, APP2], G * 3).await;
+    let after = alice.get(&world.at(APP, "/me")).await.json();
+    assert_eq!((&before["sid"], &before["auth_time"]), (&after["sid"], &after["auth_time"]), "it is this session's login");
 }
 
 async fn an_administrator_ends_sessions(world: &World, report: &mut Report) {
@@ -341,16 +408,7 @@ async fn the_account_console_ends_sessions(world: &World) {
     // "Sign out" of one of the signed-in devices, with the console's own token.
     let alice = world.visitor("alice").await;
     let console = format!("{issuer}/account/");
-    let mut login = Url::parse(&format!("{issuer}/protocol/openid-connect/auth")).unwrap();
-    let request = [
-        ("client_id", "account-console"),
-        ("redirect_uri", &console),
-        ("response_type", "code"),
-        ("scope", "openid"),
-        ("code_challenge", CHALLENGE),
-        ("code_challenge_method", "S256"),
-    ];
-    login.query_pairs_mut().extend_pairs(request);
+    let login = world.console_login(&console, None);
     let answer = alice.send(Method::GET, &login, "text/html").await.location.unwrap();
     let code = answer.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
     let request = [
@@ -408,12 +466,16 @@ async fn keys_rotate(world: &World, report: &mut Report) {
         "name": "new", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider",
         "parentId": realm["id"], "config": {"priority": ["200"], "algorithm": ["RS256"]},
     });
-    world.api(Method::POST, "/components", new).await;
-    world.stay_active(&alice, &[APP, APP2], G * 2).await;
-    for old in old.iter().filter(|old| old["providerId"] == "rsa-generated") {
-        world.api(Method::DELETE, &format!("/components/{}", old["id"].as_str().unwrap()), Value::Null).await;
-    }
-    world.stay_active(&alice, &[APP, APP2], G * 2).await;
+    // While refreshes run, the new key comes, and then the old one goes.
+    let rotate = async {
+        sleep(PAUSE).await;
+        world.api(Method::POST, "/components", new).await;
+        sleep(G * 2).await;
+        for old in old.iter().filter(|old| old["providerId"] == "rsa-generated") {
+            world.api(Method::DELETE, &format!("/components/{}", old["id"].as_str().unwrap()), Value::Null).await;
+        }
+    };
+    join(rotate, world.stay_active(&alice, &[APP, APP2], G * 4)).await;
     world.visitor("bob").await;
     report.holds(Column::Rotation);
     // Logout tokens are signed by the new key too.
