@@ -9,7 +9,7 @@ use crate::session::end_reason::EndReason;
 use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::SessionKey;
 use crate::session::record::SessionRecord;
-use crate::session::revocation::{Siblings, may_revoke, revokes};
+use crate::session::revocation::{Siblings, delay, may_revoke, revokes};
 
 impl Manager {
     /// Ends one session. Ending it again is no error.
@@ -83,7 +83,8 @@ impl Manager {
         let offline_access = record.login.offline_access;
         let Some(token) = token.filter(|_| may_revoke(reason, offline_access)).cloned() else { return };
         let (manager, record) = (self.clone(), record.clone());
-        self.tasks.spawn_courtesy(async move {
+        let due = self.clock.sleep_until(self.now() + delay(reason));
+        self.tasks.spawn_courtesy(due, async move {
             let siblings = match manager.registry.has_sibling(&record).await {
                 Ok(false) => Siblings::None,
                 Ok(true) | Err(_) => Siblings::Alive,

@@ -4,6 +4,8 @@
 //! harms no session that lives: nothing is revoked while another one stands on the same session at the provider, nor where
 //! the end was our guess.
 
+use std::time::Duration;
+
 use super::end_reason::EndReason;
 
 /// Whether another session stands on the same session at the provider: of the same `sid`, or where there is none of the same
@@ -31,6 +33,18 @@ pub(crate) fn may_revoke(reason: EndReason, offline_access: bool) -> bool {
         | EndReason::LoginRequired
         | EndReason::RpInitiatedLogout
         | EndReason::SessionExpiry => true,
+    }
+}
+
+/// How long the provider's own logout may take. At Keycloak a revocation that comes while it is under way brings the session
+/// back that it is about to remove.
+const LOGOUT_UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// How long a revocation waits.
+pub(crate) fn delay(reason: EndReason) -> Duration {
+    match reason {
+        EndReason::BackChannelLogout | EndReason::RpInitiatedLogout => LOGOUT_UNDER_WAY,
+        _ => Duration::ZERO,
     }
 }
 

@@ -142,7 +142,10 @@ impl Shared {
             (SignIn::Page, None) => None,
         };
         match user.filter(|user| state.users.contains(user)) {
-            Some(user) => Who::JustNow(state.begin_session(&user, acr_values.into_iter().next(), now)),
+            Some(user) => {
+                let acr = acr_values.into_iter().next();
+                Who::JustNow(state.begin_session(&user, acr, self.cookie(headers), now))
+            }
             None => Who::Nobody,
         }
     }

@@ -19,7 +19,7 @@ use super::fault::{CloseConnection, Endpoint, interfere};
 use super::keys::SigningKey;
 use super::state::{
     AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, RefreshTokens, Settings,
-    SignIn, State, Tampering, TestClient,
+    Sids, SignIn, State, Tampering, TestClient,
 };
 use super::{Shared, TestProvider, authorize, logout, metadata, token};
 use crate::clock::{Clock, SystemClock};
@@ -58,6 +58,7 @@ impl TestProviderBuilder {
                 expired_sessions: ExpiredSessions::default(),
                 inline_logout: InlineLogout::default(),
                 interaction: Interaction::default(),
+                sids: Sids::default(),
                 sign_in: SignIn::default(),
                 issuer_in_response: IssuerInResponse::default(),
             },
@@ -121,6 +122,12 @@ impl TestProviderBuilder {
     /// How users sign in.
     pub fn sign_in(mut self, sign_in: SignIn) -> Self {
         self.settings.sign_in = sign_in;
+        self
+    }
+
+    /// What the `sid` of a browser's next session is.
+    pub fn sids(mut self, sids: Sids) -> Self {
+        self.settings.sids = sids;
         self
     }
 

@@ -54,6 +54,8 @@ pub enum Fault {
     DropAfterWork,
     /// It takes the request and never answers.
     Hang,
+    /// It does its work, and answers so much later by its clock: a refresh token has been rotated, and everybody waits.
+    Late(Duration),
     /// It closes the connection without an answer.
     Refuse,
     /// It answers with this status.
@@ -163,6 +165,11 @@ pub(super) async fn interfere(
             close()
         }
         Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Late(by)) => {
+            let response = next.run(request).await;
+            shared.clock.sleep_until(shared.clock.now() + by).await;
+            response
+        }
         Some(Fault::Refuse) => close(),
         Some(Fault::Status { code, retry_after }) => {
             let mut response = status_of(code).into_response();

@@ -62,7 +62,7 @@ use self::keys::SigningKey;
 use self::state::State;
 pub use self::state::{
     AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, LogoutDelivery, OldKeys,
-    ProviderSession, RefreshTokens, SignIn, TestClient,
+    ProviderSession, RefreshTokens, Sids, SignIn, TestClient,
 };
 use crate::clock::Clock;
 use crate::protocol::jwt::SigningAlg;

@@ -96,6 +96,17 @@ pub enum RefreshTokens {
     Rotate,
 }
 
+/// What the `sid` of a browser's next session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sids {
+    /// Another one; who signs in again gets another session beside.
+    #[default]
+    Anew,
+    /// The one that it had before, also after an end by an administrator; who signs in again goes on with the session, which
+    /// has a later `auth_time` from then on, also in refreshed ID tokens. As Keycloak does.
+    OfTheBrowser,
+}
+
 /// How users sign in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SignIn {
@@ -307,6 +318,7 @@ pub(super) struct Settings {
     pub(super) expired_sessions: ExpiredSessions,
     pub(super) inline_logout: InlineLogout,
     pub(super) interaction: Interaction,
+    pub(super) sids: Sids,
     pub(super) sign_in: SignIn,
     pub(super) issuer_in_response: IssuerInResponse,
 }
@@ -369,20 +381,46 @@ impl State {
         self.sessions.values().find(|session| session.cookie == cookie && now < session.expires_at)
     }
 
-    pub(super) fn begin_session(&mut self, sub: &str, acr: Option<String>, now: SystemTime) -> ProviderSession {
+    /// `browser` is the cookie that the browser has already.
+    pub(super) fn begin_session(
+        &mut self,
+        sub: &str,
+        acr: Option<String>,
+        browser: Option<&str>,
+        now: SystemTime,
+    ) -> ProviderSession {
+        let sid = match (self.settings.sids, browser.and_then(|cookie| cookie.split_once('.'))) {
+            (Sids::OfTheBrowser, Some((_, sid))) if self.sessions.get(sid).is_none_or(|known| known.sub == sub) => {
+                sid.to_owned()
+            }
+            (Sids::Anew | Sids::OfTheBrowser, _) => random(),
+        };
+        let expires_at = now + self.settings.session_lifetime;
+        if let Some(known) = self.sessions.get_mut(&sid) {
+            *known = ProviderSession { auth_time: now, acr, last_signal: now, expires_at, ..known.clone() };
+            return known.clone();
+        }
         let session = ProviderSession {
-            sid: random(),
+            cookie: format!("{}.{sid}", random()),
+            sid,
             sub: sub.to_owned(),
-            cookie: random(),
             auth_time: now,
             acr,
             last_signal: now,
             last_signal_by: None,
-            expires_at: now + self.settings.session_lifetime,
+            expires_at,
             clients: BTreeSet::new(),
         };
         self.sessions.insert(session.sid.clone(), session.clone());
         session
+    }
+
+    /// The `auth_time` of an ID token for a grant.
+    pub(super) fn auth_time(&self, grant: &Grant) -> SystemTime {
+        match (self.settings.sids, self.sessions.get(&grant.sid)) {
+            (Sids::OfTheBrowser, Some(session)) => session.auth_time,
+            (Sids::Anew | Sids::OfTheBrowser, _) => grant.auth_time,
+        }
     }
 
     /// Whether the session behind a token of a client stands, where that matters.

@@ -168,13 +168,14 @@ fn answer(
     let scope = extent.scope.clone();
     let issued = IssuedAccess { grant: grant.clone(), extent, expires_at: now + lifetime };
     state.access.insert(access_token.clone(), issued);
+    let auth_time = state.auth_time(grant);
     let gets_sid = state.clients.get(&grant.client_id).is_some_and(|client| client.gets_sid);
     let at_hash = digest(shared.alg.digest(), access_token.as_bytes());
     let (at_hash, _) = at_hash.as_ref().split_at(at_hash.as_ref().len() / 2);
     let mut claims = json!({
         "iss": shared.issuer, "sub": grant.sub, "aud": grant.client_id,
         "iat": seconds(now), "exp": seconds(now + Duration::from_secs(300)),
-        "auth_time": seconds(grant.auth_time), "name": grant.sub,
+        "auth_time": seconds(auth_time), "name": grant.sub,
         "at_hash": URL_SAFE_NO_PAD.encode(at_hash),
     });
     if gets_sid {

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt, InlineLogout, SignIn};
+use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt, InlineLogout, Sids, SignIn};
 use tower_oidc_session::{EndReason, Subject};
 
 use crate::browser::{Browser, Page};
@@ -33,7 +33,7 @@ async fn p1_a_logout_while_a_refresh_is_in_flight_is_final() {
         world.app.assert_ended(EndReason::BackChannelLogout);
         // The old token is revoked, and so are new ones that no session holds.
         let revocations = if at == GateAt::Response { 2 } else { 1 };
-        until(|| world.provider.requests(Endpoint::Revocation) >= revocations).await;
+        world.clock.run(until(|| world.provider.requests(Endpoint::Revocation) >= revocations)).await;
     }
 }
 
@@ -98,6 +98,36 @@ async fn p15_after_a_logout_one_can_sign_in_at_once_and_stays_signed_in() {
         }
         assert_eq!(other.get(&world.app.at("/me")).await.status, StatusCode::OK, "with sid: {with_sid}");
     }
+}
+
+#[tokio::test]
+async fn p15_an_administrator_ends_the_session_and_the_browser_comes_back_with_the_same_sid() {
+    let provider = Options::default().provider.sids(Sids::OfTheBrowser);
+    let world = World::signed_in_with(Options { provider, ..Options::default() }).await;
+    let sid = world.sid();
+    for _ in 0..3 {
+        assert_eq!(world.provider.end_session(&sid).await, 1);
+        assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+        assert_eq!(world.sign_in().await.json()["sid"], sid);
+    }
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(world.app.ends(), vec!["ended: back_channel_logout"; 3]);
+}
+
+#[tokio::test]
+async fn p4_an_authentication_in_another_application_goes_on_here() {
+    let provider = Options::default().provider.sids(Sids::OfTheBrowser);
+    let world = World::signed_in_with(Options { provider, ..Options::default() }).await;
+    let before = world.browser.get(&world.app.at("/me")).await.json()["claims"]["auth_time"].clone();
+    world.clock.advance(SECOND * 10);
+    let other = world.another_app("other").await;
+    let page = world.browser.go(&other.at("/auth/login?return_to=/me&max_age=5")).await;
+    assert_ne!(page.json()["claims"]["auth_time"], before, "{page:?}");
+    world.clock.advance(G);
+    let page = world.browser.get(&world.app.at("/me")).await;
+    assert_eq!((page.status, &page.json()["claims"]["auth_time"]), (StatusCode::OK, &before));
+    assert!(world.app.ends().is_empty());
 }
 
 #[tokio::test]

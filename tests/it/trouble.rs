@@ -365,3 +365,18 @@ async fn p1_a_logout_during_a_refresh_without_answer_is_final() {
     assert_eq!(world.provider.post_logout_token(&receiver, &token).await, Ok(200));
     assert_eq!(world.clock.run(request).await.unwrap(), StatusCode::UNAUTHORIZED, "not served with the old record");
 }
+
+#[tokio::test]
+async fn p4_an_answer_that_comes_late_is_waited_for_and_used() {
+    let world = World::signed_in_with(silent()).await;
+    world.provider.set_fault_times(Endpoint::Token, Fault::Late(SECOND * 12), 1);
+    world.clock.advance(G);
+    assert_eq!(world.clock.run(world.me()).await, StatusCode::OK, "served, within T");
+    let is_refreshed = || world.app.events().iter().any(|event| event == "refreshed");
+    assert!(!is_refreshed());
+    world.clock.run(until(is_refreshed)).await;
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK, "by the token that came late");
+    assert_eq!(world.provider.requests(Endpoint::Token), 3);
+    assert_unharmed(&world);
+}
