@@ -214,7 +214,7 @@ impl RelyingPartyBuilder {
             resources: self.apis.iter().filter_map(|api| api.audience()?.resource.clone()).collect(),
         };
         let provider = Provider::new(client, http, self.clock.clone());
-        let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::timed_by_shared(self.clock.clone())));
+        let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));
         let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners);
         upkeep::begin(&manager);
         Ok(RelyingParty::new(Context::new(Parts {

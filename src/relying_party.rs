@@ -115,8 +115,8 @@ impl RelyingParty {
     /// Brings to an end what is under way, for the end of the process, and returns how many sessions' refreshes were not
     /// finished in time; each is in the log.
     ///
-    /// From now on no refresh begins: a request whose signal is due is served as long as its session stands. Event streams,
-    /// downloads and WebSockets of sessions end. Refreshes under way, logins and writes are finished, and tokens that were
+    /// From now on no refresh begins: a request whose signal is due is served as long as its session stands. Event streams
+    /// and WebSockets of sessions end; downloads go on for as long as the server lets them. Refreshes under way, logins and writes are finished, and tokens that were
     /// rotated are stored, within `bound` (10 s are plenty); revocations get what is left of it.
     ///
     /// Call it when the server begins its graceful shutdown, beside it: streams that go on would hold that up.

@@ -94,6 +94,7 @@ impl Call<'_> {
         let mut state = CallState::default();
         loop {
             let body = body.take().ok_or(CallError::NotReplayed)?;
+            let sent_at = self.manager.now();
             let answer = transport.call(self.with_token(&parts, &api, &record)?, body);
             let answer = tokio::time::timeout(API_TIMEOUT, answer).await.map_err(|_| NoAnswer::Timeout)??;
             let rejection = match judge_call(state, self.see(&answer, &api, &record)) {
@@ -104,14 +105,16 @@ impl Call<'_> {
             };
             let (newer, replaced) = self.reload(&api, &record).await?;
             let step;
-            let age = TokenAge::of(newer.access_token_obtained_at(api.audience()), self.manager.now());
+            let age = TokenAge::of(newer.access_token_obtained_at(api.audience()), sent_at);
             (state, step) = after_rejection(state, rejection, replaced, newer.login.signal, age);
             record = match step {
                 RejectionStep::SendAgain => newer,
                 RejectionStep::SendWhenOlder(left) => {
                     self.manager.sleep(left).await;
-                    newer
+                    // The session may be over by now.
+                    self.reload(&api, &newer).await?.0
                 }
+                RejectionStep::PassBack => return Ok(Called::Answered(answer)),
                 RejectionStep::Renew => self.renew_after_rejection(&api, &newer).await?,
                 RejectionStep::AskUserInfo => {
                     self.confirm(&newer).await?;

@@ -62,7 +62,8 @@ impl TokenAge {
     const OLD: Duration = Duration::from_secs(3);
 
     pub(super) fn of(obtained_at: Option<SystemTime>, now: SystemTime) -> Self {
-        let age = obtained_at.and_then(|obtained_at| now.duration_since(obtained_at).ok());
+        // One that another replica got in our future is not old at all.
+        let age = obtained_at.map(|obtained_at| now.duration_since(obtained_at).unwrap_or_default());
         match age.map(|age| Self::OLD.saturating_sub(age)) {
             None | Some(Duration::ZERO) => Self::Old,
             Some(left) => Self::Young(left),
@@ -120,6 +121,8 @@ fn rejected(fault: Fault) -> AnswerStep {
 pub(super) enum RejectionStep {
     /// Ask the provider by userinfo; then pass the answer back.
     AskUserInfo,
+    /// The token that was rejected is not the session's any more: it says nothing about that one.
+    PassBack,
     Reject,
     Renew,
     SendAgain,
@@ -148,7 +151,8 @@ pub(super) fn after_rejection(
             next.renewal = Tried::Once;
             RejectionStep::Renew
         }
-        (_, _, Tried::Once) => RejectionStep::Reject,
+        (Replaced::Yes, Tried::Once, Tried::Once) => RejectionStep::PassBack,
+        (Replaced::No, _, Tried::Once) => RejectionStep::Reject,
     };
     let can_renew = signal == ActivitySignal::Refresh;
     match (step, age, state.wait) {
@@ -214,7 +218,7 @@ mod tests {
 
     #[test]
     fn rejections_end_after_one_switch_one_renewal_and_one_wait() {
-        use RejectionStep::{AskUserInfo, Reject, Renew, SendAgain, SendWhenOlder};
+        use RejectionStep::{AskUserInfo, PassBack, Reject, Renew, SendAgain, SendWhenOlder};
         use Replaced::{No, Yes};
         use TokenAge::{Old, Young};
         let left = Duration::from_secs(2);
@@ -223,7 +227,7 @@ mod tests {
         for (rejection, signal, seen, expected) in [
             (Rejection::OfTheToken, refresh, &[(No, Old), (No, Old)][..], &[Renew, Reject][..]),
             (Rejection::OfTheToken, refresh, &[(Yes, Old), (No, Old), (No, Old)], &[SendAgain, Renew, Reject]),
-            (Rejection::OfTheToken, refresh, &[(Yes, Old), (Yes, Old), (Yes, Old)], &[SendAgain, Renew, Reject]),
+            (Rejection::OfTheToken, refresh, &[(Yes, Old), (Yes, Old), (Yes, Old)], &[SendAgain, Renew, PassBack]),
             (Rejection::OfTheToken, refresh, &[(No, Old), (Yes, Old), (No, Old)], &[Renew, SendAgain, Reject]),
             (Rejection::OfTheToken, user_info, &[(No, Old), (No, Old)], &[Renew, Reject]),
             (Rejection::Unexplained, refresh, &[(No, Old)], &[Renew]),
@@ -265,8 +269,8 @@ mod tests {
             (Some(at(10)), at(10), TokenAge::Young(Duration::from_secs(3))),
             (Some(at(10)), at(12), TokenAge::Young(Duration::from_secs(1))),
             (Some(at(10)), at(13), TokenAge::Old),
-            // The clock was set back: waiting would take as long.
-            (Some(at(10)), at(9), TokenAge::Old),
+            // The clock of the replica that got it is ahead.
+            (Some(at(10)), at(9), TokenAge::Young(Duration::from_secs(3))),
             (None, at(10), TokenAge::Old),
         ] {
             assert_eq!(TokenAge::of(obtained_at, now), expected, "{obtained_at:?} {now:?}");

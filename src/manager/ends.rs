@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -22,6 +23,8 @@ pub(crate) enum Notice {
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
     watched: Mutex<HashMap<SessionKey, watch::Sender<Notice>>>,
+    /// How many notices there were, whomever they were about.
+    count: AtomicU64,
 }
 
 impl Ends {
@@ -29,14 +32,21 @@ impl Ends {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts to wait for the end of a session. Ends that came before are not reported: look at the registry after.
+    /// Starts to wait for the end of a session. Ends that came before are not reported: compare the [`count`](Self::count)
+    /// after, or look at the registry.
     pub(crate) fn watch(self: &Arc<Self>, key: SessionKey) -> EndWatch {
         let notices = self.watched().entry(key).or_insert_with(|| watch::Sender::new(Notice::Look)).subscribe();
         EndWatch { ends: self.clone(), key, notices }
     }
 
+    /// How many notices there were: whoever finds the same number later has missed none.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
     /// Passes on what a registry says.
     pub(crate) fn notice(&self, notice: EndNotice) {
+        self.count.fetch_add(1, Ordering::SeqCst);
         match notice {
             EndNotice::Ended(key, reason) => self.ended(&key, reason),
             EndNotice::Missed => {
@@ -49,6 +59,7 @@ impl Ends {
 
     /// Reports an end.
     pub(crate) fn ended(&self, key: &SessionKey, reason: EndReason) {
+        self.count.fetch_add(1, Ordering::SeqCst);
         if let Some(sender) = self.watched().get(key) {
             sender.send_replace(Notice::Ended(reason));
         }

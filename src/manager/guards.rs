@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::over::Over;
 use crate::session::id::SessionKey;
 
 /// So many guards of a process look at the registry at once.
@@ -14,7 +15,7 @@ const LOOKS_AT_ONCE: usize = 64;
 
 /// What the long responses of one session share, for as long as there are any.
 pub(super) struct Guards {
-    by_session: Mutex<HashMap<SessionKey, WeakShared<BoxFuture<'static, ()>>>>,
+    by_session: Mutex<HashMap<SessionKey, WeakShared<BoxFuture<'static, Over>>>>,
     turns: Semaphore,
 }
 
@@ -33,10 +34,11 @@ impl Guards {
     pub(super) fn of(
         &self,
         key: SessionKey,
-        begin: impl FnOnce() -> BoxFuture<'static, ()>,
-    ) -> Shared<BoxFuture<'static, ()>> {
+        begin: impl FnOnce() -> BoxFuture<'static, Over>,
+    ) -> Shared<BoxFuture<'static, Over>> {
         let mut by_session = self.by_session.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(guard) = by_session.get(&key).and_then(WeakShared::upgrade) {
+        // One that has completed may be held still by a response that nobody reads; the session may have been confirmed since.
+        if let Some(guard) = by_session.get(&key).and_then(WeakShared::upgrade).filter(|guard| guard.peek().is_none()) {
             return guard;
         }
         // Those that nobody waits for any more go when there are twice as many as are in use.
@@ -73,7 +75,7 @@ mod tests {
         for round in 0..10_000_u32 {
             let [_, _, one, two] = round.to_be_bytes();
             drop(guards.of(SessionKey::from_bytes([[one; 16], [two; 16]].concat().try_into().unwrap()), || {
-                std::future::ready(()).boxed()
+                std::future::ready(Over::Session).boxed()
             }));
         }
         assert!(guards.by_session.lock().unwrap().len() < 100);

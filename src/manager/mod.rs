@@ -9,6 +9,7 @@ mod guards;
 mod landed;
 pub(crate) mod login;
 pub(crate) mod login_outcome;
+mod over;
 mod pauses;
 mod refusal;
 pub(crate) mod signal;
@@ -28,6 +29,7 @@ use self::flights::SingleFlight;
 use self::guards::Guards;
 use self::landed::LandedLogins;
 use self::login_outcome::LoginOutcome;
+pub(crate) use self::over::Over;
 use self::pauses::Pauses;
 pub(crate) use self::refusal::{REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
 use self::store_clock::StoreClock;
@@ -87,6 +89,7 @@ impl Manager {
         clock: Arc<dyn Clock>,
         listeners: Vec<Listener>,
     ) -> Arc<Self> {
+        registry.adopt_clock(&clock);
         let ends = Arc::new(Ends::default());
         registry.subscribe({
             let ends = ends.clone();
@@ -124,10 +127,10 @@ impl Manager {
         self.clock.now()
     }
 
-    /// The time by the store's clock, and by ours where that was never to be had: a login can begin while the store is
-    /// away, and will find out when it is to be stored.
+    /// The time by the store's clock. Where that was never to be had it is long ago: a login that is begun then is covered by
+    /// any logout, and goes through the provider once more.
     pub(crate) async fn store_time(&self) -> SystemTime {
-        self.store_clock.time(&*self.registry).await.unwrap_or_else(|| self.now())
+        self.store_clock.time(&*self.registry).await.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Waits by the clock.

@@ -1,5 +1,6 @@
 //! How long a long response, or a handler, may go on.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,10 +9,12 @@ use futures_util::future::{Either, select};
 
 use super::Manager;
 use super::ends::{EndWatch, Notice};
-use crate::registry::Loaded;
+use super::over::Over;
+use crate::registry::{Loaded, RegistryError};
 use crate::session::decide::{Decision, decide, next_deadline};
 use crate::session::id::{SessionKey, fill_random};
 use crate::session::policy::RequestKind;
+use crate::session::record::SessionRecord;
 
 /// How long a long response or handler goes on without a look at the registry, should a notice be lost.
 const LONGEST_TRUST: Duration = Duration::from_secs(30);
@@ -21,6 +24,13 @@ const SPREAD: Duration = Duration::from_secs(10);
 const SPREAD_OF_DOUBT: Duration = Duration::from_secs(2);
 /// A look that failed is tried again after this, and at most twice as long.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Before a session was looked up: what ends from then on is noticed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Looked {
+    at: SystemTime,
+    notices: u64,
+}
 
 /// What a handler knows of its session after it was admitted. Most calls of APIs come right after, and cost no look at the
 /// registry; a handler that outlives its session must not go on with its tokens.
@@ -38,65 +48,90 @@ impl Standing {
 }
 
 impl Manager {
-    /// Listens for the end of a session that was looked up at `looked_at` or later.
-    pub(crate) fn standing(&self, key: SessionKey, looked_at: SystemTime) -> Standing {
-        Standing { watch: self.ends.watch(key), trusted_until: looked_at + LONGEST_TRUST }
+    /// To be noted before a session is looked up.
+    pub(crate) fn before_look(&self) -> Looked {
+        Looked { at: self.now(), notices: self.ends.count() }
     }
 
-    /// Completes when nothing more may be sent of a long response of this session. All of them share the looks.
+    /// Listens for the end of a session that was looked up after `looked`.
+    pub(crate) fn standing(&self, key: SessionKey, looked: Looked) -> Standing {
+        let watch = self.ends.watch(key);
+        // Somebody's session has ended since: it may be this one.
+        let is_sure = self.ends.count() == looked.notices;
+        let trusted_until = if is_sure { looked.at + LONGEST_TRUST } else { looked.at };
+        Standing { watch, trusted_until }
+    }
+
+    /// Completes when nothing more may be sent of a long response of this session, whose record was looked up after
+    /// `looked`. All of them share the looks.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(crate) async fn until_over(self: Arc<Self>, key: SessionKey) {
-        let guard = self.guards.of(key, || self.clone().guard(key).boxed());
-        guard.await;
+    pub(crate) async fn until_over(self: Arc<Self>, record: Arc<SessionRecord>, looked: Looked) -> Over {
+        let guard = self.guards.of(*record.key(), || self.clone().guard(record.clone(), looked).boxed());
+        guard.await
     }
 
-    async fn guard(self: Arc<Self>, key: SessionKey) {
+    async fn guard(self: Arc<Self>, record: Arc<SessionRecord>, looked: Looked) -> Over {
+        let key = *record.key();
         let mut watch = self.ends.watch(key);
-        let mut plan = Plan::at_once(self.now());
+        let mut plan = if self.ends.count() == looked.notices {
+            Plan::after_look(looked.at, next_deadline(&record, &self.policy), fraction())
+        } else {
+            Plan::at_once(self.now())
+        };
+        drop(record);
         loop {
-            let heard = std::pin::pin!(async {
-                match select(std::pin::pin!(watch.notice()), std::pin::pin!(self.tasks.closing())).await {
-                    Either::Left((notice, _)) => Some(notice),
-                    Either::Right(((), _)) => None,
-                }
+            let due = self.clock.sleep_until(plan.look_at);
+            let look = pin!(async {
+                due.await;
+                self.look_in_turn(key).await
             });
-            match select(heard, self.clock.sleep_until(plan.look_at)).await {
-                // It ended, or the process is about to.
-                Either::Left((Some(Notice::Ended(_)) | None, _)) => return,
-                Either::Left((Some(Notice::Look), _)) => {
+            let closing = pin!(self.tasks.closing());
+            let (now, found) = match select(select(pin!(watch.notice()), closing), look).await {
+                Either::Left((Either::Left((Notice::Ended(_), _)), _)) => return Over::Session,
+                Either::Left((Either::Left((Notice::Look, _)), _)) => {
                     plan.look_soon(self.now(), fraction());
                     continue;
                 }
-                Either::Right(_) => {}
-            }
-            // The others wait: a store that has just come back is not overrun.
-            let turn = self.guards.turn().await;
-            let (now, found) = (self.now(), self.registry.load(&key).await);
-            drop(turn);
+                Either::Left((Either::Right(_), _)) => return Over::Process,
+                Either::Right((looked, _)) => looked,
+            };
             plan = match found {
                 Ok(Loaded::Live(record)) => match decide(&record, &self.policy, now, RequestKind::Passive) {
                     Decision::Proceed | Decision::Signal | Decision::SilentLogin => {
                         Plan::after_look(now, next_deadline(&record, &self.policy), fraction())
                     }
-                    Decision::Refuse | Decision::Wait(_) => return,
+                    Decision::Refuse | Decision::Wait(_) => return Over::Session,
                     Decision::End(reason) => {
                         // Where the registry fails, the next request ends it.
                         let _ = self.end(&key, reason).await;
-                        return;
+                        return Over::Session;
                     }
                 },
-                Ok(Loaded::Ended(_) | Loaded::Unknown) => return,
+                Ok(Loaded::Ended(_) | Loaded::Unknown) => return Over::Session,
                 Err(error) => {
                     tracing::warn!(%error, "a long response could not be checked");
                     match plan.after_failure(self.now(), fraction()) {
                         Some(plan) => plan,
-                        None => return,
+                        None => return Over::Session,
                     }
                 }
             };
         }
+    }
+
+    /// Looks at the registry in a task of its own: whoever reads a response slowly polls its guard slowly, and would keep a
+    /// turn from the others.
+    async fn look_in_turn(self: &Arc<Self>, key: SessionKey) -> (SystemTime, Result<Loaded, RegistryError>) {
+        let manager = self.clone();
+        let look = tokio::spawn(async move {
+            // The others wait: a store that has just come back is not overrun.
+            let _turn = manager.guards.turn().await;
+            (manager.now(), manager.registry.load(&key).await)
+        });
+        let panicked = |panic| (self.now(), Err(RegistryError::with_source("a look panicked", panic)));
+        look.await.unwrap_or_else(panicked)
     }
 }
 

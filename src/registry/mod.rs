@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::clock::Clock;
 use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, SessionKey, fill_random};
@@ -66,8 +67,8 @@ pub const SUBJECT_TOLERANCE: Duration = Duration::from_secs(1);
 ///    application; its arrival never goes back. A token that is older than the retention leaves none.
 /// 4. `end_matching` by `sid` ends the sessions with exactly that registration and `sid` whose login's ID token was issued
 ///    not later than [`SID_TOLERANCE`] after the token. Only if there is no session with that `sid`, and the target names a
-///    subject, it ends the subject's sessions *without* `sid` that are not younger than the token: no later logout token
-///    could reach those. It never widens to sessions with another `sid`.
+///    subject, it ends the subject's sessions *without* `sid` that are not younger than the token, and covers the logins
+///    that are to be such: no later logout token could reach those. It never widens to sessions with another `sid`.
 /// 5. `end_matching` by subject ends all sessions of that registration and subject whose login's ID token was issued not
 ///    later than [`SUBJECT_TOLERANCE`] after the token; if the application asks, all.
 /// 6. `commit` stores the record only if the stored one has the version that the new one was made from, and counts the
@@ -157,6 +158,10 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// If the store could not be reached.
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
+
+    /// Is called by each relying party that is built over the registry, with its clock. Only a store without a clock of its
+    /// own has use for it, as that in the memory of the process; it takes the first.
+    fn adopt_clock(&self, _clock: &Arc<dyn Clock>) {}
 
     /// Tells `listener` of every end from now on, on whichever replica it happens.
     fn subscribe(&self, listener: EndListener);

@@ -56,7 +56,9 @@ pub(crate) fn decide(record: &SessionRecord, policy: &SessionPolicy, now: System
         (_, ActivitySignal::None) if !confirmed => Decision::End(EndReason::IdleTimeout),
         (RequestKind::Navigation, ActivitySignal::SilentLogin) if is_due(record, policy, now) => {
             let again_at = record.silent_login_at.map(|at| at + SILENT_LOGIN_PAUSE);
-            match again_at.and_then(|at| at.duration_since(now).ok()).filter(|left| !left.is_zero()) {
+            let left = again_at.and_then(|at| at.duration_since(now).ok());
+            // One that is longer than the longest was dated by a clock that was ahead.
+            match left.filter(|left| !left.is_zero() && *left <= SILENT_LOGIN_PAUSE) {
                 None => Decision::SilentLogin,
                 Some(_) if confirmed => Decision::Proceed,
                 Some(left) => Decision::Wait(left),

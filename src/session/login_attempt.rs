@@ -46,7 +46,7 @@ pub(crate) struct LoginTransaction {
     pub(crate) authentication: Authentication,
     /// The session that a silent login is to confirm; no other login has one.
     pub(crate) session: Option<SessionKey>,
-    /// Attempts that an earlier version began have none.
+    /// By the store's clock. Attempts that an earlier version began have none, and are covered by any logout.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "in_millis")]
     pub(crate) began_at: Option<SystemTime>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "in_millis")]
@@ -55,7 +55,7 @@ pub(crate) struct LoginTransaction {
 
 impl LoginTransaction {
     pub(crate) fn attempt(&self) -> LoginAttempt {
-        LoginAttempt { began_at: self.began_at.unwrap_or(self.started_at), seen: self.seen }
+        LoginAttempt { began_at: self.began_at.unwrap_or(SystemTime::UNIX_EPOCH), seen: self.seen }
     }
 }
 

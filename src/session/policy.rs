@@ -163,9 +163,7 @@ impl SessionPolicy {
 
     /// Whether a request is user activity.
     pub(crate) fn is_activity(&self, request: &Parts) -> bool {
-        let header = |name: &str| request.headers.get(name).map(http::HeaderValue::as_bytes);
-        // A prefetch is the browser's guess. The value is a list: "prefetch", "prefetch;prerender", …
-        if [header("sec-purpose"), header("purpose")].into_iter().flatten().any(|v| v.starts_with(b"prefetch")) {
+        if is_prefetch(&request.headers) {
             return false;
         }
         if self.passive.iter().any(|is_passive| is_passive(request)) {
@@ -174,7 +172,8 @@ impl SessionPolicy {
         match &self.activity {
             ActivityRule::EveryRequest => true,
             ActivityRule::UserGestures(name) => {
-                header("sec-fetch-user") == Some(b"?1") || request.headers.contains_key(name)
+                let by_hand = request.headers.get("sec-fetch-user").is_some_and(|value| value.as_bytes() == b"?1");
+                by_hand || request.headers.contains_key(name)
             }
         }
     }
@@ -194,6 +193,12 @@ impl fmt::Debug for SessionPolicy {
             .field("absolute_lifetime", &self.absolute_lifetime)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the browser only guesses that its user will want this. The value is a list: "prefetch", "prefetch;prerender", …
+pub(crate) fn is_prefetch(headers: &http::HeaderMap) -> bool {
+    let purposes = ["sec-purpose", "purpose"].into_iter().filter_map(|name| headers.get(name));
+    purposes.into_iter().any(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
 }
 
 #[cfg(test)]

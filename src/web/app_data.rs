@@ -3,7 +3,6 @@
 use http::Extensions;
 use tower_sessions::{Session, session};
 
-use crate::manager::login_outcome::Load;
 use crate::registry::binding::LOGIN_ENTRY;
 use crate::session::id::SessionKey;
 
@@ -20,15 +19,16 @@ pub(crate) async fn bind(
     session: &Session,
     login: &SessionKey,
     kept_from: Option<&SessionKey>,
-    load: Load,
 ) -> Result<(), session::Error> {
     let bound_to = session.get::<String>(LOGIN_ENTRY).await?;
     match bound_to {
         Some(bound_to) if bound_to == login.to_string() => return Ok(()),
         Some(bound_to) if kept_from.is_some_and(|key| bound_to == key.to_string()) => session.cycle_id().await?,
-        Some(_) => session.flush().await?,
-        // The first load has given the data another id, which the browser may know: this answer must not replace it.
-        None if load == Load::Again && session.is_empty().await => return Ok(()),
+        Some(_) => {
+            session.flush().await?;
+            // What was flushed is written anew under the id that it had, unless it gets another.
+            session.cycle_id().await?;
+        }
         None => session.cycle_id().await?,
     }
     session.insert(LOGIN_ENTRY, login.to_string()).await

@@ -5,7 +5,7 @@
 //! and client id: applications on one host do not overwrite each other's.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -21,6 +21,8 @@ use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginTransaction};
 
 /// What the `state` of a second attempt ends with: unreserved in URLs, and in no `state` of ours besides.
 pub(crate) const SECOND_ATTEMPT: char = '~';
+/// A browser that follows redirects has done so in this time.
+const LED_ON: Duration = Duration::from_secs(10);
 /// More attempts at once than this throw out the oldest.
 const MAX_LOGINS: usize = 20;
 /// Nor are their cookies longer than this together: servers refuse long headers.
@@ -64,6 +66,7 @@ impl fmt::Debug for CookieKey {
 pub(crate) struct Cookies {
     session: String,
     login: String,
+    led_on: String,
     /// Seals, and opens.
     key: Key,
     /// Open only.
@@ -99,6 +102,7 @@ impl Cookies {
         Ok(Self {
             session: format!("__Host-session-{tag}"),
             login: format!("__Host-login-{tag}-"),
+            led_on: format!("__Host-led-on-{tag}"),
             key: key.to_key()?,
             further_keys: further_keys.iter().map(CookieKey::to_key).collect::<Result<_, _>>()?,
         })
@@ -126,6 +130,18 @@ impl Cookies {
 
     pub(crate) fn remove_session(&self) -> HeaderValue {
         removal(&self.session)
+    }
+
+    /// Whether a link to the login has led the browser on a moment ago, without a login.
+    pub(crate) fn was_led_on(&self, headers: &HeaderMap) -> bool {
+        pairs(headers).any(|(name, _)| name == self.led_on)
+    }
+
+    /// Notes that, for as long as the redirects after it may take.
+    pub(crate) fn set_led_on(&self) -> HeaderValue {
+        let mut cookie = Cookie::new(self.led_on.clone(), "1");
+        cookie.set_max_age(LED_ON.try_into().ok());
+        header(cookie)
     }
 
     fn login_name(&self, state: &str) -> Option<String> {
@@ -213,8 +229,6 @@ fn removal(name: &str) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::protocol::names::{ClientId, Issuer};
     use crate::session::id::random_text;

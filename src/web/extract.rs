@@ -144,7 +144,10 @@ impl OidcSession {
     /// # Cancel safety
     /// Nothing is lost.
     pub fn over(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.request.manager().clone().until_over(*self.record.key())
+        let over = self.request.manager().clone().until_over(self.record.clone(), self.request.looked());
+        async move {
+            over.await;
+        }
     }
 }
 

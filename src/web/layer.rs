@@ -97,10 +97,9 @@ where
                 // One browser's: no cache may show it to another.
                 response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
             }
-            let key = session.used().map(|record| *record.key());
-            let over = key.map(|key| {
-                let manager = session.manager().clone();
-                move || manager.until_over(key).boxed()
+            let over = session.used().cloned().map(|record| {
+                let (manager, looked) = (session.manager().clone(), session.looked());
+                move || manager.until_over(record, looked).boxed()
             });
             if let Some(bridge) = bridge {
                 bridge.pass_until(&response, over.clone());

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use http::uri::PathAndQuery;
 use tokio::sync::OnceCell;
@@ -13,6 +12,7 @@ use tokio::sync::OnceCell;
 use super::context::Context;
 use super::navigation::Asker;
 use super::reject::SessionRejection;
+use crate::manager::watch::Looked;
 use crate::manager::{Manager, Refusal};
 use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
@@ -39,8 +39,8 @@ struct State {
     used: AtomicBool,
     /// Whether the session ended while the request was served.
     over: AtomicBool,
-    /// When the request came: its session is looked up after.
-    came_at: SystemTime,
+    /// Noted when the request came: its session is looked up after.
+    looked: Looked,
     /// Whether the application ended it while the request was served.
     ended_here: AtomicBool,
 }
@@ -68,7 +68,7 @@ impl RequestSession {
         path: Option<PathAndQuery>,
         kind: RequestKind,
     ) -> Self {
-        let came_at = context.now();
+        let looked = context.manager().before_look();
         let state = State {
             context,
             asker,
@@ -80,7 +80,7 @@ impl RequestSession {
             used: AtomicBool::new(false),
             over: AtomicBool::new(false),
             ended_here: AtomicBool::new(false),
-            came_at,
+            looked,
         };
         Self { state: Arc::new(state) }
     }
@@ -163,9 +163,9 @@ impl RequestSession {
         }
     }
 
-    /// When the request came.
-    pub(crate) fn came_at(&self) -> SystemTime {
-        self.state.came_at
+    /// What was noted when the request came, before its session was looked up.
+    pub(crate) fn looked(&self) -> Looked {
+        self.state.looked
     }
 
     /// Whether it is known that the session ended while the request was served.

@@ -6,15 +6,18 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http_body::{Body as _, Frame, SizeHint};
+
+use crate::manager::Over;
 
 /// A response of at most this many bytes, all there when it starts, is not worth watching over.
 const SHORT: u64 = 64 * 1024;
 
 /// Wraps the body of a response that may take long.
-pub(crate) fn cut_when_over(response: Response, over: impl FnOnce() -> BoxFuture<'static, ()>) -> Response {
+pub(crate) fn cut_when_over(response: Response, over: impl FnOnce() -> BoxFuture<'static, Over>) -> Response {
     let body = response.body();
     if body.is_end_stream() || body.size_hint().exact().is_some_and(|size| size <= SHORT) {
         return response;
@@ -36,7 +39,7 @@ enum Cut {
 struct SessionBody {
     inner: Body,
     /// `None` once it has come.
-    over: Option<BoxFuture<'static, ()>>,
+    over: Option<BoxFuture<'static, Over>>,
     cut: Cut,
 }
 
@@ -50,13 +53,18 @@ impl http_body::Body for SessionBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Some(over) = &mut self.over else { return Poll::Ready(None) };
-        if over.as_mut().poll(cx).is_ready() {
-            self.over = None;
-            self.inner = Body::empty();
-            return Poll::Ready(match self.cut {
-                Cut::Abort => Some(Err(axum::Error::new(SessionIsOver))),
-                Cut::End => None,
-            });
+        match (over.as_mut().poll(cx), self.cut) {
+            (Poll::Pending, _) => {}
+            // A page or download that is under way ends by itself, or with the server's patience.
+            (Poll::Ready(Over::Process), Cut::Abort) => self.over = Some(std::future::pending().boxed()),
+            (Poll::Ready(_), cut) => {
+                self.over = None;
+                self.inner = Body::empty();
+                return Poll::Ready(match cut {
+                    Cut::Abort => Some(Err(axum::Error::new(SessionIsOver))),
+                    Cut::End => None,
+                });
+            }
         }
         Pin::new(&mut self.inner).poll_frame(cx)
     }

@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional};
 use tokio::sync::oneshot;
 
+use crate::manager::Over;
+
 const BUFFER: usize = 16 * 1024;
 
 /// The two halves of a connection that waits to be upgraded.
@@ -38,7 +40,7 @@ impl Bridge {
 
     /// Passes bytes between the two halves if the response says that it upgrades: until the session is over, or to the
     /// end where `over` is `None`, since no session was asked for.
-    pub(crate) fn pass_until<B>(self, response: &Response<B>, over: Option<impl FnOnce() -> BoxFuture<'static, ()>>) {
+    pub(crate) fn pass_until<B>(self, response: &Response<B>, over: Option<impl FnOnce() -> BoxFuture<'static, Over>>) {
         // HTTP/2 has no 101: an extended CONNECT is accepted with 200 (RFC 8441).
         let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || (self.method == Method::CONNECT && response.status().is_success());

@@ -80,8 +80,11 @@ async fn another_user_in_the_same_browser_inherits_nothing() {
     world.browser.post(&world.app.at("/remember")).await;
     world.provider.set_sign_in(SignIn::Automatic("bob".to_owned()));
     world.provider.forget_session(&world.sid());
+    let alices = cookie(&world, &world.browser);
     let page = world.browser.go(&world.app.at("/auth/login?return_to=/me")).await;
     assert_eq!(page.json()["sub"], "bob");
+    // Alice knows the id that her data had.
+    assert_ne!(cookie(&world, &world.browser), alices);
     assert_eq!(cart(&world, &world.browser).await, "");
     assert_eq!(world.browser.page(world.browser.request(Method::POST, &world.app.at("/remember"))).await.status, 200);
     assert_eq!(cart(&world, &world.browser).await, "tea");
@@ -116,6 +119,8 @@ async fn p8_data_of_a_login_whose_time_is_over_is_not_served() {
     let almost = record.expires_at() - Duration::from_millis(300);
     registry.commit(SessionRecord::clone(&record), almost).await.unwrap();
     tokio::time::sleep(Duration::from_millis(310)).await;
+    // Which in memory is that of the process.
+    world.clock.advance(Duration::from_millis(310));
     // A public page, and nobody has looked at the session since.
     assert_eq!(cart(&world, &world.browser).await, "");
     let loaded = SessionRegistry::load(registry, record.key()).await.unwrap();

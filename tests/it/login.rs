@@ -267,12 +267,13 @@ async fn p15_a_deep_link_that_is_too_long_leads_to_the_front_page() {
 #[tokio::test]
 async fn p15_a_link_of_another_site_to_the_login_leads_a_signed_in_user_on() {
     let world = World::signed_in().await;
-    let before = world.browser.session_cookie(&world.app.url);
-    let follow = async |query: &str, site: &str| {
+    let follow_by = async |browser: &Browser, query: &str, site: &str| {
         let url = world.app.at(&format!("/auth/login?return_to=/me{query}"));
-        let request = world.browser.request(Method::GET, &url).header(ACCEPT, "text/html");
-        world.browser.page(request.header("sec-fetch-site", site)).await.location()
+        let request = browser.request(Method::GET, &url).header(ACCEPT, "text/html");
+        browser.page(request.header("sec-fetch-site", site)).await.location()
     };
+    // What is noted for the time that redirects take is over by the next one.
+    let follow = async |query: &str, site: &str| follow_by(&world.browser.copy(), query, site).await;
     assert_eq!(follow("", "cross-site").await.path(), "/me");
     assert_eq!(world.provider.requests(Endpoint::Token), 2, "the provider was asked now");
     for _ in 0..5 {
@@ -289,12 +290,24 @@ async fn p15_a_link_of_another_site_to_the_login_leads_a_signed_in_user_on() {
     ] {
         assert_eq!(follow(query, site).await.path(), "/authorize", "{query} {site}");
     }
-    assert_eq!(world.browser.session_cookie(&world.app.url), before);
+    // A page that sends the browser back to the login means it.
+    let sent_back = world.browser.copy();
+    assert_eq!(follow_by(&sent_back, "", "cross-site").await.path(), "/me");
+    assert_eq!(follow_by(&sent_back, "", "cross-site").await.path(), "/authorize");
     // Over at the provider: no link leads past it.
     world.clock.advance(SECOND * 6);
     world.provider.forget_session(&world.sid());
     assert_eq!(follow("", "cross-site").await.path(), "/authorize");
     world.app.assert_ended(EndReason::RefreshTokenRejected);
+}
+
+#[tokio::test]
+async fn p15_a_prefetch_of_the_login_begins_nothing() {
+    let world = World::new().await;
+    let request = world.browser.request(Method::GET, &world.app.at("/auth/login")).header(ACCEPT, "text/html");
+    let page = world.browser.page(request.header("sec-purpose", "prefetch")).await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!page.headers.contains_key(SET_COOKIE));
 }
 
 #[tokio::test]

@@ -302,7 +302,7 @@ async fn login_beside_a_logout(store: &Store, url: &str) -> (StatusCode, StatusC
         "SELECT word FROM shop.end_matching(
             sha256('sid'::bytea || '\\x00'::bytea || '{issuer}'::bytea || '\\x00'::bytea || 'shop'::bytea
                 || '\\x00'::bytea || '{sid}'::bytea || '\\x00'::bytea),
-            NULL, 1800000030000, 1800000001000, 'back_channel_logout', 600000, true, 1800000000000, '\\x01', 720000)"
+            NULL, 1800000030000, 1800000001000, 'back_channel_logout', 600000, 1800000000000, 1800000000000, '\\x01', 720000)"
     );
     logout.batch_execute(&statement).await.unwrap();
     let callback = tokio::spawn({

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tower_oidc_session::{
-    AttemptKey, Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
+    AttemptKey, Claimed, Clock, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
     LogoutTarget, MemoryRegistry, PostgresRegistry, RedisRegistry, RegistryError, SessionKey, SessionRecord,
     SessionRegistry, Spent, StorageKey, Version,
 };
@@ -125,6 +125,10 @@ impl SessionRegistry for Registry {
 
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         self.sessions.remove_expired().await
+    }
+
+    fn adopt_clock(&self, clock: &Arc<dyn Clock>) {
+        self.sessions.adopt_clock(clock);
     }
 
     fn subscribe(&self, listener: EndListener) {

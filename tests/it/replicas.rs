@@ -9,7 +9,7 @@ use futures_util::future::join;
 use http::{Method, StatusCode};
 use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{
-    AttemptKey, Claimed, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
+    AttemptKey, Claimed, Clock, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
     LogoutTarget, RegistryError, SessionKey, SessionRecord, SessionRegistry, Spent, Version,
 };
 
@@ -162,6 +162,10 @@ impl SessionRegistry for Failing {
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         self.check()?;
         self.inner.remove_expired().await
+    }
+
+    fn adopt_clock(&self, clock: &Arc<dyn Clock>) {
+        self.inner.adopt_clock(clock);
     }
 
     fn subscribe(&self, listener: EndListener) {

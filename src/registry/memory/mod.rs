@@ -5,7 +5,7 @@ mod tower_sessions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use super::listeners::Listeners;
 use super::rules::{self, ClaimRule, CommitRule, CreateRule, Held, Key, Tombstone};
 use super::{
     Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
-    Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent,
+    Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TokenMark,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::protocol::names::{Registration, Sid, Subject};
@@ -39,7 +39,7 @@ pub struct MemoryRegistry {
 struct Shared {
     state: RwLock<State>,
     listeners: Listeners,
-    clock: Arc<dyn Clock>,
+    clock: OnceLock<Arc<dyn Clock>>,
 }
 
 #[derive(Default)]
@@ -61,6 +61,8 @@ struct State {
 enum Name {
     Sid(Registration, Sid),
     Subject(Registration, Subject),
+    /// The sessions of a subject that have no `sid`, for the tombstone of a logout that reached them by an unknown `sid`.
+    WithoutSid(Registration, Subject),
 }
 
 struct Entry {
@@ -96,20 +98,10 @@ enum Remembered {
 }
 
 impl MemoryRegistry {
-    /// An empty registry.
+    /// An empty registry. It removes and forgets by the clock of the first relying party that is built over it.
     #[must_use]
     pub fn new() -> Self {
-        Self::timed_by(SystemClock)
-    }
-
-    /// An empty registry that removes and forgets by `clock`: for tests, in which time is set by hand.
-    #[must_use]
-    pub fn timed_by(clock: impl Clock) -> Self {
-        Self::timed_by_shared(Arc::new(clock))
-    }
-
-    pub(crate) fn timed_by_shared(clock: Arc<dyn Clock>) -> Self {
-        let shared = Shared { state: RwLock::default(), listeners: Listeners::default(), clock };
+        let shared = Shared { state: RwLock::default(), listeners: Listeners::default(), clock: OnceLock::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -134,9 +126,13 @@ impl MemoryRegistry {
         self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn time_here(&self) -> SystemTime {
+        self.shared.clock.get().map_or_else(|| SystemClock.now(), |clock| clock.now())
+    }
+
     /// The state to be changed, rid of what is forgotten by now.
     fn write_at(&self) -> (RwLockWriteGuard<'_, State>, SystemTime) {
-        let now = self.shared.clock.now();
+        let now = self.time_here();
         let mut state = self.write();
         state.forget(now);
         (state, now)
@@ -172,7 +168,9 @@ impl State {
 
     /// When the logouts arrived whose tombstones name the session.
     fn arrivals(&self, record: &SessionRecord) -> impl Iterator<Item = SystemTime> {
-        names_of(record).filter_map(|name| self.tombstones.get(&name)).map(|tombstone| tombstone.arrived)
+        let without_sid = || Name::WithoutSid(record.registration().clone(), record.subject().clone());
+        let names = names_of(record).chain(record.sid().is_none().then(without_sid));
+        names.filter_map(|name| self.tombstones.get(&name)).map(|tombstone| tombstone.arrived)
     }
 
     fn insert(&mut self, record: Arc<SessionRecord>, expires_at: SystemTime) {
@@ -187,7 +185,7 @@ impl State {
     fn index(&mut self, name: &Name) -> &mut HashMap<Name, HashSet<SessionKey>> {
         match name {
             Name::Sid(..) => &mut self.by_sid,
-            Name::Subject(..) => &mut self.by_subject,
+            Name::Subject(..) | Name::WithoutSid(..) => &mut self.by_subject,
         }
     }
 
@@ -258,12 +256,24 @@ impl State {
         records.into_iter().map(|record| *record.key()).collect()
     }
 
+    /// Remembers a logout, and whether it reached sessions without `sid` for want of one with it.
     fn bury(&mut self, target: &LogoutTarget, arrived: SystemTime) {
         let name = match target {
-            LogoutTarget::Sid { registration, sid, .. } => Name::Sid(registration.clone(), sid.clone()),
+            LogoutTarget::Sid { registration, sid, subject, .. } => {
+                let name = Name::Sid(registration.clone(), sid.clone());
+                if let (false, Some(subject)) = (self.by_sid.contains_key(&name), subject) {
+                    let widened = Name::WithoutSid(registration.clone(), subject.clone());
+                    self.bury_name(widened, target.token(), arrived);
+                }
+                name
+            }
             LogoutTarget::Subject { registration, subject, .. } => Name::Subject(registration.clone(), subject.clone()),
         };
-        let tombstone = Tombstone::after(self.tombstones.remove(&name), target.token(), arrived);
+        self.bury_name(name, target.token(), arrived);
+    }
+
+    fn bury_name(&mut self, name: Name, token: Option<&TokenMark>, arrived: SystemTime) {
+        let tombstone = Tombstone::after(self.tombstones.remove(&name), token, arrived);
         self.remember(Remembered::Tombstone(name.clone()), tombstone.until());
         self.tombstones.insert(name, tombstone);
     }
@@ -291,7 +301,7 @@ fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, HashSet<SessionKe
 #[async_trait]
 impl SessionRegistry for MemoryRegistry {
     async fn time(&self) -> Result<SystemTime, RegistryError> {
-        Ok(self.shared.clock.now())
+        Ok(self.time_here())
     }
 
     async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError> {
@@ -336,7 +346,7 @@ impl SessionRegistry for MemoryRegistry {
         // The most telling name comes first.
         let keys = names_of(record).next().and_then(|name| match &name {
             Name::Sid(..) => state.by_sid.get(&name),
-            Name::Subject(..) => state.by_subject.get(&name),
+            Name::Subject(..) | Name::WithoutSid(..) => state.by_subject.get(&name),
         });
         Ok(keys.is_some_and(|keys| keys.iter().any(|key| key != record.key())))
     }
@@ -411,7 +421,8 @@ impl SessionRegistry for MemoryRegistry {
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let ended: Vec<_> = {
             let (mut state, here) = self.write_at();
-            if rules::leaves_tombstone(target.token(), now) {
+            // By the replica's clock and by ours, one of which may be ahead.
+            if rules::leaves_tombstone(target.token(), now.min(here)) {
                 state.bury(target, here);
             }
             let keys = state.keys_of(target);
@@ -436,6 +447,10 @@ impl SessionRegistry for MemoryRegistry {
             self.publish(std::slice::from_ref(record), record.expires_for());
         }
         Ok(removed)
+    }
+
+    fn adopt_clock(&self, clock: &Arc<dyn Clock>) {
+        self.shared.clock.get_or_init(|| clock.clone());
     }
 
     fn subscribe(&self, listener: EndListener) {

@@ -54,7 +54,7 @@ impl SessionStore for MemoryRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let (now, here) = (wall_clock(), self.shared.clock.now());
+        let (now, here) = (wall_clock(), self.time_here());
         let state = self.read();
         let record = state.app_data.records.get(id).filter(|record| record.expiry_date > now);
         Ok(record.filter(|record| state.stands(record, here)).cloned())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Transaction};
 
@@ -12,6 +13,11 @@ use crate::registry::RegistryError;
 
 /// Creating the schema may wait for other replicas that do the same.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Tables are waited for so long at a time, and with them everybody who comes after.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '300ms'";
+/// The time in between.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The schema of a new registry. Run over an older one it replaces the functions, and adds the tables and indices that
 /// are not there.
@@ -33,9 +39,19 @@ pub(super) async fn migrate(link: &Arc<Link>, schema: &str) -> Result<(), Regist
 }
 
 async fn migrate_until(until: Instant, link: &Arc<Link>, schema: &str) -> Result<(), RegistryError> {
-    let mut lent = link.lend(until).await?;
-    let migrated = bring_up_to_date(lent.client_mut(), schema).await;
-    match lent.give_back(migrated)? {
+    let found = loop {
+        let mut lent = link.lend(until).await?;
+        let migrated = bring_up_to_date(lent.client_mut(), schema).await;
+        // Somebody who reads for long, as a backup does, is not waited for with locks in hand: all replicas would wait.
+        if migrated.as_ref().is_err_and(is_in_the_way) {
+            drop(lent.give_back(Ok(())));
+            tracing::info!(schema, "the schema cannot be changed at the moment: its tables are in use");
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        break lent.give_back(migrated)?;
+    };
+    match found {
         Found::ThisVersion => Ok(()),
         Found::Another(Some(version)) if version > VERSION => Err(RegistryError::new(format!(
             "the schema {schema} is of version {version}, made by a newer version of this crate, which knows versions up \
@@ -45,6 +61,11 @@ async fn migrate_until(until: Instant, link: &Arc<Link>, schema: &str) -> Result
             Err(RegistryError::new(format!("the schema {schema} has a version that never was: {version:?}")))
         }
     }
+}
+
+/// Whether somebody else holds a lock.
+fn is_in_the_way(error: &Error) -> bool {
+    [Some(&SqlState::LOCK_NOT_AVAILABLE), Some(&SqlState::T_R_DEADLOCK_DETECTED)].contains(&error.code())
 }
 
 /// What is there in the end.
@@ -63,6 +84,7 @@ async fn bring_up_to_date(client: &mut tokio_postgres::Client, schema: &str) -> 
     transaction.batch_execute(&settings).await?;
     let lock = "SELECT FROM pg_advisory_xact_lock(hashtextextended($1, 0))";
     transaction.query_typed(lock, &[(&format!("{schema} migrate"), Type::TEXT)]).await?;
+    transaction.batch_execute(LOCK_TIMEOUT).await?;
     let found = match version(&transaction, schema).await? {
         None => apply(&transaction, schema, &[]).await?,
         Some(Some(VERSION)) => Found::ThisVersion,

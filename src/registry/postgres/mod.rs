@@ -87,7 +87,7 @@ impl Calls {
         let writes = |function, types: &[Type]| call(Effect::Writes, function, types);
         let (bytes, number, text) = (Type::BYTEA, Type::INT8, Type::TEXT);
         let attempt = [number.clone(), number.clone()];
-        let target = [&bytes, &bytes, &number, &number, &text, &number, &Type::BOOL, &number, &bytes, &number];
+        let target = [&bytes, &bytes, &number, &number, &text, &number, &number, &number, &bytes, &number];
         Self {
             begin: writes("begin_session", &[&RECORD[..], &attempt].concat()),
             claim: writes("claim_refresh", &[Type::BYTEA, Type::INT8, Type::TEXT, Type::INT8, Type::INT8]),
@@ -367,7 +367,7 @@ impl SessionRegistry for PostgresRegistry {
             &reach.by_subject.map(in_bigint),
             &reason.as_str(),
             &in_millis(END_MARK_RETENTION),
-            &rules::leaves_tombstone(token, now),
+            &in_bigint(now),
             &token.map(|token| in_bigint(token.issued_at())),
             &token.map(|token| token.id().to_be_bytes().to_vec()),
             &in_millis(TOMBSTONE_RETENTION),
@@ -381,8 +381,9 @@ impl SessionRegistry for PostgresRegistry {
         let mut removed = Vec::new();
         loop {
             let answers = self.call(&self.shared.calls.end_expired, &[&batch, &retention]).await?;
-            removed.append(&mut self.read_all(&answers));
-            if answers.len() < BATCH {
+            let (more, ended): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.word == "more");
+            removed.append(&mut self.read_all(&ended));
+            if more.is_empty() {
                 return Ok(removed);
             }
         }

@@ -123,7 +123,7 @@ BEGIN
     PERFORM {schema}.lock_name(a_subject);
     IF a_sid IS NOT NULL THEN PERFORM {schema}.lock_name(a_sid); END IF;
     SELECT max(arrived) INTO covered_at FROM {schema}.tombstone
-        WHERE name IN (a_sid, a_subject) AND until > {schema}.here() AND began <= arrived + 30000
+        WHERE name IN (coalesce(a_sid, {schema}.without_sid(a_subject)), a_subject) AND until > {schema}.here() AND began <= arrived + 30000
             AND (seen IS NULL OR seen < arrived);
     IF EXISTS (SELECT FROM {schema}.ended WHERE key = a_key) THEN
         RETURN QUERY SELECT 'exists', NULL::bytea, NULL::bigint, NULL::bytea;
@@ -191,7 +191,8 @@ CREATE OR REPLACE FUNCTION {schema}.replace_session(
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 BEGIN
     IF a_sid IS NOT NULL
-        AND EXISTS (SELECT FROM {schema}.session WHERE key = a_key AND sid IS DISTINCT FROM a_sid)
+        AND EXISTS (SELECT FROM {schema}.session
+                    WHERE key = a_key AND version = a_version - 1 AND sid IS DISTINCT FROM a_sid)
     THEN
         PERFORM {schema}.lock_name(a_subject);
         PERFORM {schema}.lock_name(a_sid);
@@ -243,13 +244,22 @@ RETURNS void LANGUAGE sql AS $$
             OR (excluded.issued_at = known.issued_at AND NOT known.ids @> excluded.ids)
 $$;
 
+-- The name of a subject's sessions that have no sid, for the tombstone of a logout that reached them by an unknown sid.
+CREATE OR REPLACE FUNCTION {schema}.without_sid(a_subject bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+    SELECT a_subject || '\x00'::bytea
+$$;
+
 -- Ends the sessions of a sid, or of a subject without one, whose logins were issued at the latest then.
 CREATE OR REPLACE FUNCTION {schema}.end_matching(
     a_sid bytea, a_subject bytea, latest_by_sid bigint, latest_by_subject bigint, a_reason text, mark_retention bigint,
-    buries boolean, an_issued_at bigint, an_id bytea, retention bigint
+    a_now bigint, an_issued_at bigint, an_id bytea, retention bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE keys bytea[];
+DECLARE widens boolean := false;
+DECLARE buries boolean;
 BEGIN
+    -- A token that is older than the retention overtakes nobody; by the replica's clock and by ours, one of which may be ahead.
+    buries := an_issued_at IS NULL OR least(a_now, {schema}.here()) <= an_issued_at + retention;
     IF a_subject IS NOT NULL THEN PERFORM {schema}.lock_name(a_subject); END IF;
     IF a_sid IS NOT NULL THEN PERFORM {schema}.lock_name(a_sid); END IF;
     IF buries THEN PERFORM {schema}.bury(coalesce(a_sid, a_subject), an_issued_at, an_id, retention); END IF;
@@ -259,32 +269,46 @@ BEGIN
     ELSIF EXISTS (SELECT FROM {schema}.session WHERE sid = a_sid) THEN
         SELECT array_agg(key) INTO keys FROM {schema}.session WHERE sid = a_sid AND issued_at <= latest_by_sid;
     ELSE
-        -- No later logout token could reach the sessions that have no sid.
+        -- No later logout token could reach the sessions that have no sid, nor the logins on their way to be such.
+        widens := a_subject IS NOT NULL;
         SELECT array_agg(key) INTO keys FROM {schema}.session
             WHERE subject = a_subject AND sid IS NULL AND issued_at <= latest_by_subject;
+    END IF;
+    IF widens AND buries THEN
+        PERFORM {schema}.bury({schema}.without_sid(a_subject), an_issued_at, an_id, retention);
     END IF;
     RETURN QUERY SELECT * FROM {schema}.end_sessions(keys, a_reason, mark_retention);
 END $$;
 
--- Ends what has expired and forgets what nobody needs any more; what another replica is at is left to it.
+-- Ends what has expired and forgets what nobody needs any more, so much at a time; the word 'more' says that there is more.
+-- What another replica is at is left to it.
 CREATE OR REPLACE FUNCTION {schema}.end_expired(a_batch bigint, mark_retention bigint)
 RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE now_here bigint := {schema}.here();
 DECLARE keys bytea[];
+DECLARE found_rows bigint;
+DECLARE most bigint := 0;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('{schema} remove_expired', 0)) THEN RETURN; END IF;
     DELETE FROM {schema}.ended WHERE key IN (SELECT key FROM {schema}.ended WHERE until <= now_here LIMIT a_batch);
+    GET DIAGNOSTICS found_rows = ROW_COUNT; most := greatest(most, found_rows);
     DELETE FROM {schema}.tombstone
         WHERE name IN (SELECT name FROM {schema}.tombstone WHERE until <= now_here LIMIT a_batch);
+    GET DIAGNOSTICS found_rows = ROW_COUNT; most := greatest(most, found_rows);
     DELETE FROM {schema}.spent
         WHERE attempt IN (SELECT attempt FROM {schema}.spent WHERE until <= now_here LIMIT a_batch);
+    GET DIAGNOSTICS found_rows = ROW_COUNT; most := greatest(most, found_rows);
     DELETE FROM {schema}.app_data
         WHERE id IN (SELECT id FROM {schema}.app_data WHERE expires_at <= clock_timestamp() LIMIT a_batch);
+    GET DIAGNOSTICS found_rows = ROW_COUNT; most := greatest(most, found_rows);
     SELECT array_agg(key) INTO keys FROM (
         SELECT key FROM {schema}.session WHERE expires_at <= now_here
             ORDER BY expires_at LIMIT a_batch FOR UPDATE SKIP LOCKED
     ) expired;
     RETURN QUERY SELECT * FROM {schema}.end_sessions(keys, NULL, mark_retention);
+    IF greatest(most, cardinality(keys)) >= a_batch THEN
+        RETURN QUERY SELECT 'more', NULL::bytea, NULL::bigint, NULL::bytea;
+    END IF;
 END $$;
 
 -- A record that is gone stays gone, and data of a login that is over is not written.

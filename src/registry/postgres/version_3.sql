@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION {schema}.end_by_sid(
 BEGIN
     RETURN QUERY SELECT * FROM {schema}.end_matching(
         a_sid, a_subject, an_issued_at + 30000, an_issued_at + tolerance, a_reason, 600000,
-        true, an_issued_at, NULL, 720000);
+        an_issued_at, an_issued_at, NULL, 720000);
 END $$;
 
 CREATE OR REPLACE FUNCTION {schema}.end_by_subject(
@@ -23,5 +23,20 @@ CREATE OR REPLACE FUNCTION {schema}.end_by_subject(
 BEGIN
     RETURN QUERY SELECT * FROM {schema}.end_matching(
         NULL, a_subject, NULL, an_issued_at + tolerance, a_reason, 600000,
-        true, an_issued_at, NULL, 720000);
+        an_issued_at, an_issued_at, NULL, 720000);
+END $$;
+
+-- The application's logouts have no time of issue.
+CREATE OR REPLACE FUNCTION {schema}.is_covered(
+    a_sid bytea, a_subject bytea, an_issued_at bigint, a_now bigint, tolerance bigint
+) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT EXISTS (SELECT FROM {schema}.tombstone WHERE name = a_sid AND until > a_now)
+        OR EXISTS (SELECT FROM {schema}.tombstone WHERE name = a_subject AND until > a_now
+                   AND an_issued_at <= coalesce(issued_at, arrived) + tolerance)
+$$;
+
+CREATE OR REPLACE FUNCTION {schema}.claim(a_key bytea, a_version bigint, a_holder text, a_duration bigint)
+RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM {schema}.claim_refresh(a_key, a_version, a_holder, a_duration, 2000);
 END $$;

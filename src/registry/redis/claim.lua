@@ -20,5 +20,5 @@ if held then
         if here < tonumber(contested) + tonumber(ARGV[7]) then return {'held'} end
     end
 end
-redis.call('SET', lease, ARGV[5] .. ' ' .. text(here + tonumber(ARGV[6])), 'PX', text(tonumber(ARGV[6]) + SLACK))
+redis.call('SET', lease, ARGV[5] .. ' ' .. text(here + tonumber(ARGV[6])), 'PX', text(tonumber(ARGV[6]) + 60000))
 return {'granted'}

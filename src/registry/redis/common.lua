@@ -50,14 +50,24 @@ local function arrival(index)
     if index == '' then return nil end
     local tomb = index .. ':t'
     if redis.call('TYPE', tomb).ok == 'string' then return tonumber(redis.call('GET', tomb)) - 600000 end
-    local found = redis.call('HMGET', tomb, 'arrived', 'until')
-    return tonumber(found[1] or '') or (found[2] and tonumber(found[2]) - 600000) or nil
+    local found = redis.call('HMGET', tomb, 'arrived', 'until', 'kept')
+    local arrived, ends = tonumber(found[1] or ''), tonumber(found[2] or '')
+    -- Where an earlier version has written since.
+    if ends and found[2] ~= found[3] then return math.max(arrived or 0, ends - 600000) end
+    return arrived
+end
+
+-- The name of a subject's sessions that have no sid, for the tombstone of a logout that reached them by an unknown sid.
+local function without_sid(subject)
+    return subject .. ':n'
 end
 
 -- When the last of those logouts arrived that cover a login.
 local function covered(head, began, seen)
     local last = nil
-    for _, index in ipairs({head.i, head.u}) do
+    local most_telling = head.i
+    if head.i == '' then most_telling = without_sid(head.u) end
+    for _, index in ipairs({most_telling, head.u}) do
         local arrived = arrival(index)
         if arrived and began <= arrived + COVER_TOLERANCE and seen < arrived then
             last = math.max(last or 0, arrived)
@@ -85,7 +95,7 @@ local function bury(index, issued_at, id, retention)
     if renews then arrived = math.max(arrived, here) end
     local ends = arrived + retention
     -- Written in any case: it has to be on the replicas also when it is asked for again.
-    redis.call('HSET', tomb, 'arrived', text(arrived), 'until', text(ends), 'iat', latest, 'ids', ids)
+    redis.call('HSET', tomb, 'arrived', text(arrived), 'until', text(ends), 'kept', text(ends), 'iat', latest, 'ids', ids)
     redis.call('PEXPIRE', tomb, text(math.max(ends - here, 1)))
 end
 

@@ -259,14 +259,16 @@ impl RedisRegistry {
     }
 
     /// The sessions of an answer that lists keys and values. All of them have ended, also those that cannot be read.
-    fn read_all(&self, answer: &Answer) -> impl Iterator<Item = Result<Arc<SessionRecord>, RegistryError>> {
-        answer.chunks_exact(2).map(|pair| match pair {
+    fn read_ended(&self, answer: &[Vec<u8>]) -> impl Iterator<Item = Arc<SessionRecord>> {
+        let read = |pair: &[Vec<u8>]| match pair {
             [hex, value] => {
                 let key = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex);
                 self.read(&key.ok_or_else(unexpected)?, value)
             }
             _ => Err(unexpected()),
-        })
+        };
+        let warn = |error: &RegistryError| tracing::warn!(%error, "a session that ended");
+        answer.chunks_exact(2).filter_map(move |pair| read(pair).inspect_err(warn).ok())
     }
 }
 
@@ -402,7 +404,7 @@ impl SessionRegistry for RedisRegistry {
     async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let arguments = [key.to_string(), reason.as_str().to_owned(), in_millis(END_MARK_RETENTION)];
         let answer = self.run_for_good(&self.shared.scripts.end, &self.session(key), &arguments).await?;
-        self.read_all(&answer).next().transpose()
+        Ok(self.read_ended(&answer).next())
     }
 
     async fn end_matching(
@@ -427,7 +429,7 @@ impl SessionRegistry for RedisRegistry {
             subject,
             by_sid,
             number(reach.by_subject),
-            if rules::leaves_tombstone(token, now) { "bury" } else { "" }.to_owned(),
+            millis(now).to_string(),
             number(token.map(TokenMark::issued_at)),
             token.map(|token| format!("{:032x}", token.id())).unwrap_or_default(),
             in_millis(TOMBSTONE_RETENTION),
@@ -435,7 +437,7 @@ impl SessionRegistry for RedisRegistry {
             reason.as_str().to_owned(),
         ];
         let answer = self.run_for_good(&self.shared.scripts.end_matching, &index, &arguments).await?;
-        self.read_all(&answer).collect()
+        Ok(self.read_ended(&answer).collect())
     }
 
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
@@ -444,13 +446,10 @@ impl SessionRegistry for RedisRegistry {
             let arguments = [BATCH.to_string(), in_millis(END_MARK_RETENTION)];
             let script = &self.shared.scripts.remove_expired;
             let answer = self.run(script, &self.session_index(), &arguments).await?;
-            let is_last = answer.len() < 2 * BATCH;
-            // Their time is over, whatever they hold, and nobody pays for the one that cannot be read.
-            let readable = self
-                .read_all(&answer)
-                .filter_map(|read| read.inspect_err(|error| tracing::warn!(%error, "a session that has expired")).ok());
-            removed.extend(readable);
-            if is_last {
+            let (seen, ended) = answer.split_first().ok_or_else(unexpected)?;
+            removed.extend(self.read_ended(ended));
+            if std::str::from_utf8(seen).ok().and_then(|seen| seen.parse().ok()).is_none_or(|seen: usize| seen < BATCH)
+            {
                 return Ok(removed);
             }
         }
@@ -526,6 +525,7 @@ mod tests {
             ("commit", include_str!("commit.lua")),
             ("create", include_str!("create.lua")),
             ("end", include_str!("end.lua")),
+            ("end_matching", include_str!("end_matching.lua")),
             ("has_sibling", include_str!("has_sibling.lua")),
             ("save_data", include_str!("save_data.lua")),
             ("stands", include_str!("stands.lua")),

@@ -110,10 +110,12 @@ async fn begin_session(
 ) -> Response {
     let (manager, key) = (context.manager(), record.key());
     let previous = previous.filter(|previous| *previous != key);
-    if let Err(error) = bind(context, data, record, previous, load).await {
+    if let Err(error) = bind(context, data, record, previous).await {
         tracing::error!(%error, "application data could not be bound to the login");
-        // Without its cookie the session is of no use to anyone.
-        let _ = manager.end(key, EndReason::EndedByApplication).await;
+        if load == Load::First {
+            // Without its cookie the session is of no use to anyone; its tokens are dropped, as of any login that fails.
+            let _ = manager.end(key, EndReason::SupersededByLogin).await;
+        }
         return unavailable(None);
     }
     if let Some(previous) = previous {
@@ -133,7 +135,6 @@ async fn bind(
     data: Option<Session>,
     record: &SessionRecord,
     previous: Option<&SessionKey>,
-    load: Load,
 ) -> Result<(), session::Error> {
     let Some(data) = data else { return Ok(()) };
     let kept_from = match previous {
@@ -143,7 +144,7 @@ async fn bind(
         },
         None => None,
     };
-    app_data::bind(&data, record.key(), kept_from, load).await
+    app_data::bind(&data, record.key(), kept_from).await
 }
 
 /// What the browser gets instead.

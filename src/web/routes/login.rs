@@ -15,6 +15,7 @@ use crate::protocol::authorization::{Authentication, Prompt};
 use crate::protocol::url::is_loopback;
 use crate::session::id::{SessionKey, random_text};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
+use crate::session::policy::is_prefetch;
 use crate::session::record::{ActivitySignal, SessionRecord};
 use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
@@ -30,6 +31,10 @@ pub(super) async fn login(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
+    if is_prefetch(&headers) {
+        // Nothing begins, and browsers keep no answer of this status for the click.
+        return unavailable(None);
+    }
     if let Some(location) = by_its_public_name(&headers, context.public_url(), &uri) {
         return redirect(&location);
     }
@@ -37,9 +42,9 @@ pub(super) async fn login(
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name == "return_to");
     let return_to = match (wanted.next(), wanted.next()) {
         (None, _) => Some(ReturnTo::front_page()),
-        // Longer ones make cookies that browsers drop.
-        (Some((_, path)), None) if path.len() > LONGEST_RETURN_TO => Some(ReturnTo::front_page()),
-        (Some((_, path)), None) => ReturnTo::parse(&path, context.public_url()),
+        // Longer ones make cookies that browsers drop, as they are encoded.
+        (Some((_, path)), None) => ReturnTo::parse(&path, context.public_url())
+            .map(|path| if path.as_str().len() > LONGEST_RETURN_TO { ReturnTo::front_page() } else { path }),
         (Some(_), Some(_)) => None,
     };
     let authentication = Authentication::parse(uri.query().unwrap_or_default());
@@ -51,10 +56,14 @@ pub(super) async fn login(
     if let Some(key) = session.key()
         && asks_for_nothing(&authentication, &uri)
         && came_by_link(&headers)
+        && !context.cookies().was_led_on(&headers)
         && is_confirmed(&context, key).await
     {
-        // A new login would only cost the user the data of the old one.
-        return redirect(return_to.as_str());
+        // A new login would only cost the user the data of the old one. Should the page send the browser back here, it means
+        // what it says: the whole chain of redirects came by that link.
+        let mut response = redirect(return_to.as_str());
+        response.headers_mut().append(SET_COOKIE, context.cookies().set_led_on());
+        return response;
     }
     let session = session.key().copied().filter(|_| authentication.prompt == Prompt::None);
     begin(&context, &headers, Attempt::First, Wanted { return_to, authentication, session, seen: None }).await
