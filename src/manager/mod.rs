@@ -37,7 +37,7 @@ use self::tasks::Tasks;
 use crate::clock::Clock;
 use crate::protocol::authorization::Audience;
 use crate::provider::Provider;
-use crate::registry::{Loaded, RegistryError, SessionRegistry};
+use crate::registry::{EndMark, Loaded, RegistryError, SessionRegistry};
 use crate::session::event::SessionEvent;
 use crate::session::id::{AttemptKey, SessionKey};
 use crate::session::policy::SessionPolicy;
@@ -176,6 +176,14 @@ impl Manager {
             Ok(Loaded::Ended(mark)) => Err(Refusal::Ended(mark.reason)),
             Ok(Loaded::Unknown) => Err(Refusal::Unknown),
             Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// What is left of a session that ended.
+    pub(crate) async fn end_mark(&self, key: &SessionKey) -> Option<EndMark> {
+        match self.registry.load(key).await {
+            Ok(Loaded::Ended(mark)) => Some(mark),
+            _ => None,
         }
     }
 

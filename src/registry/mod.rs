@@ -22,11 +22,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::clock::Clock;
 use crate::protocol::names::{Registration, Sid, Subject};
+pub use crate::session::end_reason::EndMark;
 use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, SessionKey, fill_random};
 use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginAttempt};
 use crate::session::record::{SessionRecord, Version};
-pub use crate::session::stored::{Claimed, Committed, Created, EndMark, Loaded, Spent};
+pub use crate::session::stored::{Claimed, Committed, Created, Loaded, Spent};
 
 /// How long a registry remembers whom a logout reached.
 ///

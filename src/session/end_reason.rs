@@ -1,7 +1,11 @@
-//! Why sessions end.
+//! Why sessions end, and what is left of them.
 
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::SubjectHash;
 
 macro_rules! end_reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -9,7 +13,7 @@ macro_rules! end_reasons {
         ///
         /// Its text, by [`Display`](fmt::Display) and [`as_str`](EndReason::as_str), is a stable name for logs, metrics and
         /// stores; [`FromStr`] reads it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[non_exhaustive]
         pub enum EndReason {
             $($(#[$doc])* #[serde(rename = $name)] $variant,)*
@@ -73,4 +77,13 @@ impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// What is left of a session that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndMark {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Whose it was; sessions that were ended by an earlier version do not say.
+    pub subject: Option<SubjectHash>,
 }

@@ -86,8 +86,24 @@ impl AttemptKey {
 }
 
 /// Tells whether two sessions are of one user, and nothing else: a hash of issuer, client id and `sub`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct SubjectHash([u8; LENGTH]);
+
+impl From<SubjectHash> for String {
+    fn from(hash: SubjectHash) -> Self {
+        URL_SAFE_NO_PAD.encode(hash.0)
+    }
+}
+
+impl TryFrom<String> for SubjectHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or("no hash of a subject")
+    }
+}
 
 impl SubjectHash {
     pub(crate) fn of(registration: &Registration, subject: &Subject) -> Self {

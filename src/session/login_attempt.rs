@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::end_reason::EndMark;
 use super::id::SessionKey;
 use crate::protocol::authorization::Authentication;
 
@@ -51,6 +52,9 @@ pub(crate) struct LoginTransaction {
     pub(crate) began_at: Option<SystemTime>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "in_millis")]
     pub(crate) seen: Option<SystemTime>,
+    /// The session that the browser had before, if that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) follows: Option<EndMark>,
 }
 
 impl LoginTransaction {

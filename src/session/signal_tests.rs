@@ -2,8 +2,8 @@ use http::StatusCode;
 
 use super::*;
 use crate::protocol::token_response::ErrorCode;
+use crate::session::end_reason::EndMark;
 use crate::session::record::samples;
-use crate::session::stored::EndMark;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const SECOND: Duration = Duration::from_secs(1);

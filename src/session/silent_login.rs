@@ -14,9 +14,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::end_reason::EndReason;
+use super::end_reason::{EndMark, EndReason};
 use super::record::{ActivitySignal, SessionRecord};
-use super::stored::{Committed, EndMark, Loaded};
+use super::stored::{Committed, Loaded};
 use crate::protocol::id_token::IdToken;
 
 /// What the registry answered.

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::end_reason::EndReason;
-use super::id::SubjectHash;
+use super::end_reason::{EndMark, EndReason};
 use super::record::SessionRecord;
 
 /// The answer of [`SessionRegistry::spend`](crate::SessionRegistry::spend).
@@ -25,15 +24,6 @@ pub enum Created {
     Created,
     /// The key is taken; nothing was stored.
     Exists,
-}
-
-/// What is left of a session that ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndMark {
-    /// Why it ended.
-    pub reason: EndReason,
-    /// Whose it was; sessions that were ended by an earlier version do not say.
-    pub subject: Option<SubjectHash>,
 }
 
 /// The answer of [`SessionRegistry::load`](crate::SessionRegistry::load).

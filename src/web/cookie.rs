@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
+use crate::session::end_reason::EndMark;
 use crate::session::id::{SessionId, fill_random};
 use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginTransaction};
 
@@ -67,6 +68,7 @@ pub(crate) struct Cookies {
     session: String,
     login: String,
     led_on: String,
+    ended: String,
     /// Seals, and opens.
     key: Key,
     /// Open only.
@@ -103,6 +105,7 @@ impl Cookies {
             session: format!("__Host-session-{tag}"),
             login: format!("__Host-login-{tag}-"),
             led_on: format!("__Host-led-on-{tag}"),
+            ended: format!("__Host-ended-{tag}"),
             key: key.to_key()?,
             further_keys: further_keys.iter().map(CookieKey::to_key).collect::<Result<_, _>>()?,
         })
@@ -144,6 +147,34 @@ impl Cookies {
         header(cookie)
     }
 
+    /// Notes for the login that follows why the session ended that the browser had, and whose it was.
+    pub(crate) fn set_ended(&self, mark: &EndMark) -> Option<HeaderValue> {
+        let mut cookie = self.seal(&self.ended, serde_json::to_string(mark).ok()?)?;
+        cookie.set_max_age(LOGIN_TIMEOUT.try_into().ok());
+        Some(header(cookie))
+    }
+
+    /// What was noted of the session that the browser had.
+    pub(crate) fn ended(&self, headers: &HeaderMap) -> Option<EndMark> {
+        let (_, value) = pairs(headers).find(|(name, _)| *name == self.ended)?;
+        serde_json::from_str(self.open_cookie(&self.ended, value)?.value()).ok()
+    }
+
+    pub(crate) fn remove_ended(&self) -> HeaderValue {
+        removal(&self.ended)
+    }
+
+    fn seal(&self, name: &str, value: String) -> Option<Cookie<'static>> {
+        let mut jar = CookieJar::new();
+        jar.private_mut(&self.key).add(Cookie::new(name.to_owned(), value));
+        jar.get(name).cloned()
+    }
+
+    fn open_cookie(&self, name: &str, value: &str) -> Option<Cookie<'static>> {
+        let open_with = |key| CookieJar::new().private(key).decrypt(Cookie::new(name.to_owned(), value.to_owned()));
+        std::iter::once(&self.key).chain(&self.further_keys).find_map(open_with)
+    }
+
     fn login_name(&self, state: &str) -> Option<String> {
         // Our own states are base64url, with a mark at most; the query's may be anything.
         SessionId::parse(state.strip_suffix(SECOND_ATTEMPT).unwrap_or(state))?;
@@ -154,9 +185,7 @@ impl Cookies {
     pub(crate) fn set_login(&self, headers: &HeaderMap, transaction: &LoginTransaction) -> Vec<HeaderValue> {
         let Some(name) = self.login_name(&transaction.state) else { return Vec::new() };
         let Ok(json) = serde_json::to_string(transaction) else { return Vec::new() };
-        let mut jar = CookieJar::new();
-        jar.private_mut(&self.key).add(Cookie::new(name.clone(), json));
-        let Some(mut cookie) = jar.get(&name).cloned() else { return Vec::new() };
+        let Some(mut cookie) = self.seal(&name, json) else { return Vec::new() };
         cookie.set_max_age(LOGIN_TIMEOUT.try_into().ok());
         let mut attempts: Vec<(SystemTime, String, usize)> = pairs(headers)
             .filter(|(name, _)| name.starts_with(&self.login))
@@ -193,9 +222,7 @@ impl Cookies {
     }
 
     fn open(&self, name: &str, value: &str) -> Option<LoginTransaction> {
-        let open_with = |key| CookieJar::new().private(key).decrypt(Cookie::new(name.to_owned(), value.to_owned()));
-        let opened = std::iter::once(&self.key).chain(&self.further_keys).find_map(open_with)?;
-        serde_json::from_str(opened.value()).ok()
+        serde_json::from_str(self.open_cookie(name, value)?.value()).ok()
     }
 }
 
@@ -254,6 +281,7 @@ mod tests {
             session: None,
             began_at: Some(started_at),
             seen: None,
+            follows: None,
         }
     }
 

@@ -89,6 +89,12 @@ where
             let is_dead = session.cookie_is_dead();
             if is_dead {
                 response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
+                // What the cookie could tell goes on with the login.
+                if let Some(key) = session.key().filter(|_| session.asker() == Asker::Page)
+                    && let Some(mark) = session.manager().end_mark(key).await
+                {
+                    response.headers_mut().extend(context.cookies().set_ended(&mark).map(|mark| (SET_COOKIE, mark)));
+                }
             }
             if session.found_over() {
                 app_data::flush(app_data).await;

@@ -8,6 +8,7 @@ use tower_oidc_session::{ClaimsFrom, EndReason};
 use url::Url;
 
 use crate::browser::{Browser, Page};
+use crate::secrets::collect_log;
 use crate::until::until;
 use crate::world::{Options, SECOND, World};
 
@@ -299,6 +300,28 @@ async fn p15_a_link_of_another_site_to_the_login_leads_a_signed_in_user_on() {
     world.provider.forget_session(&world.sid());
     assert_eq!(follow("", "cross-site").await.path(), "/authorize");
     world.app.assert_ended(EndReason::RefreshTokenRejected);
+}
+
+#[tokio::test]
+async fn p15_the_login_after_an_end_knows_why_it_ended_and_whose_it_was() {
+    for (user, is_same_user) in [("alice", "is_same_user=true"), ("bob", "is_same_user=false")] {
+        let (log, _guard) = collect_log("info");
+        let world = World::signed_in().await;
+        world.provider.end_sessions_of("alice").await;
+        world.provider.set_sign_in(SignIn::Automatic(user.to_owned()));
+        assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+        assert!(world.browser.session_cookie(&world.app.url).is_some(), "a script's answer leaves it");
+        let page = world.browser.step(&world.app.at("/me")).await;
+        assert!(page.is_removal());
+        let has_note = || world.browser.cookies(&world.app.url).keys().any(|name| name.starts_with("__Host-ended-"));
+        assert!(has_note());
+        let page = world.browser.go(page.location().as_str()).await;
+        assert_eq!(page.json()["sub"], user);
+        assert!(!has_note(), "it is in the attempt");
+        let text = log.text();
+        let line = text.lines().find(|line| line.contains("it follows one that ended")).expect("it is told");
+        assert!(line.contains("after=back_channel_logout") && line.contains(is_same_user), "{line}");
+    }
 }
 
 #[tokio::test]

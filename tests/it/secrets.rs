@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tower::ServiceExt;
 use tower_oidc_session::OidcSession;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault};
-use tracing::subscriber::NoSubscriber;
+use tracing::Dispatch;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
 
 use crate::world::{G, Options, World};
 
@@ -35,20 +36,23 @@ impl Write for Log {
     }
 }
 
-#[tokio::test]
-async fn p9_no_secrets_in_logs_and_answers() {
+/// Collects what this thread logs, where all tasks of a test run, until the guard is dropped.
+pub(crate) fn collect_log(filter: &str) -> (Log, (DefaultGuard, Dispatch)) {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("trace,hyper=off,hyper_util=off,h2=off,reqwest=off,tower_sessions=off,tower_sessions_core=off")
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || writer.clone()).finish();
     // With a single subscriber in the process, a place that logs for the first time asks the subscriber of its own thread
     // whether it may ever log: in another test that is none, and the place would be silent here as well. With two, all
     // are asked.
-    let _another = tracing::Dispatch::new(NoSubscriber::new());
-    // For this thread, where all tasks of this test run; other tests log nothing.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let another = Dispatch::new(NoSubscriber::new());
+    (log, (tracing::subscriber::set_default(subscriber), another))
+}
+
+#[tokio::test]
+async fn p9_no_secrets_in_logs_and_answers() {
+    let filter = "trace,hyper=off,hyper_util=off,h2=off,reqwest=off,tower_sessions=off,tower_sessions_core=off";
+    let (log, _guard) = collect_log(filter);
     let mut options = Options::default();
     options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
     let world = World::signed_in_with(options).await;

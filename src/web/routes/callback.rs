@@ -50,17 +50,21 @@ pub(super) async fn callback(
         return of_no_attempt(&context, &headers, &state, previous.key()).await;
     };
     let return_to = transaction.return_to.clone();
-    let authentication = transaction.authentication.clone();
+    let (authentication, follows) = (transaction.authentication.clone(), transaction.follows);
     let (outcome, load) = finish(&context, query, transaction, previous.key().copied()).await;
     let mut response = match outcome {
         Ok(LoggedIn::Confirmed | LoggedIn::Elsewhere) => redirect(return_to.as_str()),
         Ok(LoggedIn::Anew(id, record)) => {
+            if let Some(ended) = follows {
+                let is_same_user = ended.subject == Some(record.subject_hash());
+                tracing::info!(session = ?record.key(), after = %ended.reason, is_same_user, "it follows one that ended");
+            }
             let data = app_data::of(&extensions);
             begin_session(&context, data, (&id, &record), previous.key(), load, &return_to).await
         }
         Ok(LoggedIn::Overtaken(arrived)) => {
             tracing::info!("a logout has overtaken a login: it goes through the provider once more");
-            let wanted = Wanted { return_to, authentication, session: None, seen: Some(arrived) };
+            let wanted = Wanted { return_to, authentication, session: None, seen: Some(arrived), follows };
             begin(&context, &headers, Attempt::of(&state), wanted).await
         }
         Err(NotLoggedIn(response)) => *response,
@@ -85,7 +89,7 @@ async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, sess
     match Attempt::of(state) {
         Attempt::First => {
             let authentication = Authentication::default();
-            let wanted = Wanted { return_to: front_page, authentication, session: None, seen: None };
+            let wanted = Wanted { return_to: front_page, authentication, session: None, seen: None, follows: None };
             begin(context, headers, Attempt::Second, wanted).await
         }
         Attempt::Second => {

@@ -13,6 +13,7 @@ use url::{Url, form_urlencoded};
 use super::own_session::OwnSession;
 use crate::protocol::authorization::{Authentication, Prompt};
 use crate::protocol::url::is_loopback;
+use crate::session::end_reason::EndMark;
 use crate::session::id::{SessionKey, random_text};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::session::policy::is_prefetch;
@@ -66,7 +67,13 @@ pub(super) async fn login(
         return response;
     }
     let session = session.key().copied().filter(|_| authentication.prompt == Prompt::None);
-    begin(&context, &headers, Attempt::First, Wanted { return_to, authentication, session, seen: None }).await
+    let follows = context.cookies().ended(&headers);
+    let wanted = Wanted { return_to, authentication, session, seen: None, follows };
+    let mut response = begin(&context, &headers, Attempt::First, wanted).await;
+    if follows.is_some() && response.status().is_redirection() {
+        response.headers_mut().append(SET_COOKIE, context.cookies().remove_ended());
+    }
+    response
 }
 
 /// Whether the link wants no more than a signed-in user.
@@ -158,6 +165,8 @@ pub(super) struct Wanted {
     pub(super) session: Option<SessionKey>,
     /// When the logout arrived because of which it begins once more.
     pub(super) seen: Option<SystemTime>,
+    /// The session that the browser had before, if that has ended.
+    pub(super) follows: Option<EndMark>,
 }
 
 /// Begins a login attempt and sends the browser to the provider.
@@ -172,6 +181,7 @@ pub(super) async fn begin(context: &Context, headers: &HeaderMap, attempt: Attem
         authentication: wanted.authentication,
         began_at: Some(context.manager().store_time().await),
         seen: wanted.seen,
+        follows: wanted.follows,
     };
     match context.provider().authorization_url(&transaction).await {
         Ok(url) => {
