@@ -38,7 +38,7 @@ pub(crate) fn may_revoke(reason: EndReason, offline_access: bool) -> bool {
 
 /// How long the provider's own logout may take. At Keycloak a revocation that comes while it is under way brings the session
 /// back that it is about to remove.
-const LOGOUT_UNDER_WAY: Duration = Duration::from_secs(5);
+const LOGOUT_UNDER_WAY: Duration = Duration::from_secs(3);
 
 /// How long a revocation waits.
 pub(crate) fn delay(reason: EndReason) -> Duration {

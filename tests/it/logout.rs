@@ -153,7 +153,7 @@ async fn tokens_with_offline_access_outlive_a_logout_at_the_provider() {
         assert_eq!(answer, Ok(200));
         world.app.assert_ended(EndReason::BackChannelLogout);
         // The provider's logout may be under way.
-        world.clock.advance(Duration::from_secs(4));
+        world.clock.advance(Duration::from_secs(2));
         assert_eq!(world.provider.requests(Endpoint::Revocation), 0);
         world.clock.advance(Duration::from_secs(1));
         if revocations > 0 {

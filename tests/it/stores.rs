@@ -177,7 +177,7 @@ async fn p10_each_operation_is_one_round_trip(kind: Kind) {
     }
 
     world.provider.end_sessions_of("alice").await;
-    world.clock.advance(SECOND * 5);
+    world.clock.advance(SECOND * 3);
     until(|| world.provider.requests(Endpoint::Revocation) > 0).await;
     let found = counts(kind, &store).await;
     let what = "a logout token, and before the revocation a look for others who would be harmed";
