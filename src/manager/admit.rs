@@ -37,8 +37,19 @@ impl Manager {
     /// As [`admit`](Self::admit).
     pub(crate) async fn confirm(self: &Arc<Self>, key: &SessionKey) -> Result<Arc<SessionRecord>, Refusal> {
         let record = self.look(key).await?;
+        self.confirm_record(record).await
+    }
+
+    /// The same for a session that was looked up just now.
+    ///
+    /// # Cancel safety
+    /// As [`admit`](Self::admit).
+    pub(crate) async fn confirm_record(
+        self: &Arc<Self>,
+        record: Arc<SessionRecord>,
+    ) -> Result<Arc<SessionRecord>, Refusal> {
         match decide(&record, &self.policy, self.now(), RequestKind::UserActivity) {
-            Decision::End(reason) => self.refuse_for_good(key, reason).await,
+            Decision::End(reason) => self.refuse_for_good(record.key(), reason).await,
             // A script cannot; it is told where to navigate to.
             _ if record.login.signal == ActivitySignal::SilentLogin => Err(Refusal::Unconfirmed),
             _ if was_just_confirmed(&record, &self.policy, self.now()) => Ok(record),

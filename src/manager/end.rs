@@ -9,7 +9,7 @@ use crate::session::end_reason::EndReason;
 use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::SessionKey;
 use crate::session::record::SessionRecord;
-use crate::session::revocation::{Siblings, delay, may_revoke, revokes};
+use crate::session::revocation::{Siblings, delay, revokes};
 
 impl Manager {
     /// Ends one session. Ending it again is no error.
@@ -81,7 +81,8 @@ impl Manager {
         token: Option<&RefreshToken>,
     ) {
         let offline_access = record.login.offline_access;
-        let Some(token) = token.filter(|_| may_revoke(reason, offline_access)).cloned() else { return };
+        // What would not be revoked in any case needs no look for siblings.
+        let Some(token) = token.filter(|_| revokes(reason, offline_access, Siblings::None)).cloned() else { return };
         let (manager, record) = (self.clone(), record.clone());
         let due = self.clock.sleep_until(self.now() + delay(reason));
         self.tasks.spawn_courtesy(due, async move {

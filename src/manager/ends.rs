@@ -46,10 +46,10 @@ impl Ends {
 
     /// Passes on what a registry says.
     pub(crate) fn notice(&self, notice: EndNotice) {
-        self.count.fetch_add(1, Ordering::SeqCst);
         match notice {
             EndNotice::Ended(key, reason) => self.ended(&key, reason),
             EndNotice::Missed => {
+                self.count.fetch_add(1, Ordering::SeqCst);
                 for sender in self.watched().values() {
                     sender.send_replace(Notice::Look);
                 }

@@ -17,7 +17,7 @@ use crate::provider::{CLOCK_TOLERANCE, Sent, Unavailable};
 use crate::registry::{Claimed, Lease, LeaseHolder, RegistryError};
 use crate::session::end_reason::EndReason;
 use crate::session::event::{SessionEvent, SessionInfo};
-use crate::session::id::{SessionKey, fill_random};
+use crate::session::id::{SessionKey, random_fraction};
 use crate::session::record::{SessionRecord, Version};
 use crate::session::signal::{
     self, Do, Outcome, Pause, Present, Presented, Remark, StoreFailed, Terms, UserInfoAnswer, Verification,
@@ -399,8 +399,5 @@ fn report_answer(answer: &Result<TokenVerdict, Unavailable>) {
 
 /// 50 to 305 ms.
 fn jitter() -> Duration {
-    let mut byte = [0];
-    fill_random(&mut byte);
-    let [byte] = byte;
-    Duration::from_millis(50 + u64::from(byte))
+    Duration::from_millis(50) + Duration::from_millis(255).mul_f64(random_fraction())
 }

@@ -12,7 +12,7 @@ use super::ends::{EndWatch, Notice};
 use super::over::Over;
 use crate::registry::{Loaded, RegistryError};
 use crate::session::decide::{Decision, decide, next_deadline};
-use crate::session::id::{SessionKey, fill_random};
+use crate::session::id::{SessionKey, random_fraction};
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 
@@ -76,7 +76,7 @@ impl Manager {
         let key = *record.key();
         let mut watch = self.ends.watch(key);
         let mut plan = if self.ends.count() == looked.notices {
-            Plan::after_look(looked.at, next_deadline(&record, &self.policy), fraction())
+            Plan::after_look(looked.at, next_deadline(&record, &self.policy), random_fraction())
         } else {
             Plan::at_once(self.now())
         };
@@ -91,7 +91,7 @@ impl Manager {
             let (now, found) = match select(select(pin!(watch.notice()), closing), look).await {
                 Either::Left((Either::Left((Notice::Ended(_), _)), _)) => return Over::Session,
                 Either::Left((Either::Left((Notice::Look, _)), _)) => {
-                    plan.look_soon(self.now(), fraction());
+                    plan.look_soon(self.now(), random_fraction());
                     continue;
                 }
                 Either::Left((Either::Right(_), _)) => return Over::Process,
@@ -100,7 +100,7 @@ impl Manager {
             plan = match found {
                 Ok(Loaded::Live(record)) => match decide(&record, &self.policy, now, RequestKind::Passive) {
                     Decision::Proceed | Decision::Signal | Decision::SilentLogin => {
-                        Plan::after_look(now, next_deadline(&record, &self.policy), fraction())
+                        Plan::after_look(now, next_deadline(&record, &self.policy), random_fraction())
                     }
                     Decision::Refuse | Decision::Wait(_) => return Over::Session,
                     Decision::End(reason) => {
@@ -112,7 +112,7 @@ impl Manager {
                 Ok(Loaded::Ended(_) | Loaded::Unknown) => return Over::Session,
                 Err(error) => {
                     tracing::warn!(%error, "a long response could not be checked");
-                    match plan.after_failure(self.now(), fraction()) {
+                    match plan.after_failure(self.now(), random_fraction()) {
                         Some(plan) => plan,
                         None => return Over::Session,
                     }
@@ -163,13 +163,6 @@ impl Plan {
         let look_at = self.trusted_until.min(now + SHORTEST_PAUSE + SHORTEST_PAUSE.mul_f64(fraction));
         (now < self.trusted_until).then_some(Self { look_at, ..self })
     }
-}
-
-/// Random, between 0 and 1.
-fn fraction() -> f64 {
-    let mut bytes = [0; 4];
-    fill_random(&mut bytes);
-    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

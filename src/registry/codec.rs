@@ -13,12 +13,11 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
-use aws_lc_rs::digest::{SHA256, digest};
 
 use super::RegistryError;
 use crate::error::{ConfigError, secret_from_base64};
 use crate::session::end_reason::EndReason;
-use crate::session::id::SessionKey;
+use crate::session::id::{SessionKey, short_hash};
 use crate::session::record::{SessionRecord, Version};
 
 /// A point in time as stores write it.
@@ -48,11 +47,7 @@ impl StorageKey {
     pub fn from_base64(text: &str) -> Result<Self, ConfigError> {
         let takes = "32 random bytes in base64, as of `openssl rand -base64 32`";
         let bytes = secret_from_base64("storage_key", text, Self::LENGTH, takes)?;
-        let mut id = [0; 4];
-        for (to, from) in id.iter_mut().zip(digest(&SHA256, &bytes).as_ref()) {
-            *to = *from;
-        }
-        Ok(Self { id, bytes })
+        Ok(Self { id: short_hash(&bytes), bytes })
     }
 
     fn cipher(&self) -> Result<RandomizedNonceKey, RegistryError> {

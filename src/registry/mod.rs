@@ -18,13 +18,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::clock::Clock;
 use crate::protocol::names::{Registration, Sid, Subject};
 pub use crate::session::end_reason::EndMark;
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, SessionKey, fill_random};
+use crate::session::id::{AttemptKey, SessionKey, fill_random, short_hash};
 use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginAttempt};
 use crate::session::record::{SessionRecord, Version};
 pub use crate::session::stored::{Claimed, Committed, Created, Loaded, Spent};
@@ -256,11 +255,7 @@ impl TokenMark {
     /// The token with this `iat`, by the provider's clock, and this `jti`.
     #[must_use]
     pub fn new(issued_at: SystemTime, jti: &str) -> Self {
-        let mut id = [0; 16];
-        for (to, from) in id.iter_mut().zip(digest(&SHA256, jti.as_bytes()).as_ref()) {
-            *to = *from;
-        }
-        Self { issued_at, id: u128::from_be_bytes(id) }
+        Self { issued_at, id: u128::from_be_bytes(short_hash(jti.as_bytes())) }
     }
 
     /// The token's `iat`.

@@ -173,6 +173,22 @@ pub(crate) fn fill_random(bytes: &mut [u8]) {
     rand::fill(bytes).expect("the operating system provides randomness");
 }
 
+/// Random, between 0 and 1: for pauses that are not to come in step.
+pub(crate) fn random_fraction() -> f64 {
+    let mut bytes = [0; 4];
+    fill_random(&mut bytes);
+    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+/// The first bytes of a hash, where a name of so many is enough.
+pub(crate) fn short_hash<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut short = [0; N];
+    for (to, from) in short.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
+        *to = *from;
+    }
+    short
+}
+
 /// 256 random bits as text: 43 characters, what the conformance suite allows a `nonce`.
 pub(crate) fn random_text() -> String {
     SessionId::random().to_cookie()

@@ -186,6 +186,12 @@ impl SessionRecord {
         self.expires_at
     }
 
+    /// How long that is from `now` on. For stores, which keep a record for so long by their own clock.
+    #[must_use]
+    pub fn time_left(&self, now: SystemTime) -> Duration {
+        self.expires_at.duration_since(now).unwrap_or_default()
+    }
+
     /// Why the session ends when the record expires.
     #[must_use]
     pub fn expires_for(&self) -> EndReason {

@@ -16,8 +16,8 @@ pub(crate) enum Siblings {
     None,
 }
 
-/// Whether the token may be worth a request, before anybody looks for siblings.
-pub(crate) fn may_revoke(reason: EndReason, offline_access: bool) -> bool {
+/// Whether a revocation is in order after an end, as far as the end itself goes.
+fn is_in_order(reason: EndReason, offline_access: bool) -> bool {
     match reason {
         // It is dead.
         EndReason::RefreshTokenRejected => false,
@@ -49,7 +49,7 @@ pub(crate) fn delay(reason: EndReason) -> Duration {
 }
 
 pub(crate) fn revokes(reason: EndReason, offline_access: bool, siblings: Siblings) -> bool {
-    siblings == Siblings::None && may_revoke(reason, offline_access)
+    siblings == Siblings::None && is_in_order(reason, offline_access)
 }
 
 #[cfg(test)]

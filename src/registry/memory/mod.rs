@@ -284,11 +284,6 @@ fn names_of(record: &SessionRecord) -> impl Iterator<Item = Name> {
     sid.into_iter().chain([Name::Subject(record.registration().clone(), record.subject().clone())])
 }
 
-/// When a record expires by the clock of the store, which shows `here` while its replica says `now`.
-fn expires_at(record: &SessionRecord, now: SystemTime, here: SystemTime) -> SystemTime {
-    here + record.expires_at().duration_since(now).unwrap_or_default()
-}
-
 fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, HashSet<SessionKey>>, at: K, key: &SessionKey) {
     if let std::collections::hash_map::Entry::Occupied(mut keys) = index.entry(at) {
         keys.get_mut().remove(key);
@@ -325,7 +320,7 @@ impl SessionRegistry for MemoryRegistry {
         Ok(match rules::create(key, attempt, state.arrivals(&record)) {
             CreateRule::Covered(arrived) => Created::Covered(arrived),
             CreateRule::Create => {
-                let expires_at = expires_at(&record, now, here);
+                let expires_at = here + record.time_left(now);
                 state.insert(Arc::new(record), expires_at);
                 Created::Created
             }
@@ -397,7 +392,7 @@ impl SessionRegistry for MemoryRegistry {
             return Ok(Committed::Gone(Some(EndReason::BackChannelLogout)));
         }
         record.version = record.version.next();
-        let expires_at = expires_at(&record, now, here);
+        let expires_at = here + record.time_left(now);
         let record = Arc::new(record);
         state.remove(&key);
         state.insert(record.clone(), expires_at);

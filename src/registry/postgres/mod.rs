@@ -218,14 +218,13 @@ impl PostgresRegistry {
     ) -> Result<Answer, RegistryError> {
         let sid = record.sid().map(|sid| hash_of("sid", record.registration(), sid.as_str()).to_vec());
         let subject = record.subject_hash();
-        let left = record.expires_at().duration_since(now).unwrap_or_default();
         let record: [&(dyn ToSql + Sync); 8] = [
             &record.key().as_bytes().as_slice(),
             &bigint(record.version().number()),
             &sid,
             &subject.as_bytes().as_slice(),
             &bigint(millis(record.issued_at())),
-            &in_millis(left),
+            &in_millis(record.time_left(now)),
             &record.expires_for().as_str(),
             &self.shared.codec.encode(record)?,
         ];

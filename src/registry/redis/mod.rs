@@ -246,9 +246,12 @@ impl RedisRegistry {
         });
         let mut value = format!("L{header}\n").into_bytes();
         value.append(&mut self.shared.codec.encode(record)?);
-        let left = record.expires_at().duration_since(now).unwrap_or_default();
-        let mut arguments: Vec<Vec<u8>> =
-            vec![record.key().to_string().into(), header.to_string().into(), value, in_millis(left).into()];
+        let mut arguments: Vec<Vec<u8>> = vec![
+            record.key().to_string().into(),
+            header.to_string().into(),
+            value,
+            in_millis(record.time_left(now)).into(),
+        ];
         arguments.extend(last.map(|number| number.to_string().into()));
         self.run_for_good(script, &self.session(record.key()), &arguments).await
     }

@@ -17,7 +17,7 @@ use crate::session::end_reason::EndMark;
 use crate::session::id::{SessionKey, random_text};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::session::policy::is_prefetch;
-use crate::session::record::{ActivitySignal, SessionRecord};
+use crate::session::record::ActivitySignal;
 use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
 use crate::web::navigation::login_url;
@@ -92,9 +92,12 @@ fn came_by_link(headers: &HeaderMap) -> bool {
 /// provider somebody else may be signed in.
 async fn is_confirmed(context: &Context, key: &SessionKey) -> bool {
     let manager = context.manager();
-    let asks =
-        |record: &SessionRecord| matches!(record.login.signal, ActivitySignal::Refresh | ActivitySignal::UserInfo);
-    manager.look(key).await.is_ok_and(|record| asks(&record)) && manager.confirm(key).await.is_ok()
+    match manager.look(key).await {
+        Ok(record) if matches!(record.login.signal, ActivitySignal::Refresh | ActivitySignal::UserInfo) => {
+            manager.confirm_record(record).await.is_ok()
+        }
+        _ => false,
+    }
 }
 
 /// The page for a login that came to nothing.
