@@ -271,12 +271,19 @@ mod tests {
         ] {
             assert_eq!(decode(&codec(&[]), &bytes(golden)).as_ref(), Ok(&expected));
         }
-        // This is what is written today, too: a new format gets new files, and those of before stay readable.
-        let mut today = full_record();
-        today.expires_for = EndReason::SessionExpiry;
+        let mut full = full_record();
+        full.expires_for = EndReason::SessionExpiry;
         for (golden, expected) in [
             (include_str!("../../tests/golden/record_2.json"), samples::record()),
-            (include_str!("../../tests/golden/full_record_2.json"), today),
+            (include_str!("../../tests/golden/full_record_2.json"), full.clone()),
+        ] {
+            assert_eq!(decode(&codec(&[]), &bytes(golden)).as_ref(), Ok(&expected));
+        }
+        // This is what is written today, too: a new format gets new files, and those of before stay readable.
+        full.confirmed_until = Some(samples::LOGIN + Duration::from_secs(900));
+        for (golden, expected) in [
+            (include_str!("../../tests/golden/record_3.json"), samples::record()),
+            (include_str!("../../tests/golden/full_record_3.json"), full),
         ] {
             assert_eq!(decode(&codec(&[]), &bytes(golden)).as_ref(), Ok(&expected));
             let written = codec(&[]).encode(&expected).unwrap();

@@ -118,6 +118,9 @@ pub struct SessionRecord {
     /// Why it is over then. Records of earlier versions do not say.
     #[serde(default = "absolute_lifetime")]
     pub(crate) expires_for: EndReason,
+    /// *T* after the last signal, or when it expires if that comes first. Records of earlier versions do not say.
+    #[serde(default)]
+    pub(crate) confirmed_until: Option<SystemTime>,
 }
 
 fn absolute_lifetime() -> EndReason {
@@ -192,6 +195,14 @@ impl SessionRecord {
         self.expires_at.duration_since(now).unwrap_or_default()
     }
 
+    /// How long before it expires the session stops to stand by itself: from then on it takes a word of the provider that it
+    /// goes on. For stores, which give application data of a login only while that stands.
+    #[must_use]
+    pub fn unconfirmed_for(&self) -> Duration {
+        let until = self.confirmed_until.unwrap_or(self.expires_at);
+        self.expires_at.duration_since(until).unwrap_or_default()
+    }
+
     /// Why the session ends when the record expires.
     #[must_use]
     pub fn expires_for(&self) -> EndReason {
@@ -253,6 +264,7 @@ impl SessionRecord {
             silent_login_at: None,
             expires_at: sent_at,
             expires_for: EndReason::AbsoluteLifetime,
+            confirmed_until: None,
         };
         record.with_expiry(policy)
     }
@@ -292,14 +304,15 @@ impl SessionRecord {
         self.login.signal != ActivitySignal::None
     }
 
-    /// The first of the session's own deadlines and what it is, to be kept in `expires_at` and `expires_for` whenever the
-    /// record changes.
+    /// The session's own deadlines: when it ends whatever happens and why, and until when it stands by itself; to be kept
+    /// whenever the record changes.
     pub(crate) fn with_expiry(mut self, policy: &SessionPolicy) -> Self {
         (self.expires_at, self.expires_for) = self.absolute_deadline(policy);
         let idle_deadline = self.idle_deadline(policy);
         if self.login.signal == ActivitySignal::None && idle_deadline < self.expires_at {
             (self.expires_at, self.expires_for) = (idle_deadline, EndReason::IdleTimeout);
         }
+        self.confirmed_until = Some(idle_deadline.min(self.expires_at));
         self
     }
 
@@ -405,6 +418,7 @@ pub(crate) mod samples {
             silent_login_at: None,
             expires_at: LOGIN + Duration::from_secs(12 * 60 * 60),
             expires_for: EndReason::AbsoluteLifetime,
+            confirmed_until: None,
         }
     }
 

@@ -56,6 +56,7 @@ fn record(client: &str, sub: &str, sid: Option<&str>, issued_at: u64) -> Session
         silent_login_at: None,
         expires_at: at(10_000),
         expires_for: EndReason::SessionExpiry,
+        confirmed_until: None,
     }
 }
 

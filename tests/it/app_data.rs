@@ -1,13 +1,13 @@
 //! Application data in tower-sessions beside the login.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use tower_oidc_session::test_provider::SignIn;
 use tower_oidc_session::{Loaded, SessionRecord, SessionRegistry};
 
 use crate::browser::Browser;
-use crate::world::World;
+use crate::world::{G, World};
 
 const COOKIE: &str = "id";
 
@@ -108,21 +108,41 @@ async fn p15_the_same_user_who_signs_in_again_keeps_everything() {
     assert_eq!(cart(&world, &world.browser).await, "");
 }
 
-#[tokio::test]
-async fn p8_data_of_a_login_whose_time_is_over_is_not_served() {
-    let world = World::signed_in().await;
-    world.browser.post(&world.app.at("/remember")).await;
+/// The same session, committed at a time at which it has so much left until `deadline`.
+async fn commit_shortly_before(world: &World, deadline: impl Fn(&SessionRecord) -> SystemTime) {
     let registry = &world.app.registry;
     let Loaded::Live(record) = SessionRegistry::load(registry, &registry.last()).await.unwrap() else { panic!() };
-    assert_eq!(cart(&world, &world.browser).await, "tea");
-    // By the store's clock it has this much left.
-    let almost = record.expires_at() - Duration::from_millis(300);
-    registry.commit(SessionRecord::clone(&record), almost).await.unwrap();
+    registry.commit(SessionRecord::clone(&record), deadline(&record) - Duration::from_millis(300)).await.unwrap();
+    // By the store's clock, which in memory is that of the process.
     tokio::time::sleep(Duration::from_millis(310)).await;
-    // Which in memory is that of the process.
     world.clock.advance(Duration::from_millis(310));
-    // A public page, and nobody has looked at the session since.
-    assert_eq!(cart(&world, &world.browser).await, "");
-    let loaded = SessionRegistry::load(registry, record.key()).await.unwrap();
-    assert!(matches!(loaded, Loaded::Live(_)), "{loaded:?}");
+}
+
+#[tokio::test]
+async fn p8_data_of_a_login_whose_time_is_over_is_not_served() {
+    let stands_no_longer = |record: &SessionRecord| record.expires_at() - record.unconfirmed_for();
+    for deadline in [SessionRecord::expires_at, stands_no_longer] {
+        let world = World::signed_in().await;
+        world.browser.post(&world.app.at("/remember")).await;
+        assert_eq!(cart(&world, &world.browser).await, "tea");
+        commit_shortly_before(&world, deadline).await;
+        // A public page, and nobody has looked at the session since.
+        assert_eq!(cart(&world, &world.browser).await, "");
+        let registry = &world.app.registry;
+        let loaded = SessionRegistry::load(registry, &registry.last()).await.unwrap();
+        assert!(matches!(loaded, Loaded::Live(_)), "{loaded:?}");
+    }
+}
+
+/// As of somebody who was active in another application meanwhile.
+#[tokio::test]
+async fn p8_data_are_back_once_the_provider_has_confirmed_the_session() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    commit_shortly_before(&world, |record| record.expires_at() - record.unconfirmed_for()).await;
+    // tower-sessions takes the cookie from a browser whose data it does not find.
+    assert_eq!(cart(&world, &world.browser.copy()).await, "");
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(cart(&world, &world.browser).await, "tea");
 }

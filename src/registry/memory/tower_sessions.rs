@@ -22,11 +22,11 @@ impl State {
         login_of(record).is_none_or(|login| SessionKey::from_hex(login).is_some_and(|key| self.is_live(&key)))
     }
 
-    /// Whether the record is bound to no login, or to one whose time is not over.
+    /// Whether the record is bound to no login, or to one that stands by itself.
     fn stands(&self, record: &Record, here: SystemTime) -> bool {
         login_of(record).is_none_or(|login| {
             let entry = SessionKey::from_hex(login).and_then(|key| self.sessions.get(&key));
-            entry.is_some_and(|entry| here < entry.expires_at)
+            entry.is_some_and(|entry| here + entry.record.unconfirmed_for() < entry.expires_at)
         })
     }
 }

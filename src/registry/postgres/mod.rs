@@ -72,9 +72,10 @@ struct Calls {
     time: Call,
 }
 
-/// What both functions that write a record take: key, version, sid, subject, issued at, time left, reason, record.
-const RECORD: [Type; 8] =
-    [Type::BYTEA, Type::INT8, Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8, Type::TEXT, Type::BYTEA];
+/// What both functions that write a record take: key, version, sid, subject, issued at, time left, reason, last part of
+/// that time, record.
+const RECORD: [Type; 9] =
+    [Type::BYTEA, Type::INT8, Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8, Type::TEXT, Type::INT8, Type::BYTEA];
 
 impl Calls {
     fn new(schema: &str) -> Self {
@@ -218,7 +219,7 @@ impl PostgresRegistry {
     ) -> Result<Answer, RegistryError> {
         let sid = record.sid().map(|sid| hash_of("sid", record.registration(), sid.as_str()).to_vec());
         let subject = record.subject_hash();
-        let record: [&(dyn ToSql + Sync); 8] = [
+        let record: [&(dyn ToSql + Sync); 9] = [
             &record.key().as_bytes().as_slice(),
             &bigint(record.version().number()),
             &sid,
@@ -226,6 +227,7 @@ impl PostgresRegistry {
             &bigint(millis(record.issued_at())),
             &in_millis(record.time_left(now)),
             &record.expires_for().as_str(),
+            &in_millis(record.unconfirmed_for()),
             &self.shared.codec.encode(record)?,
         ];
         self.call_for_one(call, &[&record, last].concat()).await

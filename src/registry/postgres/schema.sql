@@ -17,7 +17,8 @@ CREATE TABLE IF NOT EXISTS {schema}.session (
     lease_holder text,
     lease_until timestamptz,
     lease_contested timestamptz,
-    expires_for text
+    expires_for text,
+    unconfirmed_for bigint
 );
 CREATE INDEX IF NOT EXISTS session_sid ON {schema}.session (sid) WHERE sid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS session_subject ON {schema}.session (subject);
@@ -111,11 +112,11 @@ BEGIN
     RETURN QUERY SELECT CASE WHEN FOUND THEN 'now' ELSE 'before' END, NULL::bytea, NULL::bigint, NULL::bytea;
 END $$;
 
--- Stores the session of a new login, which is left so many milliseconds. A logout covers it if the attempt began up to 30 s
+-- Stores the session of a new login, which is left so many milliseconds, the last of them only by a word of the provider. A logout covers it if the attempt began up to 30 s
 -- after that arrived, and not because of it.
 CREATE OR REPLACE FUNCTION {schema}.begin_session(
     a_key bytea, a_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, time_left bigint,
-    a_reason text, a_record bytea, began bigint, seen bigint
+    a_reason text, last_part bigint, a_record bytea, began bigint, seen bigint
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE covered_at bigint;
 BEGIN
@@ -130,8 +131,8 @@ BEGIN
     ELSIF covered_at IS NOT NULL THEN
         RETURN QUERY SELECT 'covered', NULL::bytea, covered_at, NULL::bytea;
     ELSE
-        INSERT INTO {schema}.session (key, version, sid, subject, issued_at, expires_at, expires_for, record)
-            VALUES (a_key, a_version, a_sid, a_subject, an_issued_at, {schema}.here() + time_left, a_reason, a_record)
+        INSERT INTO {schema}.session (key, version, sid, subject, issued_at, expires_at, expires_for, unconfirmed_for, record)
+            VALUES (a_key, a_version, a_sid, a_subject, an_issued_at, {schema}.here() + time_left, a_reason, last_part, a_record)
             ON CONFLICT DO NOTHING;
         RETURN QUERY SELECT CASE WHEN FOUND THEN 'created' ELSE 'exists' END, NULL::bytea, NULL::bigint, NULL::bytea;
     END IF;
@@ -187,7 +188,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION {schema}.replace_session(
     a_key bytea, a_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, time_left bigint,
-    a_reason text, a_record bytea
+    a_reason text, last_part bigint, a_record bytea
 ) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 BEGIN
     IF a_sid IS NOT NULL
@@ -203,7 +204,7 @@ BEGIN
     END IF;
     UPDATE {schema}.session
         SET version = a_version, sid = a_sid, expires_at = {schema}.here() + time_left, expires_for = a_reason,
-            record = a_record, lease_holder = NULL, lease_until = NULL, lease_contested = NULL
+            unconfirmed_for = last_part, record = a_record, lease_holder = NULL, lease_until = NULL, lease_contested = NULL
         WHERE key = a_key AND version = a_version - 1;
     IF FOUND THEN
         RETURN QUERY SELECT 'committed', NULL::bytea, NULL::bigint, NULL::bytea;
@@ -341,7 +342,8 @@ BEGIN
     RETURN QUERY SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
         FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp()
             AND (login IS NULL OR EXISTS (
-                SELECT FROM {schema}.session WHERE key = login AND session.expires_at > {schema}.here()));
+                SELECT FROM {schema}.session WHERE key = login
+                    AND session.expires_at - coalesce(unconfirmed_for, 0) > {schema}.here()));
 END $$;
 
 CREATE OR REPLACE FUNCTION {schema}.delete_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$

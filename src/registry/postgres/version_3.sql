@@ -1,6 +1,7 @@
 -- From version 2 to version 3: what there is besides the functions of schema.sql, which is run next.
 
-ALTER TABLE {schema}.session ADD COLUMN lease_contested timestamptz, ADD COLUMN expires_for text;
+ALTER TABLE {schema}.session ADD COLUMN lease_contested timestamptz, ADD COLUMN expires_for text,
+    ADD COLUMN unconfirmed_for bigint;
 ALTER TABLE {schema}.ended ADD COLUMN subject bytea;
 ALTER TABLE {schema}.tombstone ADD COLUMN arrived bigint, ADD COLUMN ids bytea[] NOT NULL DEFAULT '{}';
 -- Version 2 remembered a logout for ten minutes from its arrival on.
@@ -24,6 +25,16 @@ BEGIN
     RETURN QUERY SELECT * FROM {schema}.end_matching(
         NULL, a_subject, NULL, an_issued_at + tolerance, a_reason, 600000,
         an_issued_at, an_issued_at, NULL, 720000);
+END $$;
+
+-- They do not know how long a session stands by itself.
+CREATE OR REPLACE FUNCTION {schema}.commit_session(
+    a_key bytea, old_version bigint, a_sid bytea, a_subject bytea, an_issued_at bigint, an_expires_at bigint,
+    a_record bytea, a_now bigint, tolerance bigint
+) RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM {schema}.replace_session(
+        a_key, old_version + 1, a_sid, a_subject, an_issued_at, an_expires_at - a_now, NULL, NULL, a_record);
 END $$;
 
 -- The application's logouts have no time of issue.

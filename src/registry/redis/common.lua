@@ -1,5 +1,6 @@
 -- A live session is "L<header as JSON>\n<record>", one that ended "E<reason> <hash of its subject>".
--- Header: v version, i and u names of the sid and subject indices ("" without sid), t issued at (ms), r why it expires.
+-- Header: v version, i and u names of the sid and subject indices ("" without sid), t issued at (ms), r why it expires, c how
+-- long before that it stops to stand by itself (ms).
 local prefix, channel = ARGV[1], ARGV[2]
 
 -- How much later than a logout arrived an attempt may have begun that it covers.

@@ -243,6 +243,7 @@ impl RedisRegistry {
             "u": self.by_subject(registration, record.subject()),
             "t": millis(record.issued_at()),
             "r": record.expires_for().as_str(),
+            "c": u64::try_from(record.unconfirmed_for().as_millis()).unwrap_or(u64::MAX),
         });
         let mut value = format!("L{header}\n").into_bytes();
         value.append(&mut self.shared.codec.encode(record)?);

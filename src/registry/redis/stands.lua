@@ -1,5 +1,6 @@
 -- ARGV: hex
 only_here()
 local ends = redis.call('ZSCORE', prefix .. ':x', ARGV[3])
-if ends and now() < tonumber(ends) and read(redis.call('GET', KEYS[1])) then return {'stands'} end
+local head = read(redis.call('GET', KEYS[1]))
+if ends and head and now() + (head.c or 0) < tonumber(ends) then return {'stands'} end
 return {'over'}

@@ -33,7 +33,7 @@ impl RedisRegistry {
         Ok(word(&answer.map_err(failed)?).to_vec())
     }
 
-    /// Whether there is a login whose time is not over.
+    /// Whether there is a login that stands by itself.
     async fn stands(&self, login: &SessionKey) -> Result<bool, RegistryError> {
         let script = &self.shared.scripts.stands;
         let answer = self.run(script, &self.session(login), &[login.to_string()]).await?;
