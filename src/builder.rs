@@ -20,6 +20,7 @@ use crate::registry::SessionRegistry;
 use crate::registry::memory::MemoryRegistry;
 use crate::relying_party::RelyingParty;
 use crate::session::event::SessionEvent;
+use crate::session::id::ClientTag;
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
 use crate::web::context::{Context, Parts};
 use crate::web::cookie::{CookieKey, Cookies};
@@ -205,6 +206,7 @@ impl RelyingPartyBuilder {
         let cookie_key = self.cookie_key.unwrap_or_else(CookieKey::generate);
         let cookies = Cookies::new(&registration, &cookie_key, &self.further_cookie_keys)?;
         let client = ClientConfig {
+            tag: ClientTag::of(&registration),
             registration,
             secret: self.credentials.secret,
             redirect_uri: join(&origin, "/auth/callback"),

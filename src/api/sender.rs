@@ -31,7 +31,7 @@ impl Sender {
         let context = session.request().context();
         let active_until = context.now() + context.policy().access_token_lifetime;
         let key = *session.record().key();
-        let standing = Arc::new(context.manager().standing(key, session.request().looked()));
+        let standing = Arc::new(context.manager().standing(key, session.looked()));
         Self { session, active_until, standing }
     }
 

@@ -5,11 +5,10 @@
 //! counted for each API: where several sessions' were rejected lately, and more than were accepted, no session ends for
 //! it, and it is reported.
 
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::is_within;
-use crate::session::id::SessionKey;
+use crate::session::id::{KeyMap, SessionKey};
 
 /// A token is fresh for so long after the provider issued it.
 pub(super) const FRESH: Duration = Duration::from_secs(60);
@@ -41,7 +40,7 @@ pub(super) fn fault(rejected: usize, accepted: usize) -> Fault {
 /// that takes a token for one thing and not for another would look sound otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    answers: HashMap<SessionKey, (SystemTime, Outcome)>,
+    answers: KeyMap<(SystemTime, Outcome)>,
 }
 
 impl Answers {

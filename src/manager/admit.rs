@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter, unavailable};
+use futures_util::FutureExt;
+
+use super::{Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter, found, unavailable};
 use crate::registry::Committed;
 use crate::session::decide::{Decision, decide, is_confirmed, was_just_confirmed};
 use crate::session::end_reason::EndReason;
@@ -24,10 +26,29 @@ impl Manager {
         match decide(&record, &self.policy, self.now(), kind) {
             Decision::Proceed => Ok(record),
             Decision::Refuse => Err(Refusal::Unconfirmed),
-            Decision::Signal => self.admit_after_signal(record).await,
-            Decision::SilentLogin => self.begin_silent_login(record).await,
             Decision::Wait(left) => Err(Refusal::Unavailable(RetryAfter(left))),
-            Decision::End(reason) => self.refuse_for_good(key, reason).await,
+            // Boxed: what is seldom needed would make the future of each request large.
+            Decision::Signal => self.admit_after_signal(record).boxed().await,
+            Decision::SilentLogin => self.begin_silent_login(record).boxed().await,
+            Decision::End(reason) => self.refuse_for_good(key, reason).boxed().await,
+        }
+    }
+
+    /// The same where the registry knows the session without waiting, and nobody else has to be asked or told.
+    pub(crate) fn admit_at_once(
+        &self,
+        key: &SessionKey,
+        kind: RequestKind,
+    ) -> Option<Result<Arc<SessionRecord>, Refusal>> {
+        let record = match found(self.registry.load_at_once(key)?) {
+            Ok(record) => record,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        match decide(&record, &self.policy, self.now(), kind) {
+            Decision::Proceed => Some(Ok(record)),
+            Decision::Refuse => Some(Err(Refusal::Unconfirmed)),
+            Decision::Wait(left) => Some(Err(Refusal::Unavailable(RetryAfter(left)))),
+            Decision::Signal | Decision::SilentLogin | Decision::End(_) => None,
         }
     }
 

@@ -1,6 +1,5 @@
 //! Tells long responses of this process that their session is over.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::registry::EndNotice;
 use crate::session::end_reason::EndReason;
-use crate::session::id::SessionKey;
+use crate::session::id::{KeyMap, SessionKey};
 
 /// What a long response knows of its session between two looks at the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +21,13 @@ pub(crate) enum Notice {
 /// The sessions that long responses of this process wait for.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    watched: Mutex<HashMap<SessionKey, watch::Sender<Notice>>>,
+    watched: Mutex<KeyMap<watch::Sender<Notice>>>,
     /// How many notices there were, whomever they were about.
     count: AtomicU64,
 }
 
 impl Ends {
-    fn watched(&self) -> MutexGuard<'_, HashMap<SessionKey, watch::Sender<Notice>>> {
+    fn watched(&self) -> MutexGuard<'_, KeyMap<watch::Sender<Notice>>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,5 @@
 //! What the long responses of one session share: one guard, which looks at the registry for all of them.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::FutureExt;
@@ -8,14 +7,14 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::over::Over;
-use crate::session::id::SessionKey;
+use crate::session::id::{KeyMap, SessionKey};
 
 /// So many guards of a process look at the registry at once.
 const LOOKS_AT_ONCE: usize = 64;
 
 /// What the long responses of one session share, for as long as there are any.
 pub(super) struct Guards {
-    by_session: Mutex<HashMap<SessionKey, WeakShared<BoxFuture<'static, Over>>>>,
+    by_session: Mutex<KeyMap<WeakShared<BoxFuture<'static, Over>>>>,
     turns: Semaphore,
 }
 

@@ -152,7 +152,7 @@ impl Manager {
         let id = SessionId::random();
         let client = self.provider.client();
         let login = NewLogin {
-            key: SessionKey::of(&id, &client.registration),
+            key: SessionKey::of(&id, client.tag),
             registration: client.registration.clone(),
             id_token,
             claims,

@@ -171,12 +171,7 @@ impl Manager {
 
     /// Looks at a session without any effect on it.
     pub(crate) async fn look(&self, key: &SessionKey) -> Result<Arc<SessionRecord>, Refusal> {
-        match self.registry.load(key).await {
-            Ok(Loaded::Live(record)) => Ok(record),
-            Ok(Loaded::Ended(mark)) => Err(Refusal::Ended(mark.reason)),
-            Ok(Loaded::Unknown) => Err(Refusal::Unknown),
-            Err(error) => Err(unavailable(&error)),
-        }
+        found(self.registry.load(key).await.map_err(|error| unavailable(&error))?)
     }
 
     /// What is left of a session that ended.
@@ -195,6 +190,14 @@ impl Manager {
                 tracing::error!("a listener of session events panicked");
             }
         }
+    }
+}
+
+fn found(loaded: Loaded) -> Result<Arc<SessionRecord>, Refusal> {
+    match loaded {
+        Loaded::Live(record) => Ok(record),
+        Loaded::Ended(mark) => Err(Refusal::Ended(mark.reason)),
+        Loaded::Unknown => Err(Refusal::Unknown),
     }
 }
 

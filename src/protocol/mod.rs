@@ -12,6 +12,7 @@
 
 pub(crate) mod authorization;
 pub(crate) mod challenge;
+pub(crate) mod fetch_metadata;
 pub(crate) mod id_token;
 pub(crate) mod jwt;
 pub(crate) mod logout_token;

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::protocol::jwt::{Expected, KeySet, SigningAlg};
 use crate::protocol::metadata::ProviderMetadata;
 use crate::protocol::names::{ClientSecret, Registration};
+use crate::session::id::ClientTag;
 
 /// How far the clocks of provider and application may be apart.
 pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
@@ -31,6 +32,8 @@ const FORCED_METADATA_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
     pub(crate) registration: Registration,
+    /// A short name of the registration.
+    pub(crate) tag: ClientTag,
     pub(crate) secret: ClientSecret,
     pub(crate) redirect_uri: Url,
     pub(crate) post_logout_redirect_uri: Url,

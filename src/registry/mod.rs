@@ -111,6 +111,12 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// If the store could not be reached.
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError>;
 
+    /// What [`load`](Self::load) says, where that is known without waiting: a request that has no more to ask is served
+    /// without a pause. `None`, the default, says nothing.
+    fn load_at_once(&self, _key: &SessionKey) -> Option<Loaded> {
+        None
+    }
+
     /// Whether there is another session of the record's `sid`, or of its subject if it has none.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::HeaderName;
 use http::request::Parts;
 
+use crate::protocol::fetch_metadata::{PURPOSE, SEC_FETCH_USER, SEC_PURPOSE};
+
 /// What a request says about the user's presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
@@ -172,7 +174,7 @@ impl SessionPolicy {
         match &self.activity {
             ActivityRule::EveryRequest => true,
             ActivityRule::UserGestures(name) => {
-                let by_hand = request.headers.get("sec-fetch-user").is_some_and(|value| value.as_bytes() == b"?1");
+                let by_hand = request.headers.get(&SEC_FETCH_USER).is_some_and(|value| value.as_bytes() == b"?1");
                 by_hand || request.headers.contains_key(name)
             }
         }
@@ -197,8 +199,10 @@ impl fmt::Debug for SessionPolicy {
 
 /// Whether the browser only guesses that its user will want this. The value is a list: "prefetch", "prefetch;prerender", …
 pub(crate) fn is_prefetch(headers: &http::HeaderMap) -> bool {
-    let purposes = ["sec-purpose", "purpose"].into_iter().filter_map(|name| headers.get(name));
-    purposes.into_iter().any(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
+    [&SEC_PURPOSE, &PURPOSE]
+        .into_iter()
+        .filter_map(|name| headers.get(name))
+        .any(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::registry::{
     SID_TOLERANCE, SUBJECT_TOLERANCE, SessionRegistry, Spent, TOMBSTONE_RETENTION, TokenMark,
 };
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, SessionId, SessionKey};
+use crate::session::id::{AttemptKey, ClientTag, SessionId, SessionKey};
 use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
 
@@ -28,7 +28,7 @@ fn registration(client: &str) -> Registration {
 fn record(client: &str, sub: &str, sid: Option<&str>, issued_at: u64) -> SessionRecord {
     let registration = registration(client);
     SessionRecord {
-        key: SessionKey::of(&SessionId::random(), &registration),
+        key: SessionKey::of(&SessionId::random(), ClientTag::of(&registration)),
         version: Version::FIRST,
         login: Arc::new(Login {
             registration,
@@ -487,7 +487,7 @@ async fn expired_records_go<R: SessionRegistry>(registry: &Checked<R>) {
     let mut short = record("shop", "alice", Some("s1"), 0);
     short.expires_at = at(0) + Duration::from_millis(200);
     let mut extended = short.clone();
-    extended.key = SessionKey::of(&SessionId::random(), &registration("shop"));
+    extended.key = SessionKey::of(&SessionId::random(), ClientTag::of(&registration("shop")));
     let long = record("shop", "alice", Some("s2"), 0);
     for record in [&short, &extended, &long] {
         registry.create(record, 0).await;

@@ -16,7 +16,12 @@ use crate::session::policy::{ClaimsFrom, SessionPolicy};
 /// Clones share everything.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
-    shared: Arc<Parts>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
     origin: Arc<str>,
 }
 
@@ -34,11 +39,11 @@ pub(crate) struct Parts {
 impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
         let origin = parts.public_url.origin().ascii_serialization().into();
-        Self { shared: Arc::new(parts), origin }
+        Self { shared: Arc::new(Shared { parts, origin }) }
     }
 
     pub(crate) fn manager(&self) -> &Arc<Manager> {
-        &self.shared.manager
+        &self.shared.parts.manager
     }
 
     pub(crate) fn provider(&self) -> &Arc<Provider> {
@@ -58,27 +63,27 @@ impl Context {
     }
 
     pub(crate) fn cookies(&self) -> &Cookies {
-        &self.shared.cookies
+        &self.shared.parts.cookies
     }
 
     pub(crate) fn public_url(&self) -> &Url {
-        &self.shared.public_url
+        &self.shared.parts.public_url
     }
 
     pub(crate) fn claims_from(&self) -> ClaimsFrom {
-        self.shared.claims_from
+        self.shared.parts.claims_from
     }
 
     pub(crate) fn logout_tokens(&self) -> LogoutTokenPolicy {
-        self.shared.logout_tokens
+        self.shared.parts.logout_tokens
     }
 
     pub(crate) fn apis(&self) -> &Arc<Apis> {
-        &self.shared.apis
+        &self.shared.parts.apis
     }
 
     /// The origin that browsers see, as they write it.
     pub(crate) fn origin(&self) -> &Arc<str> {
-        &self.origin
+        &self.shared.origin
     }
 }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
 use crate::session::end_reason::EndMark;
-use crate::session::id::{SessionId, fill_random};
+use crate::session::id::{SessionId, fill_random, is_random_text};
 use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginTransaction};
 
 /// What the `state` of a second attempt ends with: unreserved in URLs, and in no `state` of ours besides.
@@ -111,19 +111,21 @@ impl Cookies {
         })
     }
 
-    /// Marks the cookies of a request as secrets, for whoever logs or compresses its headers.
-    pub(crate) fn mark_sensitive(headers: &mut HeaderMap) {
-        if let Entry::Occupied(mut cookies) = headers.entry(COOKIE) {
-            cookies.iter_mut().for_each(|value| value.set_sensitive(true));
+    /// The session cookie of a request. All its cookies are marked as secrets, for whoever logs or compresses its headers.
+    pub(crate) fn session(&self, headers: &mut HeaderMap) -> Presented {
+        // Without any, an entry would make room for one.
+        if headers.is_empty() {
+            return Presented::Nothing;
         }
-    }
-
-    /// The session cookie of a request.
-    pub(crate) fn session(&self, headers: &HeaderMap) -> Presented {
-        match pairs(headers).find(|(name, _)| *name == self.session) {
-            None => Presented::Nothing,
-            Some((_, value)) => SessionId::parse(value).map_or(Presented::Malformed, Presented::Id),
+        let Entry::Occupied(mut cookies) = headers.entry(COOKIE) else { return Presented::Nothing };
+        let mut presented = Presented::Nothing;
+        for value in cookies.iter_mut() {
+            value.set_sensitive(true);
+            if let (Presented::Nothing, Some(found)) = (&presented, find(value.as_bytes(), self.session.as_bytes())) {
+                presented = SessionId::parse(found).map_or(Presented::Malformed, Presented::Id);
+            }
         }
+        presented
     }
 
     /// Sets the session cookie. It goes with the browser; the session's end is the server's to know.
@@ -177,8 +179,8 @@ impl Cookies {
 
     fn login_name(&self, state: &str) -> Option<String> {
         // Our own states are base64url, with a mark at most; the query's may be anything.
-        SessionId::parse(state.strip_suffix(SECOND_ATTEMPT).unwrap_or(state))?;
-        Some(format!("{}{}", self.login, state.get(..12)?))
+        let is_ours = is_random_text(state.strip_suffix(SECOND_ATTEMPT).unwrap_or(state));
+        is_ours.then(|| Some(format!("{}{}", self.login, state.get(..12)?)))?
     }
 
     /// Remembers a login attempt and forgets the oldest if there are too many.
@@ -223,6 +225,19 @@ impl Cookies {
 
     fn open(&self, name: &str, value: &str) -> Option<LoginTransaction> {
         serde_json::from_str(self.open_cookie(name, value)?.value()).ok()
+    }
+}
+
+/// The value of the first cookie of that name, without a look at the others.
+fn find<'a>(cookies: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = cookies;
+    loop {
+        let end = memchr::memchr(b';', rest);
+        let (pair, others) = end.and_then(|end| rest.split_at_checked(end)).unwrap_or((rest, &[]));
+        if let Some(value) = pair.trim_ascii_start().strip_prefix(name).and_then(|value| value.strip_prefix(b"=")) {
+            return Some(value.trim_ascii_end());
+        }
+        rest = others.strip_prefix(b";")?;
     }
 }
 
@@ -381,13 +396,13 @@ mod tests {
         let cookies = cookies(&CookieKey::generate());
         let id = SessionId::random();
         let mut headers = HeaderMap::new();
-        assert!(matches!(cookies.session(&headers), Presented::Nothing));
+        assert!(matches!(cookies.session(&mut headers), Presented::Nothing));
         headers.insert(COOKIE, HeaderValue::from_static("a=b; c"));
         store(&mut headers, &[cookies.set_session(&id)]);
-        assert!(matches!(cookies.session(&headers), Presented::Id(presented) if presented == id));
+        assert!(matches!(cookies.session(&mut headers), Presented::Id(presented) if presented == id));
         let odd = HeaderValue::from_str(&format!("{}=x", cookies.session)).unwrap();
         headers.insert(COOKIE, odd);
-        assert!(matches!(cookies.session(&headers), Presented::Malformed));
+        assert!(matches!(cookies.session(&mut headers), Presented::Malformed));
     }
 
     #[test]
@@ -402,7 +417,7 @@ mod tests {
             for order in [[others, b"; ", ours], [ours, b";", others]] {
                 let mut headers = HeaderMap::new();
                 headers.insert(COOKIE, HeaderValue::from_bytes(&order.concat()).unwrap());
-                let found = cookies.session(&headers);
+                let found = cookies.session(&mut headers);
                 let case = String::from_utf8_lossy(others);
                 assert!(matches!(found, Presented::Id(presented) if presented == id), "{case}");
             }
@@ -411,6 +426,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         let odd = [cookies.session.as_bytes(), "=Köln".as_bytes()].concat();
         headers.insert(COOKIE, HeaderValue::from_bytes(&odd).unwrap());
-        assert!(matches!(cookies.session(&headers), Presented::Malformed));
+        assert!(matches!(cookies.session(&mut headers), Presented::Malformed));
     }
 }

@@ -3,6 +3,8 @@
 use http::header::{ORIGIN, UPGRADE};
 use http::{HeaderMap, Method};
 
+use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
+
 /// Whether the request could do harm if another site sent it: an unsafe method, or the handshake of a WebSocket, to
 /// which browsers attach cookies whatever page opens it.
 pub(crate) fn can_do_harm(method: &Method, headers: &HeaderMap) -> bool {
@@ -15,7 +17,7 @@ pub(crate) fn can_do_harm(method: &Method, headers: &HeaderMap) -> bool {
 /// 2. Without it `Origin` decides: it has to be this application's.
 /// 3. Without both it is no browser, and nobody's cookies are abused.
 pub(crate) fn is_cross_site(headers: &HeaderMap, own_origin: &str) -> bool {
-    let sites = headers.get_all("sec-fetch-site");
+    let sites = headers.get_all(&SEC_FETCH_SITE);
     if sites.iter().next().is_some() {
         return !sites.iter().all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
     }

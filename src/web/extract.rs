@@ -8,8 +8,9 @@ use http::request::Parts;
 use serde_json::{Map, Value};
 
 use super::reject::SessionRejection;
-use super::request::RequestSession;
+use super::request::{Admitted, RequestSession};
 use crate::manager::Refusal;
+use crate::manager::watch::Looked;
 use crate::protocol::names::{AccessToken, Issuer, Sid, Subject};
 use crate::registry::RegistryError;
 use crate::session::end_reason::EndReason;
@@ -35,12 +36,14 @@ use crate::session::record::SessionRecord;
 #[derive(Clone, Debug)]
 pub struct OidcSession {
     record: Arc<SessionRecord>,
+    looked: Looked,
     request: RequestSession,
 }
 
 impl OidcSession {
-    pub(crate) fn new(record: Arc<SessionRecord>, request: RequestSession) -> Self {
-        Self { record, request }
+    /// Noted before the session was looked up.
+    pub(crate) fn looked(&self) -> Looked {
+        self.looked
     }
 
     pub(crate) fn record(&self) -> &Arc<SessionRecord> {
@@ -144,7 +147,7 @@ impl OidcSession {
     /// # Cancel safety
     /// Nothing is lost.
     pub fn over(&self) -> impl Future<Output = ()> + Send + 'static {
-        let over = self.request.manager().clone().until_over(self.record.clone(), self.request.looked());
+        let over = self.request.manager().clone().until_over(self.record.clone(), self.looked);
         async move {
             over.await;
         }
@@ -169,7 +172,12 @@ pub enum SessionOver {
 /// The session, or why there is none.
 async fn admit(parts: &Parts) -> Result<(RequestSession, Result<OidcSession, Refusal>), SessionRejection> {
     let request = parts.extensions.get::<RequestSession>().cloned().ok_or_else(SessionRejection::no_layer)?;
-    let admitted = request.admit().await.clone().map(|record| OidcSession::new(record, request.clone()));
+    let admitted = match request.admit().await {
+        Ok(Admitted { record, looked }) => {
+            Ok(OidcSession { record: record.clone(), looked: *looked, request: request.clone() })
+        }
+        Err(refusal) => Err(*refusal),
+    };
     Ok((request, admitted))
 }
 

@@ -1,7 +1,9 @@
 //! The outer layer: gives each request its session and sees to what has to happen to the response.
 
 use std::convert::Infallible;
-use std::task::{self, Poll};
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -10,17 +12,19 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderValue, Request};
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::manager::Over;
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::web::app_data;
 use crate::web::context::Context;
-use crate::web::cookie::{Cookies, Presented};
+use crate::web::cookie::Presented;
 use crate::web::navigation::Asker;
-use crate::web::request::{CookieState, RequestSession};
-use crate::web::stream::cut_when_over;
+use crate::web::request::{Admitted, CookieState, RequestSession};
+use crate::web::stream::{can_take_long, cut_when_over};
 use crate::web::upgrade::Bridge;
 
 /// Gives each request its session; made by [`RelyingParty::layer`](crate::RelyingParty::layer).
@@ -60,75 +64,180 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+    type Future = SessionFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The clone takes the place of the service that was made ready.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let context = self.context.clone();
-        Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            Cookies::mark_sensitive(&mut parts.headers);
-            let session = request_session(&context, &parts);
-            let app_data = app_data::of(&parts.extensions);
-            let bridge = match session.key() {
-                Some(_) => Bridge::build(&mut parts).await,
-                None => None,
-            };
-            parts.extensions.insert(session.clone());
-
-            let response = inner.call(Request::from_parts(parts, body)).await?;
-
-            session.count_in_background();
-            let mut response = response.map(Body::new);
-            let is_dead = session.cookie_is_dead();
-            if is_dead {
-                response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
-                // What the cookie could tell goes on with the login.
-                if let Some(key) = session.key().filter(|_| session.asker() == Asker::Page)
-                    && let Some(mark) = session.manager().end_mark(key).await
-                {
-                    response.headers_mut().extend(context.cookies().set_ended(&mark).map(|mark| (SET_COOKIE, mark)));
+        let (mut parts, body) = request.into_parts();
+        let session = request_session(&self.context, &mut parts);
+        let visit = Visit::begin(session, &mut parts.extensions);
+        if visit.session.key().is_some() && Bridge::is_needed(&parts) {
+            // The clone takes the place of the service that was made ready.
+            let clone = self.inner.clone();
+            let mut inner = std::mem::replace(&mut self.inner, clone);
+            return SessionFuture::later(async move {
+                let bridge = Bridge::build(&mut parts).await;
+                let response = inner.call(Request::from_parts(parts, body)).await?;
+                if let Some(bridge) = bridge {
+                    bridge.pass_until(&response, visit.over());
                 }
-            }
-            if session.found_over() {
-                app_data::flush(app_data).await;
-            }
-            if is_dead || session.was_asked_for() {
-                // One browser's: no cache may show it to another.
-                response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
-            }
-            let over = session.used().cloned().map(|record| {
-                let (manager, looked) = (session.manager().clone(), session.looked());
-                move || manager.until_over(record, looked).boxed()
+                Ok(match visit.finish(response) {
+                    Finished::Now(response) => response,
+                    Finished::Later(response) => response.await,
+                })
             });
-            if let Some(bridge) = bridge {
-                bridge.pass_until(&response, over.clone());
-            }
-            Ok(match over {
-                Some(over) => cut_when_over(response, over),
-                None => response,
-            })
-        })
+        }
+        let inner = self.inner.call(Request::from_parts(parts, body));
+        SessionFuture { state: State::Serving { inner, visit: Some(visit) } }
     }
 }
 
-fn request_session(context: &Context, parts: &http::request::Parts) -> RequestSession {
-    let (key, cookie) = match context.cookies().session(&parts.headers) {
-        Presented::Id(id) => (Some(SessionKey::of(&id, context.registration())), CookieState::Present),
+pin_project! {
+    /// The future of [`SessionService`].
+    pub struct SessionFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Serving { #[pin] inner: F, visit: Option<Visit> },
+        Later { response: BoxFuture<'static, Result<Response, Infallible>> },
+    }
+}
+
+impl<F> SessionFuture<F> {
+    fn later(response: impl Future<Output = Result<Response, Infallible>> + Send + 'static) -> Self {
+        Self { state: State::Later { response: response.boxed() } }
+    }
+}
+
+impl<F> fmt::Debug for SessionFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFuture").finish_non_exhaustive()
+    }
+}
+
+impl<F, ResBody> Future for SessionFuture<F>
+where
+    F: Future<Output = Result<http::Response<ResBody>, Infallible>>,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<axum::BoxError>,
+{
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let mut state = self.as_mut().project().state;
+            let response = match state.as_mut().project() {
+                StateProjection::Serving { inner, visit } => {
+                    let Ok(response) = ready!(inner.poll(cx));
+                    // Whoever polls what has completed gets nothing more.
+                    let Some(visit) = visit.take() else { return Poll::Pending };
+                    match visit.finish(response) {
+                        Finished::Now(response) => return Poll::Ready(Ok(response)),
+                        Finished::Later(response) => response,
+                    }
+                }
+                StateProjection::Later { response } => return response.as_mut().poll(cx),
+            };
+            state.set(State::Later { response: response.map(Ok).boxed() });
+        }
+    }
+}
+
+/// A request with its session, from when it comes until it is answered.
+struct Visit {
+    session: RequestSession,
+    app_data: Option<tower_sessions::Session>,
+}
+
+/// What is sent, at once or after the store was asked.
+enum Finished {
+    Now(Response),
+    Later(BoxFuture<'static, Response>),
+}
+
+impl Visit {
+    /// Gives the session to those who serve the request.
+    fn begin(session: RequestSession, extensions: &mut http::Extensions) -> Self {
+        let app_data = session.has_cookie().then(|| app_data::of(extensions)).flatten();
+        extensions.insert(session.clone());
+        Self { session, app_data }
+    }
+
+    /// Completes when nothing more may be sent, if the response was made with the session.
+    fn over(&self) -> Option<impl FnOnce() -> BoxFuture<'static, Over> + use<>> {
+        let Admitted { record, looked } = self.session.used()?.clone();
+        let manager = self.session.manager().clone();
+        Some(move || manager.until_over(record, looked).boxed())
+    }
+
+    fn finish<B>(self, response: http::Response<B>) -> Finished
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let mut response = response.map(Body::new);
+        if !self.session.has_cookie() && !self.session.was_asked_for() {
+            return Finished::Now(response);
+        }
+        self.session.count_in_background();
+        let is_dead = self.session.cookie_is_dead();
+        if is_dead {
+            response.headers_mut().append(SET_COOKIE, self.session.context().cookies().remove_session());
+        }
+        if is_dead || self.session.was_asked_for() {
+            // One browser's: no cache may show it to another.
+            response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
+        }
+        if can_take_long(&response)
+            && let Some(over) = self.over()
+        {
+            response = cut_when_over(response, over());
+        }
+        if is_dead || self.session.found_over() {
+            Finished::Later(self.finish_later(response, is_dead).boxed())
+        } else {
+            Finished::Now(response)
+        }
+    }
+
+    async fn finish_later(self, mut response: Response, is_dead: bool) -> Response {
+        // What the cookie could tell goes on with the login.
+        if is_dead
+            && let Some(key) = self.session.key().filter(|_| self.session.asker() == Asker::Page)
+            && let Some(mark) = self.session.manager().end_mark(key).await
+        {
+            let mark = self.session.context().cookies().set_ended(&mark);
+            response.headers_mut().extend(mark.map(|mark| (SET_COOKIE, mark)));
+        }
+        if self.session.found_over() {
+            app_data::flush(self.app_data).await;
+        }
+        response
+    }
+}
+
+fn request_session(context: &Context, parts: &mut http::request::Parts) -> RequestSession {
+    let (key, cookie) = match context.cookies().session(&mut parts.headers) {
+        Presented::Id(id) => (Some(SessionKey::of(&id, context.provider().client().tag)), CookieState::Present),
         Presented::Malformed => (None, CookieState::Present),
         Presented::Nothing => (None, CookieState::Absent),
     };
     let asker = Asker::of(&parts.method, &parts.headers);
-    let kind = match (context.policy().is_activity(parts), asker) {
-        (true, Asker::Page) => RequestKind::Navigation,
-        (true, Asker::Script) => RequestKind::UserActivity,
-        (false, _) => RequestKind::Passive,
+    let kind = match asker {
+        // Without a session it is nobody's.
+        _ if key.is_none() || !context.policy().is_activity(parts) => RequestKind::Passive,
+        Asker::Page => RequestKind::Navigation,
+        Asker::Script => RequestKind::UserActivity,
     };
-    RequestSession::new(context.clone(), key, cookie, asker, parts.uri.path_and_query().cloned(), kind)
+    // Only a page is sent away and comes back.
+    let path = parts.uri.path_and_query().filter(|_| asker == Asker::Page).cloned();
+    RequestSession::new(context.clone(), key, cookie, asker, path, kind)
 }

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::protocol::authorization::Authentication;
+use crate::protocol::fetch_metadata::SEC_FETCH_MODE;
 
 /// What a query value must not hold as it is; slashes may stay, which keeps `return_to` readable.
 const QUERY_VALUE: &AsciiSet =
@@ -38,7 +39,7 @@ impl Asker {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Self::Script;
         }
-        let is_fetch = headers.get("sec-fetch-mode").is_some_and(|mode| mode.as_bytes() != b"navigate");
+        let is_fetch = headers.get(&SEC_FETCH_MODE).is_some_and(|mode| mode.as_bytes() != b"navigate");
         if !is_fetch && prefers_html(headers) { Self::Page } else { Self::Script }
     }
 }

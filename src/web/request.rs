@@ -31,18 +31,24 @@ struct State {
     key: Option<SessionKey>,
     /// Whether the request brought anything by the name of the session cookie.
     cookie: CookieState,
-    /// As the browser sees it: routers inside cut what they matched.
+    /// As the browser sees it: routers inside cut what they matched. For pages only.
     path: Option<PathAndQuery>,
     mode: Mutex<Mode>,
-    admission: OnceCell<Result<Arc<SessionRecord>, Refusal>>,
+    admission: OnceCell<Result<Admitted, Refusal>>,
     /// Whether somebody has served the request with its session.
     used: AtomicBool,
     /// Whether the session ended while the request was served.
     over: AtomicBool,
-    /// Noted when the request came: its session is looked up after.
-    looked: Looked,
     /// Whether the application ended it while the request was served.
     ended_here: AtomicBool,
+}
+
+/// A session that a request is served with.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    pub(crate) record: Arc<SessionRecord>,
+    /// Noted before it was looked up.
+    pub(crate) looked: Looked,
 }
 
 /// How the session of a request is dealt with.
@@ -68,7 +74,6 @@ impl RequestSession {
         path: Option<PathAndQuery>,
         kind: RequestKind,
     ) -> Self {
-        let looked = context.manager().before_look();
         let state = State {
             context,
             asker,
@@ -80,7 +85,6 @@ impl RequestSession {
             used: AtomicBool::new(false),
             over: AtomicBool::new(false),
             ended_here: AtomicBool::new(false),
-            looked,
         };
         Self { state: Arc::new(state) }
     }
@@ -98,7 +102,12 @@ impl RequestSession {
         self.state.key.as_ref()
     }
 
-    /// The path that the browser asked for.
+    /// Whether the request brought anything by the name of the session cookie.
+    pub(crate) fn has_cookie(&self) -> bool {
+        self.state.cookie == CookieState::Present
+    }
+
+    /// The path that the browser asked for, where it shows the answer as a page.
     pub(crate) fn path(&self) -> Option<&PathAndQuery> {
         self.state.path.as_ref()
     }
@@ -142,30 +151,49 @@ impl RequestSession {
     }
 
     /// Admits the request, once. For those who serve it.
-    pub(crate) async fn admit(&self) -> &Result<Arc<SessionRecord>, Refusal> {
-        self.state.used.store(true, Ordering::Relaxed);
+    pub(crate) async fn admit(&self) -> &Result<Admitted, Refusal> {
+        if let Some(admission) = self.admit_at_once() {
+            return admission;
+        }
         let kind = self.kind();
-        let admit = async || match &self.state.key {
-            Some(key) => self.manager().admit(key, kind).await,
+        let admit = async || match self.key() {
+            Some(key) => {
+                let looked = self.manager().before_look();
+                self.manager().admit(key, kind).await.map(|record| Admitted { record, looked })
+            }
             None => Err(Refusal::Unknown),
         };
         self.state.admission.get_or_init(admit).await
+    }
+
+    /// The same where nothing has to be waited for.
+    pub(crate) fn admit_at_once(&self) -> Option<&Result<Admitted, Refusal>> {
+        self.state.used.store(true, Ordering::Relaxed);
+        if !self.state.admission.initialized() {
+            let admission = match self.key() {
+                Some(key) => {
+                    let looked = self.manager().before_look();
+                    self.manager().admit_at_once(key, self.kind())?.map(|record| Admitted { record, looked })
+                }
+                None => Err(Refusal::Unknown),
+            };
+            // Not taken where somebody else is about to admit it: then theirs counts.
+            let _ = self.state.admission.set(admission);
+        }
+        self.state.admission.get()
     }
 
     /// Lets the request count as activity although nobody asked for its session. The browser does not wait for what
     /// nobody asked for.
     pub(crate) fn count_in_background(&self) {
         let is_activity = matches!(*self.mode(), Mode::Admit(RequestKind::Navigation | RequestKind::UserActivity));
-        if let (Some(key), true, false) = (self.state.key, is_activity, self.state.admission.initialized()) {
+        let Some(&key) = self.key().filter(|_| is_activity && !self.state.admission.initialized()) else { return };
+        // Its response is there: it cannot be sent elsewhere any more.
+        let kind = RequestKind::UserActivity;
+        if self.manager().admit_at_once(&key, kind).is_none() {
             let manager = self.manager().clone();
-            // Its response is there: it cannot be sent elsewhere any more.
-            self.manager().spawn(async move { drop(manager.admit(&key, RequestKind::UserActivity).await) });
+            self.manager().spawn(async move { drop(manager.admit(&key, kind).await) });
         }
-    }
-
-    /// What was noted when the request came, before its session was looked up.
-    pub(crate) fn looked(&self) -> Looked {
-        self.state.looked
     }
 
     /// Whether it is known that the session ended while the request was served.
@@ -211,7 +239,7 @@ impl RequestSession {
     }
 
     /// The session that the response was made with, if it was.
-    pub(crate) fn used(&self) -> Option<&Arc<SessionRecord>> {
+    pub(crate) fn used(&self) -> Option<&Admitted> {
         let admitted = self.state.admission.get()?.as_ref().ok()?;
         self.state.used.load(Ordering::Relaxed).then_some(admitted)
     }

@@ -1,13 +1,17 @@
 //! The layers for routes: one lets only signed-in users through, one marks requests as passive.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, Request};
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -57,37 +61,95 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+    type Future = RequireSessionFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The clone takes the place of the service that was made ready.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let origin = self.origin.clone();
-        Box::pin(async move {
-            if let Some(rejection) = reject(&request, &origin).await {
-                return Ok(rejection.into_response());
+        let state = match first_look(&request, &self.origin) {
+            Look::Serve => State::Serving { inner: self.inner.call(request) },
+            Look::Reject(rejection) => State::Rejected { response: Some(rejection.into_response()) },
+            Look::Wait(session) => {
+                // The clone takes the place of the service that was made ready.
+                let clone = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, clone);
+                let response = async move {
+                    if let Err(refusal) = session.admit().await {
+                        return session.rejection(*refusal).into_response();
+                    }
+                    inner.call(request).await.map_or_else(|never| match never {}, not_stored)
+                };
+                State::Waiting { response: response.boxed() }
             }
-            let mut response = inner.call(request).await?;
-            response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-            Ok(response)
-        })
+        };
+        RequireSessionFuture { state }
     }
 }
 
-/// Why the request may not go on, if it may not.
-fn reject<B>(request: &Request<B>, origin: &str) -> impl Future<Output = Option<SessionRejection>> + Send + 'static {
-    let session = request.extensions().get::<RequestSession>().cloned();
-    let cross_site = can_do_harm(request.method(), request.headers()) && is_cross_site(request.headers(), origin);
-    async move {
-        if cross_site {
-            return Some(SessionRejection::cross_site());
+pin_project! {
+    /// The future of [`RequireSession`].
+    pub struct RequireSessionFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Rejected { response: Option<Response> },
+        Serving { #[pin] inner: F },
+        Waiting { response: BoxFuture<'static, Response> },
+    }
+}
+
+impl<F> fmt::Debug for RequireSessionFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireSessionFuture").finish_non_exhaustive()
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for RequireSessionFuture<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Rejected { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                // Whoever polls what has completed gets nothing more.
+                None => Poll::Pending,
+            },
+            StateProjection::Serving { inner } => inner.poll(cx).map_ok(not_stored),
+            StateProjection::Waiting { response } => response.as_mut().poll(cx).map(Ok),
         }
-        let Some(session) = session else { return Some(SessionRejection::no_layer()) };
-        session.admit().await.as_ref().err().map(|refusal| session.rejection(*refusal))
+    }
+}
+
+fn not_stored(mut response: Response) -> Response {
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What is to be done with a request.
+enum Look {
+    Serve,
+    Reject(SessionRejection),
+    /// Nobody can tell before the registry, or the provider, has answered.
+    Wait(RequestSession),
+}
+
+fn first_look<B>(request: &Request<B>, origin: &str) -> Look {
+    if can_do_harm(request.method(), request.headers()) && is_cross_site(request.headers(), origin) {
+        return Look::Reject(SessionRejection::cross_site());
+    }
+    let Some(session) = request.extensions().get::<RequestSession>() else {
+        return Look::Reject(SessionRejection::no_layer());
+    };
+    match session.admit_at_once() {
+        Some(Ok(_)) => Look::Serve,
+        Some(Err(refusal)) => Look::Reject(session.rejection(*refusal)),
+        None => Look::Wait(session.clone()),
     }
 }

@@ -16,17 +16,18 @@ use crate::manager::Over;
 /// A response of at most this many bytes, all there when it starts, is not worth watching over.
 const SHORT: u64 = 64 * 1024;
 
-/// Wraps the body of a response that may take long.
-pub(crate) fn cut_when_over(response: Response, over: impl FnOnce() -> BoxFuture<'static, Over>) -> Response {
+/// Whether a response may go on for longer than its session.
+pub(crate) fn can_take_long(response: &Response) -> bool {
     let body = response.body();
-    if body.is_end_stream() || body.size_hint().exact().is_some_and(|size| size <= SHORT) {
-        return response;
-    }
+    !body.is_end_stream() && body.size_hint().exact().is_none_or(|size| size > SHORT)
+}
+
+/// Wraps the body of such a response.
+pub(crate) fn cut_when_over(response: Response, over: BoxFuture<'static, Over>) -> Response {
     // A stream of events is whole at any point; anything else must not look complete when it is not.
     let is_event_stream =
         response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let cut = if is_event_stream { Cut::End } else { Cut::Abort };
-    let over = over();
     response.map(|inner| Body::new(SessionBody { inner, over: Some(over), cut }))
 }
 

@@ -26,6 +26,11 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
+    /// Whether the connection of a request may be upgraded.
+    pub(crate) fn is_needed(parts: &http::request::Parts) -> bool {
+        parts.extensions.get::<OnUpgrade>().is_some()
+    }
+
     /// Takes the `OnUpgrade` of a request and leaves another in its place; `None` if there is none.
     pub(crate) async fn build(parts: &mut http::request::Parts) -> Option<Self> {
         let outside = parts.extensions.remove::<OnUpgrade>()?;

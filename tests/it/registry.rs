@@ -94,6 +94,10 @@ impl SessionRegistry for Registry {
         self.sessions.load(key).await
     }
 
+    fn load_at_once(&self, key: &SessionKey) -> Option<Loaded> {
+        self.sessions.load_at_once(key)
+    }
+
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
         self.sessions.has_sibling(record).await
     }

@@ -20,7 +20,7 @@ use super::{
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, SessionKey};
+use crate::session::id::{AttemptKey, KeyMap, KeySet, SessionKey};
 use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{SessionRecord, Version};
 
@@ -44,11 +44,11 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    sessions: HashMap<SessionKey, Entry>,
-    by_sid: HashMap<Name, HashSet<SessionKey>>,
-    by_subject: HashMap<Name, HashSet<SessionKey>>,
+    sessions: KeyMap<Entry>,
+    by_sid: HashMap<Name, KeySet>,
+    by_subject: HashMap<Name, KeySet>,
     by_expiry: BTreeSet<(SystemTime, SessionKey)>,
-    ended: HashMap<SessionKey, EndMark>,
+    ended: KeyMap<EndMark>,
     spent: HashSet<AttemptKey>,
     tombstones: HashMap<Name, Tombstone>,
     /// What is to be forgotten, and when.
@@ -126,6 +126,14 @@ impl MemoryRegistry {
         self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn find(&self, key: &SessionKey) -> Loaded {
+        let state = self.read();
+        match state.sessions.get(key) {
+            Some(entry) => Loaded::Live(entry.record.clone()),
+            None => state.ended.get(key).copied().map_or(Loaded::Unknown, Loaded::Ended),
+        }
+    }
+
     fn time_here(&self) -> SystemTime {
         self.shared.clock.get().map_or_else(|| SystemClock.now(), |clock| clock.now())
     }
@@ -182,7 +190,7 @@ impl State {
         self.sessions.insert(key, Entry { record, expires_at, lease: None });
     }
 
-    fn index(&mut self, name: &Name) -> &mut HashMap<Name, HashSet<SessionKey>> {
+    fn index(&mut self, name: &Name) -> &mut HashMap<Name, KeySet> {
         match name {
             Name::Sid(..) => &mut self.by_sid,
             Name::Subject(..) | Name::WithoutSid(..) => &mut self.by_subject,
@@ -230,7 +238,7 @@ impl State {
     }
 
     fn keys_of(&self, target: &LogoutTarget) -> Vec<SessionKey> {
-        let issued_by = |keys: Option<&HashSet<SessionKey>>, latest: Option<SystemTime>| {
+        let issued_by = |keys: Option<&KeySet>, latest: Option<SystemTime>| {
             let records = keys.into_iter().flatten().filter_map(|key| Some(&self.sessions.get(key)?.record));
             let fits = move |record: &&Arc<SessionRecord>| latest.is_none_or(|latest| record.issued_at() <= latest);
             records.filter(fits).collect::<Vec<_>>()
@@ -284,7 +292,7 @@ fn names_of(record: &SessionRecord) -> impl Iterator<Item = Name> {
     sid.into_iter().chain([Name::Subject(record.registration().clone(), record.subject().clone())])
 }
 
-fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, HashSet<SessionKey>>, at: K, key: &SessionKey) {
+fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, KeySet>, at: K, key: &SessionKey) {
     if let std::collections::hash_map::Entry::Occupied(mut keys) = index.entry(at) {
         keys.get_mut().remove(key);
         if keys.get().is_empty() {
@@ -329,11 +337,11 @@ impl SessionRegistry for MemoryRegistry {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
-        let state = self.read();
-        Ok(match state.sessions.get(key) {
-            Some(entry) => Loaded::Live(entry.record.clone()),
-            None => state.ended.get(key).copied().map_or(Loaded::Unknown, Loaded::Ended),
-        })
+        Ok(self.find(key))
+    }
+
+    fn load_at_once(&self, key: &SessionKey) -> Option<Loaded> {
+        Some(self.find(key))
     }
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {

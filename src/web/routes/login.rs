@@ -12,6 +12,7 @@ use url::{Url, form_urlencoded};
 
 use super::own_session::OwnSession;
 use crate::protocol::authorization::{Authentication, Prompt};
+use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
 use crate::protocol::url::is_loopback;
 use crate::session::end_reason::EndMark;
 use crate::session::id::{SessionKey, random_text};
@@ -85,7 +86,7 @@ fn asks_for_nothing(authentication: &Authentication, uri: &Uri) -> bool {
 /// Whether another site has sent the browser here. The application's own links mean what they say, and so does who types
 /// the address.
 fn came_by_link(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site")
+    headers.get(&SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"cross-site")
 }
 
 /// Whether the provider says now that the session stands. One that cannot ask, or can only by a login, does not know: at the

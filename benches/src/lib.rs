@@ -1,0 +1,4 @@
+//! The contestants: one small application, bare and with the sessions of this crate and of its peers around it.
+
+pub mod contestants;
+pub mod user;
