@@ -89,6 +89,39 @@ pub async fn tower_sessions_memory() -> Contestant<impl App> {
     with_cookies_of(SessionManagerLayer::new(MemoryStore::default()).layer(app), "/write").await
 }
 
+async fn read_value_014(session: tower_sessions_014::Session) -> &'static str {
+    let value: Option<u64> = session.get("value").await.expect("the store answers");
+    if value.is_some() { "hello" } else { "stranger" }
+}
+
+async fn write_value_014(session: tower_sessions_014::Session) {
+    session.insert("value", 1_u64).await.expect("the store answers");
+}
+
+/// tower-sessions over the newest Redis store that its authors have published.
+pub async fn tower_sessions_redis(url: &str) -> Contestant<impl App> {
+    use tower_sessions_redis_store::RedisStore;
+    use tower_sessions_redis_store::fred::prelude::{ClientLike, Config, Pool};
+
+    let pool = Pool::new(Config::from_url(url).expect("a URL"), None, None, None, 6).expect("a pool");
+    pool.connect();
+    pool.wait_for_connect().await.expect("Redis is there");
+    let sessions = tower_sessions_014::SessionManagerLayer::new(RedisStore::new(pool));
+    let app = Router::new().route(PAGE, get(read_value_014)).route("/write", get(write_value_014));
+    with_cookies_of(sessions.layer(app), "/write").await
+}
+
+/// tower-sessions over the newest PostgreSQL store that its authors have published.
+pub async fn tower_sessions_postgres(url: &str) -> Contestant<impl App> {
+    use tower_sessions_sqlx_store::{PostgresStore, sqlx::PgPool};
+
+    let store = PostgresStore::new(PgPool::connect(url).await.expect("PostgreSQL is there"));
+    store.migrate().await.expect("it takes the schema");
+    let sessions = tower_sessions_014::SessionManagerLayer::new(store);
+    let app = Router::new().route(PAGE, get(read_value_014)).route("/write", get(write_value_014));
+    with_cookies_of(sessions.layer(app), "/write").await
+}
+
 #[derive(Clone, Debug)]
 struct Alice;
 

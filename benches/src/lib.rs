@@ -1,4 +1,6 @@
 //! The contestants: one small application, bare and with the sessions of this crate and of its peers around it.
 
 pub mod contestants;
+pub mod figure;
+pub mod stores;
 pub mod user;

@@ -16,8 +16,6 @@ use crate::session::id::{SessionKey, random_fraction};
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 
-/// How long a long response or handler goes on without a look at the registry, should a notice be lost.
-const LONGEST_TRUST: Duration = Duration::from_secs(30);
 /// The looks of all sessions are spread over this time.
 const SPREAD: Duration = Duration::from_secs(10);
 /// The same where a notice may have been lost.
@@ -58,7 +56,7 @@ impl Manager {
         let watch = self.ends.watch(key);
         // Somebody's session has ended since: it may be this one.
         let is_sure = self.ends.count() == looked.notices;
-        let trusted_until = if is_sure { looked.at + LONGEST_TRUST } else { looked.at };
+        let trusted_until = if is_sure { looked.at + self.registry.trust() } else { looked.at };
         Standing { watch, trusted_until }
     }
 
@@ -76,9 +74,9 @@ impl Manager {
         let key = *record.key();
         let mut watch = self.ends.watch(key);
         let mut plan = if self.ends.count() == looked.notices {
-            Plan::after_look(looked.at, next_deadline(&record, &self.policy), random_fraction())
+            Plan::after_look(looked.at, self.registry.trust(), next_deadline(&record, &self.policy), random_fraction())
         } else {
-            Plan::at_once(self.now())
+            Plan::at_once(self.now(), self.registry.trust())
         };
         drop(record);
         loop {
@@ -99,9 +97,12 @@ impl Manager {
             };
             plan = match found {
                 Ok(Loaded::Live(record)) => match decide(&record, &self.policy, now, RequestKind::Passive) {
-                    Decision::Proceed | Decision::Signal | Decision::SilentLogin => {
-                        Plan::after_look(now, next_deadline(&record, &self.policy), random_fraction())
-                    }
+                    Decision::Proceed | Decision::Signal | Decision::SilentLogin => Plan::after_look(
+                        now,
+                        self.registry.trust(),
+                        next_deadline(&record, &self.policy),
+                        random_fraction(),
+                    ),
                     Decision::Refuse | Decision::Wait(_) => return Over::Session,
                     Decision::End(reason) => {
                         // Where the registry fails, the next request ends it.
@@ -143,14 +144,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn at_once(now: SystemTime) -> Self {
-        Self { look_at: now, trusted_until: now + LONGEST_TRUST }
+    fn at_once(now: SystemTime, trust: Duration) -> Self {
+        Self { look_at: now, trusted_until: now + trust }
     }
 
     /// Looks do not come in step, whatever made them begin together: `fraction` is random.
-    fn after_look(now: SystemTime, deadline: SystemTime, fraction: f64) -> Self {
-        let trusted_until = deadline.min(now + LONGEST_TRUST);
-        Self { look_at: trusted_until.min(now + LONGEST_TRUST - SPREAD.mul_f64(fraction)), trusted_until }
+    fn after_look(now: SystemTime, trust: Duration, deadline: SystemTime, fraction: f64) -> Self {
+        let trusted_until = deadline.min(now + trust);
+        Self { look_at: trusted_until.min(now + trust - SPREAD.mul_f64(fraction)), trusted_until }
     }
 
     /// A notice may have been lost, for all sessions at once.
@@ -169,6 +170,8 @@ impl Plan {
 mod tests {
     use super::*;
 
+    const TRUST: Duration = Duration::from_secs(30);
+
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
@@ -178,11 +181,11 @@ mod tests {
         let far = at(10_000);
         for (fraction, look_at) in [(0.0, 130), (0.5, 125), (1.0, 120)] {
             let plan = Plan { look_at: at(look_at), trusted_until: at(130) };
-            assert_eq!(Plan::after_look(at(100), far, fraction), plan);
+            assert_eq!(Plan::after_look(at(100), TRUST, far, fraction), plan);
         }
         // A deadline is kept to the second.
         for fraction in [0.0, 1.0] {
-            let plan = Plan::after_look(at(100), at(110), fraction);
+            let plan = Plan::after_look(at(100), TRUST, at(110), fraction);
             assert_eq!(plan, Plan { look_at: at(110), trusted_until: at(110) });
         }
         for (fraction, look_at) in [(0.0, 101), (0.5, 102), (1.0, 103)] {

@@ -1,6 +1,7 @@
-//! One type for each kind of string on the wire, so that a swap does not compile.
+//! One type for each kind of string on the wire, so that a swap does not compile. Clones share the string.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +10,13 @@ macro_rules! text {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes the value as it is on the wire; values are compared byte for byte.
             #[must_use]
             pub fn new(value: impl Into<String>) -> Self {
-                Self(value.into())
+                Self(value.into().into())
             }
 
             /// The value as it is on the wire.
@@ -38,13 +39,13 @@ macro_rules! secret {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        $vis struct $name(String);
+        $vis struct $name(Arc<str>);
 
         impl $name {
             /// Wraps the secret.
             #[must_use]
             $vis fn new(value: impl Into<String>) -> Self {
-                Self(value.into())
+                Self(value.into().into())
             }
 
             /// The secret itself: for the wire, never for a log.

@@ -9,6 +9,8 @@ pub(crate) mod memory;
 mod model;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod recent;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod rules;
@@ -164,6 +166,12 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// If the store could not be reached.
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
+
+    /// How long a look at a session is good for responses that stream, while there is no [notice](Self::subscribe) of its end;
+    /// then they are looked after again. Default: 30 s, as notices may be lost on their way between replicas.
+    fn trust(&self) -> Duration {
+        Duration::from_secs(30)
+    }
 
     /// Is called by each relying party that is built over the registry, with its clock. Only a store without a clock of its
     /// own has use for it, as that in the memory of the process; it takes the first.

@@ -208,7 +208,11 @@ impl SessionKey {
 /// In hexadecimal, for registries and as the mark of a login in application data.
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |number: u8| DIGITS.get(usize::from(number)).map_or('?', |digit| char::from(*digit));
+        let mut hex = String::with_capacity(2 * LENGTH);
+        hex.extend(self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+        f.write_str(&hex)
     }
 }
 

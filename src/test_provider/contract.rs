@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use crate::protocol::names::{AccessToken, ClientId, IdTokenHint, Issuer, RefreshToken, Registration, Sid, Subject};
+use super::sample::sample_record;
+use crate::protocol::names::{ClientId, Issuer, RefreshToken, Registration, Sid, Subject};
 use crate::registry::{
     Claimed, Committed, Created, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder, Loaded, LogoutTarget,
     SID_TOLERANCE, SUBJECT_TOLERANCE, SessionRegistry, Spent, TOMBSTONE_RETENTION, TokenMark,
@@ -11,7 +12,7 @@ use crate::registry::{
 use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, ClientTag, SessionId, SessionKey};
 use crate::session::login_attempt::LoginAttempt;
-use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
+use crate::session::record::SessionRecord;
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
 const REASON: EndReason = EndReason::BackChannelLogout;
@@ -26,38 +27,8 @@ fn registration(client: &str) -> Registration {
 
 /// A session of `client` and `sub`, whose ID token was issued at `issued_at`.
 fn record(client: &str, sub: &str, sid: Option<&str>, issued_at: u64) -> SessionRecord {
-    let registration = registration(client);
-    SessionRecord {
-        key: SessionKey::of(&SessionId::random(), ClientTag::of(&registration)),
-        version: Version::FIRST,
-        login: Arc::new(Login {
-            registration,
-            subject: Subject::new(sub),
-            nonce: "nonce".to_owned(),
-            issued_at: at(issued_at),
-            auth_time: None,
-            started_at: at(issued_at),
-            signal: ActivitySignal::Refresh,
-            claims: serde_json::Map::new(),
-            offline_access: false,
-            authentication: crate::protocol::authorization::Authentication::default(),
-        }),
-        sid: sid.map(Sid::new),
-        session_expiry: None,
-        tokens: Tokens {
-            access_token: Some(AccessToken::new("access")),
-            refresh_token: Some(RefreshToken::new("refresh")),
-            id_token: IdTokenHint::new("id"),
-            expires_in: Some(Duration::from_secs(60)),
-            obtained_at: at(issued_at),
-            others: std::collections::BTreeMap::new(),
-        },
-        last_signal: at(issued_at),
-        silent_login_at: None,
-        expires_at: at(10_000),
-        expires_for: EndReason::SessionExpiry,
-        confirmed_until: None,
-    }
+    let record = sample_record(&registration(client), sub, sid, at(issued_at), 50);
+    SessionRecord { expires_at: at(10_000), ..record }
 }
 
 fn by_sid(client: &str, sid: &str, sub: Option<&str>, issued_at: u64) -> LogoutTarget {

@@ -39,6 +39,7 @@ mod keys;
 #[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod logout;
 mod metadata;
+mod sample;
 mod state;
 #[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod token;
@@ -59,6 +60,7 @@ pub use self::contract::check_registry;
 use self::fault::GateKeeper;
 pub use self::fault::{Endpoint, Fault, Gate, GateAt};
 use self::keys::SigningKey;
+pub use self::sample::sample_record;
 use self::state::State;
 pub use self::state::{
     AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, LogoutDelivery, OldKeys,

@@ -8,6 +8,7 @@ use axum::routing::get;
 use http_body_util::BodyExt;
 use tokio::runtime::Runtime;
 use tower_oidc_session_benches::contestants::{self, App, Contestant, Look};
+use tower_oidc_session_benches::stores;
 use tower_oidc_session_benches::user::request;
 
 async fn send(contestant: &mut Contestant<impl App>) {
@@ -40,6 +41,10 @@ fn run(runtime: &Runtime, mut contestant: Contestant<impl App>, count: u32) {
     measured(runtime, black_box(&mut contestant), count);
 }
 
+fn url() -> String {
+    stores::url().expect("TEST_STORE_URL names a store")
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, name, count] = arguments.as_slice() else { panic!("CONTESTANT COUNT") };
@@ -62,6 +67,21 @@ fn main() {
         "public" => run(runtime, ours(Look::Public), count),
         "extractor" => run(runtime, ours(Look::Extractor), count),
         "required" => run(runtime, ours(Look::Required), count),
+        // Over the store of `TEST_STORE_URL`.
+        "redis" => run(
+            runtime,
+            runtime.block_on(async { contestants::ours(stores::redis(&url()).await, Look::Required).await }),
+            count,
+        ),
+        "tower-sessions-redis" => run(runtime, runtime.block_on(contestants::tower_sessions_redis(&url())), count),
+        "postgres" => run(
+            runtime,
+            runtime.block_on(async { contestants::ours(stores::postgres(&url()).await, Look::Required).await }),
+            count,
+        ),
+        "tower-sessions-postgres" => {
+            run(runtime, runtime.block_on(contestants::tower_sessions_postgres(&url())), count)
+        }
         other => panic!("no contestant is named {other}"),
     }
 }

@@ -6,7 +6,7 @@ mod tower_sessions;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 
@@ -23,6 +23,11 @@ use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, KeyMap, KeySet, SessionKey};
 use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{SessionRecord, Version};
+
+/// So many expired sessions are removed, and so much forgotten, before requests get their turn.
+const MOST_AT_ONCE: usize = 200;
+/// In between.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Sessions, and application data of tower-sessions, in the memory of one process. Clones share the sessions.
 ///
@@ -44,11 +49,11 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    sessions: KeyMap<Entry>,
-    by_sid: HashMap<Name, KeySet>,
-    by_subject: HashMap<Name, KeySet>,
+    /// Those that ended stay in their place: a map that grows would keep requests waiting when many end at once.
+    sessions: KeyMap<Place>,
+    by_sid: HashMap<Name, Keys>,
+    by_subject: HashMap<Name, Keys>,
     by_expiry: BTreeSet<(SystemTime, SessionKey)>,
-    ended: KeyMap<EndMark>,
     spent: HashSet<AttemptKey>,
     tombstones: HashMap<Name, Tombstone>,
     /// What is to be forgotten, and when.
@@ -65,11 +70,16 @@ enum Name {
     WithoutSid(Registration, Subject),
 }
 
+enum Place {
+    Live(Entry),
+    Ended(EndMark),
+}
+
 struct Entry {
     record: Arc<SessionRecord>,
     /// By the clock of the store.
     expires_at: SystemTime,
-    lease: Option<Leased>,
+    lease: Option<Box<Leased>>,
 }
 
 /// A lease, which goes by real time as those in other stores do.
@@ -91,6 +101,57 @@ impl Leased {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Forgotten {
+    Some,
+    Nothing,
+}
+
+/// The sessions of a name: one in most cases, for which a set would be large.
+#[derive(Default)]
+enum Keys {
+    #[default]
+    None,
+    One(SessionKey),
+    Many(KeySet),
+}
+
+impl Keys {
+    fn insert(&mut self, key: SessionKey) {
+        match self {
+            Self::None => *self = Self::One(key),
+            Self::One(one) if *one == key => {}
+            Self::One(one) => *self = Self::Many(KeySet::from_iter([*one, key])),
+            Self::Many(keys) => {
+                keys.insert(key);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &SessionKey) {
+        match self {
+            Self::One(one) if one == key => *self = Self::None,
+            Self::Many(keys) => {
+                keys.remove(key);
+            }
+            Self::None | Self::One(_) => {}
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &SessionKey> {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(one) => (Some(one), None),
+            Self::Many(keys) => (None, Some(keys)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
 enum Remembered {
     Ended(SessionKey),
     Spent(AttemptKey),
@@ -108,7 +169,8 @@ impl MemoryRegistry {
     /// The number of live sessions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().sessions.len()
+        // Each has an expiry.
+        self.read().by_expiry.len()
     }
 
     /// Whether there is no live session.
@@ -129,8 +191,9 @@ impl MemoryRegistry {
     fn find(&self, key: &SessionKey) -> Loaded {
         let state = self.read();
         match state.sessions.get(key) {
-            Some(entry) => Loaded::Live(entry.record.clone()),
-            None => state.ended.get(key).copied().map_or(Loaded::Unknown, Loaded::Ended),
+            Some(Place::Live(entry)) => Loaded::Live(entry.record.clone()),
+            Some(Place::Ended(mark)) => Loaded::Ended(*mark),
+            None => Loaded::Unknown,
         }
     }
 
@@ -167,18 +230,40 @@ impl fmt::Debug for MemoryRegistry {
 
 impl State {
     fn is_live(&self, key: &SessionKey) -> bool {
-        self.sessions.contains_key(key)
+        self.live(key).is_some()
+    }
+
+    fn live(&self, key: &SessionKey) -> Option<&Entry> {
+        match self.sessions.get(key)? {
+            Place::Live(entry) => Some(entry),
+            Place::Ended(_) => None,
+        }
+    }
+
+    fn live_mut(&mut self, key: &SessionKey) -> Option<&mut Entry> {
+        match self.sessions.get_mut(key)? {
+            Place::Live(entry) => Some(entry),
+            Place::Ended(_) => None,
+        }
     }
 
     fn reason(&self, key: &SessionKey) -> Option<EndReason> {
-        self.ended.get(key).map(|mark| mark.reason)
+        match self.sessions.get(key)? {
+            Place::Ended(mark) => Some(mark.reason),
+            Place::Live(_) => None,
+        }
     }
 
     /// When the logouts arrived whose tombstones name the session.
-    fn arrivals(&self, record: &SessionRecord) -> impl Iterator<Item = SystemTime> {
+    fn arrivals(&self, record: &SessionRecord, here: SystemTime) -> impl Iterator<Item = SystemTime> {
         let without_sid = || Name::WithoutSid(record.registration().clone(), record.subject().clone());
         let names = names_of(record).chain(record.sid().is_none().then(without_sid));
-        names.filter_map(|name| self.tombstones.get(&name)).map(|tombstone| tombstone.arrived)
+        names.filter_map(move |name| self.tombstone(&name, here)).map(|tombstone| tombstone.arrived)
+    }
+
+    /// The tombstone of a name, if it is to be remembered still.
+    fn tombstone(&self, name: &Name, here: SystemTime) -> Option<&Tombstone> {
+        self.tombstones.get(name).filter(|tombstone| here < tombstone.until())
     }
 
     fn insert(&mut self, record: Arc<SessionRecord>, expires_at: SystemTime) {
@@ -187,30 +272,32 @@ impl State {
             self.index(&name).entry(name).or_default().insert(key);
         }
         self.by_expiry.insert((expires_at, key));
-        self.sessions.insert(key, Entry { record, expires_at, lease: None });
+        self.sessions.insert(key, Place::Live(Entry { record, expires_at, lease: None }));
     }
 
-    fn index(&mut self, name: &Name) -> &mut HashMap<Name, KeySet> {
+    fn index(&mut self, name: &Name) -> &mut HashMap<Name, Keys> {
         match name {
             Name::Sid(..) => &mut self.by_sid,
             Name::Subject(..) | Name::WithoutSid(..) => &mut self.by_subject,
         }
     }
 
-    fn remove(&mut self, key: &SessionKey) -> Option<Arc<SessionRecord>> {
-        let Entry { record, expires_at, .. } = self.sessions.remove(key)?;
-        for name in names_of(&record) {
-            remove_from(self.index(&name), name, key);
+    /// Takes a session out of everything but its place.
+    fn detach(&mut self, record: &SessionRecord, expires_at: SystemTime) {
+        for name in names_of(record) {
+            remove_from(self.index(&name), name, record.key());
         }
-        self.by_expiry.remove(&(expires_at, *key));
-        Some(record)
+        self.by_expiry.remove(&(expires_at, *record.key()));
     }
 
-    /// Removes a session for good.
+    /// Ends a session for good.
     fn end(&mut self, key: &SessionKey, reason: EndReason, now: SystemTime) -> Option<Arc<SessionRecord>> {
-        let record = self.remove(key)?;
+        let entry = self.live(key)?;
+        let (record, expires_at) = (entry.record.clone(), entry.expires_at);
+        self.detach(&record, expires_at);
         self.app_data.delete_bound(key);
-        self.ended.insert(*key, EndMark { reason, subject: Some(record.subject_hash()) });
+        let mark = EndMark { reason, subject: Some(record.subject_hash()) };
+        self.sessions.insert(*key, Place::Ended(mark));
         self.remember(Remembered::Ended(*key), now + END_MARK_RETENTION);
         Some(record)
     }
@@ -219,12 +306,21 @@ impl State {
         self.by_retention.entry(until).or_default().push(what);
     }
 
-    /// Forgets what is not needed any more.
-    fn forget(&mut self, now: SystemTime) {
-        while let Some(entry) = self.by_retention.first_entry().filter(|entry| *entry.key() <= now) {
-            for what in entry.remove() {
+    /// Forgets a part of what is not needed any more, and says whether there was any.
+    fn forget(&mut self, now: SystemTime) -> Forgotten {
+        let mut forgotten = 0;
+        while forgotten < MOST_AT_ONCE
+            && let Some(mut entry) = self.by_retention.first_entry().filter(|entry| *entry.key() <= now)
+        {
+            let all = entry.get_mut();
+            let some = all.split_off(all.len().saturating_sub(MOST_AT_ONCE));
+            if all.is_empty() {
+                entry.remove();
+            }
+            forgotten += some.len();
+            for what in some {
                 match what {
-                    Remembered::Ended(key) => drop(self.ended.remove(&key)),
+                    Remembered::Ended(key) => drop(self.sessions.remove(&key)),
                     Remembered::Spent(attempt) => drop(self.spent.remove(&attempt)),
                     // It may have been renewed since, and is remembered anew then.
                     Remembered::Tombstone(name) => {
@@ -235,11 +331,12 @@ impl State {
                 }
             }
         }
+        if forgotten == 0 { Forgotten::Nothing } else { Forgotten::Some }
     }
 
     fn keys_of(&self, target: &LogoutTarget) -> Vec<SessionKey> {
-        let issued_by = |keys: Option<&KeySet>, latest: Option<SystemTime>| {
-            let records = keys.into_iter().flatten().filter_map(|key| Some(&self.sessions.get(key)?.record));
+        let issued_by = |keys: Option<&Keys>, latest: Option<SystemTime>| {
+            let records = keys.into_iter().flat_map(Keys::iter).filter_map(|key| Some(&self.live(key)?.record));
             let fits = move |record: &&Arc<SessionRecord>| latest.is_none_or(|latest| record.issued_at() <= latest);
             records.filter(fits).collect::<Vec<_>>()
         };
@@ -281,7 +378,8 @@ impl State {
     }
 
     fn bury_name(&mut self, name: Name, token: Option<&TokenMark>, arrived: SystemTime) {
-        let tombstone = Tombstone::after(self.tombstones.remove(&name), token, arrived);
+        let before = self.tombstones.remove(&name).filter(|tombstone| arrived < tombstone.until());
+        let tombstone = Tombstone::after(before, token, arrived);
         self.remember(Remembered::Tombstone(name.clone()), tombstone.until());
         self.tombstones.insert(name, tombstone);
     }
@@ -292,7 +390,7 @@ fn names_of(record: &SessionRecord) -> impl Iterator<Item = Name> {
     sid.into_iter().chain([Name::Subject(record.registration().clone(), record.subject().clone())])
 }
 
-fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, KeySet>, at: K, key: &SessionKey) {
+fn remove_from(index: &mut HashMap<Name, Keys>, at: Name, key: &SessionKey) {
     if let std::collections::hash_map::Entry::Occupied(mut keys) = index.entry(at) {
         keys.get_mut().remove(key);
         if keys.get().is_empty() {
@@ -323,9 +421,9 @@ impl SessionRegistry for MemoryRegistry {
         now: SystemTime,
     ) -> Result<Created, RegistryError> {
         let (mut state, here) = self.write_at();
-        let is_taken = state.is_live(record.key()) || state.ended.contains_key(record.key());
+        let is_taken = state.sessions.contains_key(record.key());
         let key = if is_taken { Key::Taken } else { Key::Free };
-        Ok(match rules::create(key, attempt, state.arrivals(&record)) {
+        Ok(match rules::create(key, attempt, state.arrivals(&record, here)) {
             CreateRule::Covered(arrived) => Created::Covered(arrived),
             CreateRule::Create => {
                 let expires_at = here + record.time_left(now);
@@ -357,12 +455,13 @@ impl SessionRegistry for MemoryRegistry {
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let mut state = self.write();
         let reason = state.reason(key);
-        let Some(entry) = state.sessions.get_mut(key) else { return Ok(Claimed::Gone(reason)) };
+        let Some(entry) = state.live_mut(key) else { return Ok(Claimed::Gone(reason)) };
         let now = monotonic();
         let held = entry.lease.as_ref().and_then(|lease| lease.held(now));
         Ok(match rules::claim(Some((entry.record.version(), held)), version, &lease.holder) {
             ClaimRule::Grant => {
-                entry.lease = Some(Leased { holder: lease.holder, until: now + lease.duration, contested: None });
+                let until = now + lease.duration;
+                entry.lease = Some(Box::new(Leased { holder: lease.holder, until, contested: None }));
                 Claimed::Granted
             }
             ClaimRule::Changed => Claimed::Changed(entry.record.clone()),
@@ -378,7 +477,7 @@ impl SessionRegistry for MemoryRegistry {
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
-        if let Some(entry) = self.write().sessions.get_mut(key) {
+        if let Some(entry) = self.write().live_mut(key) {
             entry.lease.take_if(|lease| lease.holder == holder);
         }
         Ok(())
@@ -387,22 +486,23 @@ impl SessionRegistry for MemoryRegistry {
     async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
         let (mut state, here) = self.write_at();
         let key = *record.key();
-        let stored = state.sessions.get(&key).map(|entry| entry.record.clone());
-        let stored = match (rules::commit(stored.as_ref().map(|stored| stored.version()), record.version()), stored) {
+        let stored = state.live(&key).map(|entry| (entry.record.clone(), entry.expires_at));
+        let version = stored.as_ref().map(|(stored, _)| stored.version());
+        let (stored, expired_at) = match (rules::commit(version, record.version()), stored) {
             (CommitRule::Commit, Some(stored)) => stored,
-            (CommitRule::Stale, Some(stored)) => return Ok(Committed::Stale(stored)),
+            (CommitRule::Stale, Some((stored, _))) => return Ok(Committed::Stale(stored)),
             (_, None) | (CommitRule::Gone, Some(_)) => return Ok(Committed::Gone(state.reason(&key))),
         };
         let moved = stored.sid() != record.sid();
         let sid = record.sid().map(|sid| Name::Sid(record.registration().clone(), sid.clone()));
-        if moved && sid.is_some_and(|sid| state.tombstones.contains_key(&sid)) {
+        if moved && sid.is_some_and(|sid| state.tombstone(&sid, here).is_some()) {
             // Not ended here: the caller does, and says so.
             return Ok(Committed::Gone(Some(EndReason::BackChannelLogout)));
         }
         record.version = record.version.next();
         let expires_at = here + record.time_left(now);
         let record = Arc::new(record);
-        state.remove(&key);
+        state.detach(&stored, expired_at);
         state.insert(record.clone(), expires_at);
         Ok(Committed::Committed(record))
     }
@@ -437,19 +537,38 @@ impl SessionRegistry for MemoryRegistry {
 
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let mut removed = Vec::new();
-        {
-            let (mut state, here) = self.write_at();
-            state.app_data.remove_expired();
-            while let Some(first @ (_, key)) = state.by_expiry.first().copied().filter(|(until, _)| *until <= here) {
-                state.by_expiry.remove(&first);
-                let reason = state.sessions.get(&key).map(|entry| entry.record.expires_for());
-                removed.extend(reason.and_then(|reason| state.end(&key, reason, here)));
+        self.write().app_data.remove_expired();
+        loop {
+            let before = removed.len();
+            let forgotten;
+            {
+                let here = self.time_here();
+                let mut state = self.write();
+                forgotten = state.forget(here);
+                // A few at a time: requests wait for the lock.
+                while removed.len() < before + MOST_AT_ONCE
+                    && let Some(first @ (_, key)) = state.by_expiry.first().copied().filter(|(until, _)| *until <= here)
+                {
+                    state.by_expiry.remove(&first);
+                    let reason = state.live(&key).map(|entry| entry.record.expires_for());
+                    removed.extend(reason.and_then(|reason| state.end(&key, reason, here)));
+                }
             }
+            let now_removed = removed.get(before..).unwrap_or_default();
+            for record in now_removed {
+                self.publish(std::slice::from_ref(record), record.expires_for());
+            }
+            if now_removed.len() < MOST_AT_ONCE && forgotten == Forgotten::Nothing {
+                return Ok(removed);
+            }
+            // The lock is not fair: whoever waits for it gets it only now.
+            tokio::time::sleep(PAUSE).await;
         }
-        for record in &removed {
-            self.publish(std::slice::from_ref(record), record.expires_for());
-        }
-        Ok(removed)
+    }
+
+    fn trust(&self) -> Duration {
+        // No notice is lost within a process.
+        Duration::from_secs(3600)
     }
 
     fn adopt_clock(&self, clock: &Arc<dyn Clock>) {

@@ -25,7 +25,7 @@ impl State {
     /// Whether the record is bound to no login, or to one that stands by itself.
     fn stands(&self, record: &Record, here: SystemTime) -> bool {
         login_of(record).is_none_or(|login| {
-            let entry = SessionKey::from_hex(login).and_then(|key| self.sessions.get(&key));
+            let entry = SessionKey::from_hex(login).and_then(|key| self.live(&key));
             entry.is_some_and(|entry| here + entry.record.unconfirmed_for() < entry.expires_at)
         })
     }

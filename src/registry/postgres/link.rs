@@ -171,6 +171,8 @@ pub(super) struct Link {
     /// How often all connections were given up.
     generation: AtomicU64,
     moves: AtomicU64,
+    /// Whether statements may be prepared where no pooler is known of.
+    prepares: AtomicBool,
 }
 
 impl Link {
@@ -190,6 +192,7 @@ impl Link {
             writers: Semaphore::new(WRITERS),
             generation: AtomicU64::default(),
             moves: AtomicU64::default(),
+            prepares: AtomicBool::new(true),
         }))
     }
 
@@ -219,10 +222,35 @@ impl Link {
             Effect::Writes => Some(self.writers.acquire().await.map_err(|_| too_late())?),
         };
         let lent = self.lend(until).await?;
-        let parameters: Vec<_> = parameters.iter().copied().zip(call.types.iter().cloned()).collect();
-        let rows = lent.client().query_typed(&call.text, &parameters).await;
+        let rows = self.ask(&lent, call, parameters).await;
         let rows = lent.give_back(rows)?;
         rows.iter().map(Answer::of).collect::<Result<Vec<_>, _>>().map_err(failed)
+    }
+
+    /// Asks over a connection. What only reads is prepared once for each, so that it is planned once; not behind a pooler,
+    /// which may hand a connection on without what was prepared on it.
+    async fn ask(
+        &self,
+        lent: &Lent,
+        call: &Call,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if call.effect == Effect::Reads
+            && self.address.is_direct.load(Ordering::Relaxed)
+            && self.prepares.load(Ordering::Relaxed)
+        {
+            let asked = async {
+                let statement = lent.object().prepare_typed_cached(&call.text, &call.types).await?;
+                lent.client().query(&statement, parameters).await
+            };
+            match asked.await {
+                // A pooler that does not look like one. Nothing has happened but that.
+                Err(error) if is_about_a_statement(&error) => self.prepares.store(false, Ordering::Relaxed),
+                answer => return answer,
+            }
+        }
+        let parameters: Vec<_> = parameters.iter().copied().zip(call.types.iter().cloned()).collect();
+        lent.client().query_typed(&call.text, &parameters).await
     }
 
     /// A connection for somebody who is done with it at `until`.
@@ -290,8 +318,12 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    pub(super) fn client(&self) -> &Client {
+    fn object(&self) -> &Object {
         self.object.as_ref().unwrap_or_else(|| unreachable!("it is there until it is given back"))
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        self.object()
     }
 
     pub(super) fn client_mut(&mut self) -> &mut Client {
@@ -324,6 +356,13 @@ fn is_about_the_server(error: &tokio_postgres::Error) -> bool {
     let Some(code) = error.code() else { return true };
     let class = |prefix| code.code().starts_with(prefix);
     code == &SqlState::READ_ONLY_SQL_TRANSACTION || class("57P") || class("08")
+}
+
+/// Whether an error says that a prepared statement is not there, or that another of its name is, or that its plan is of
+/// before a change of the schema.
+fn is_about_a_statement(error: &tokio_postgres::Error) -> bool {
+    let codes = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT, SqlState::FEATURE_NOT_SUPPORTED];
+    error.code().is_some_and(|code| codes.contains(code))
 }
 
 pub(super) fn too_late() -> RegistryError {

@@ -18,6 +18,7 @@ use tokio_postgres::types::{ToSql, Type};
 use self::link::{Address, Answer, Call, Effect, Link};
 use self::notices::Notices;
 use super::codec::{Codec, StorageKey, from_millis, millis, reason_from, unreadable};
+use super::recent::Recent;
 use super::{
     Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, LAPSE_GRACE, Lease, LeaseHolder, Loaded,
     LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, rules,
@@ -51,6 +52,7 @@ struct Shared {
     notices: Arc<Notices>,
     schema: String,
     codec: Codec,
+    recent: Recent,
     calls: Calls,
 }
 
@@ -153,6 +155,7 @@ impl PostgresRegistry {
             link,
             schema: schema.to_owned(),
             codec: Codec::new(keys.into_iter().collect()),
+            recent: Recent::new(),
             calls: Calls::new(schema),
         });
         Ok(Self { shared })
@@ -291,11 +294,29 @@ impl SessionRegistry for PostgresRegistry {
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
         let answers = self.call(&self.shared.calls.load, &[&key.as_bytes().as_slice()]).await?;
-        let Some(answer) = answers.first() else { return Ok(Loaded::Unknown) };
-        Ok(match answer.word.as_str() {
-            "live" => Loaded::Live(self.read(answer)?),
-            _ => Loaded::Ended(end_mark(answer)?),
-        })
+        let answer = answers.into_iter().next();
+        match answer {
+            Some(Answer { word, version: Some(version), record: Some(mut stored), .. }) if word == "live" => {
+                let codec = &self.shared.codec;
+                // The store says the version beside the record.
+                stored.extend(version.to_be_bytes());
+                let read = |stored: &[u8]| {
+                    let version = u64::try_from(version).map_err(|_| unreadable("its version is none"))?;
+                    let record = stored.get(..stored.len().saturating_sub(size_of::<i64>())).unwrap_or_default();
+                    codec.decode(key, Version::from_number(version), record)
+                };
+                self.shared.recent.read(key, stored, read).map(Loaded::Live)
+            }
+            Some(answer) if answer.word == "live" => Err(unreadable("its row is not complete")),
+            Some(answer) => {
+                self.shared.recent.forget(key);
+                end_mark(&answer).map(Loaded::Ended)
+            }
+            None => {
+                self.shared.recent.forget(key);
+                Ok(Loaded::Unknown)
+            }
+        }
     }
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {

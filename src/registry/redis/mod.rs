@@ -34,6 +34,7 @@ use self::connection::{Connection, RECONNECT_PAUSE};
 use self::peer::Ask;
 use super::codec::{Codec, StorageKey, from_millis, millis, reason_from, unreadable};
 use super::listeners::Listeners;
+use super::recent::Recent;
 use super::{
     Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
     Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, TokenMark,
@@ -68,6 +69,7 @@ struct Shared {
     connection: Connection,
     prefix: String,
     codec: Codec,
+    recent: Recent,
     scripts: Scripts,
     listeners: Listeners,
 }
@@ -152,6 +154,7 @@ impl RedisRegistry {
             connection: Connection::new(client, format!("{prefix}:none")),
             prefix,
             codec: Codec::new(keys.into_iter().collect()),
+            recent: Recent::new(),
             scripts: Scripts::new(),
             listeners: Listeners::default(),
         });
@@ -258,8 +261,12 @@ impl RedisRegistry {
     }
 
     fn read(&self, key: &SessionKey, value: &[u8]) -> Result<Arc<SessionRecord>, RegistryError> {
+        self.decode(key, value).map(Arc::new)
+    }
+
+    fn decode(&self, key: &SessionKey, value: &[u8]) -> Result<SessionRecord, RegistryError> {
         let (version, record) = split(value).ok_or_else(|| unreadable("its header is not known here"))?;
-        self.shared.codec.decode(key, version, record).map(Arc::new)
+        self.shared.codec.decode(key, version, record)
     }
 
     /// The sessions of an answer that lists keys and values. All of them have ended, also those that cannot be read.
@@ -353,11 +360,15 @@ impl SessionRegistry for RedisRegistry {
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
         let value: Option<Vec<u8>> = self.shared.connection.ask(Ask::Read(&self.session(key))).await?;
-        let Some(value) = value else { return Ok(Loaded::Unknown) };
+        let Some(value) = value else {
+            self.shared.recent.forget(key);
+            return Ok(Loaded::Unknown);
+        };
         if let Some(mark) = value.strip_prefix(b"E") {
+            self.shared.recent.forget(key);
             return end_mark(mark).map(Loaded::Ended);
         }
-        self.read(key, &value).map(Loaded::Live)
+        self.shared.recent.read(key, value, |value| self.decode(key, value)).map(Loaded::Live)
     }
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
