@@ -261,7 +261,7 @@ impl fmt::Debug for RelyingPartyBuilder {
 fn check_policy(policy: &SessionPolicy) -> Result<(), ConfigError> {
     for (setting, duration) in [
         ("op_session_lifetime", policy.op_session_lifetime),
-        ("access_token_lifetime", policy.access_token_lifetime),
+        ("access_token_lifetime", policy.longest_silence()),
         ("absolute_lifetime", policy.absolute_lifetime),
     ] {
         if duration.is_zero() {
@@ -272,10 +272,10 @@ fn check_policy(policy: &SessionPolicy) -> Result<(), ConfigError> {
             return Err(ConfigError::new(setting, format!("{duration:?}"), "at most ten years"));
         }
     }
-    if policy.access_token_lifetime >= policy.op_session_lifetime {
+    if policy.longest_silence() >= policy.op_session_lifetime {
         return Err(ConfigError::new(
             "access_token_lifetime",
-            format!("{:?}", policy.access_token_lifetime),
+            format!("{:?}", policy.longest_silence()),
             format!(
                 "less than op_session_lifetime ({:?}): the application signals activity to the provider once in \
                  that time, and the provider would end the sessions of active users before it hears of them",

@@ -2,5 +2,8 @@
 
 pub mod contestants;
 pub mod figure;
+#[cfg(feature = "all")]
+pub mod peers;
+#[cfg(feature = "all")]
 pub mod stores;
 pub mod user;

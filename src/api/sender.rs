@@ -29,7 +29,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(super) fn of(session: OidcSession) -> Self {
         let context = session.request().context();
-        let active_until = context.now() + context.policy().access_token_lifetime;
+        let active_until = context.now() + context.policy().longest_silence();
         let key = *session.record().key();
         let standing = Arc::new(context.manager().standing(key, session.looked()));
         Self { session, active_until, standing }

@@ -87,7 +87,7 @@ fn is_due(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bo
 /// Whether a signal has confirmed the session so lately that another would only be a burden to the provider: within 5 s, or
 /// a quarter of *G* if that is less. The login itself is no signal.
 pub(crate) fn was_just_confirmed(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> bool {
-    let lately = (policy.access_token_lifetime / 4).min(Duration::from_secs(5));
+    let lately = (policy.longest_silence() / 4).min(Duration::from_secs(5));
     record.version() != Version::FIRST && is_within(record.last_signal, lately, now)
 }
 

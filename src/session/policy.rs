@@ -31,7 +31,7 @@ enum ActivityRule {
 /// | setting | default | counted from |
 /// |---|---|---|
 /// | [`op_session_lifetime`](Self::op_session_lifetime) *T* | 15 min (PCI DSS 4, 8.2.8) | the last confirmed signal |
-/// | [`access_token_lifetime`](Self::access_token_lifetime) *G* | 5 min | the last confirmed signal |
+/// | [`access_token_lifetime`](Self::access_token_lifetime) *G* | *T* / 5 | the last confirmed signal |
 /// | [`absolute_lifetime`](Self::absolute_lifetime) | 12 h (NIST SP 800-63B AAL3) | the login |
 ///
 /// A duration is over when exactly that much time has passed.
@@ -49,7 +49,7 @@ enum ActivityRule {
 #[must_use]
 pub struct SessionPolicy {
     pub(crate) op_session_lifetime: Duration,
-    pub(crate) access_token_lifetime: Duration,
+    access_token_lifetime: Option<Duration>,
     pub(crate) absolute_lifetime: Duration,
     pub(crate) tokens: KeptTokens,
     pub(crate) silent_login: SilentLogin,
@@ -87,7 +87,7 @@ impl SessionPolicy {
     pub fn new() -> Self {
         Self {
             op_session_lifetime: Duration::from_secs(15 * 60),
-            access_token_lifetime: Duration::from_secs(5 * 60),
+            access_token_lifetime: None,
             absolute_lifetime: Duration::from_secs(12 * 60 * 60),
             tokens: KeptTokens::All,
             silent_login: SilentLogin::Never,
@@ -109,9 +109,10 @@ impl SessionPolicy {
     /// A longer `expires_in` of the provider is cut to it, a shorter one makes refreshes more frequent. It has to be
     /// less than [`op_session_lifetime`](Self::op_session_lifetime): a user who pauses for anything up to
     /// *T − G* never loses the session, one who pauses longer than *T* always does. In between it depends on when the
-    /// last signal was sent, so choose *G* small against *T*; a third is a good start.
+    /// last signal was sent, so *G* is to be small against *T*: with the default, a fifth,
+    /// nobody who was active within 0.8 *T* is signed out. `docs/scale.md` says what a smaller one costs.
     pub fn access_token_lifetime(mut self, lifetime: Duration) -> Self {
-        self.access_token_lifetime = lifetime;
+        self.access_token_lifetime = Some(lifetime);
         self
     }
 
@@ -163,6 +164,11 @@ impl SessionPolicy {
         self
     }
 
+    /// *G*.
+    pub(crate) fn longest_silence(&self) -> Duration {
+        self.access_token_lifetime.unwrap_or(self.op_session_lifetime / 5)
+    }
+
     /// Whether a request is user activity.
     pub(crate) fn is_activity(&self, request: &Parts) -> bool {
         if is_prefetch(&request.headers) {
@@ -191,7 +197,7 @@ impl fmt::Debug for SessionPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionPolicy")
             .field("op_session_lifetime", &self.op_session_lifetime)
-            .field("access_token_lifetime", &self.access_token_lifetime)
+            .field("access_token_lifetime", &self.longest_silence())
             .field("absolute_lifetime", &self.absolute_lifetime)
             .finish_non_exhaustive()
     }

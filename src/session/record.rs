@@ -360,7 +360,7 @@ impl SessionRecord {
     /// the request that causes the refresh does not carry a token that dies on its way.
     pub(crate) fn signal_deadline(&self, policy: &SessionPolicy) -> SystemTime {
         const LONGEST_MARGIN: Duration = Duration::from_secs(10);
-        let due = self.last_signal + policy.access_token_lifetime;
+        let due = self.last_signal + policy.longest_silence();
         match (self.login.signal, self.tokens.expires_in) {
             (ActivitySignal::Refresh, Some(expires_in)) => {
                 let margin = (expires_in / 10).min(LONGEST_MARGIN);
@@ -373,7 +373,7 @@ impl SessionRecord {
 
 /// When the application stops using an access token: *G* or `expires_in` after it came, whichever is less.
 fn token_deadline(policy: &SessionPolicy, obtained_at: SystemTime, expires_in: Option<Duration>) -> SystemTime {
-    let longest = policy.access_token_lifetime;
+    let longest = policy.longest_silence();
     obtained_at + expires_in.map_or(longest, |expires_in| expires_in.min(longest))
 }
 

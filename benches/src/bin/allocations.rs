@@ -2,6 +2,7 @@
 
 use tower_oidc_session_benches::contestants::{self, App, Contestant, Look};
 use tower_oidc_session_benches::figure;
+use tower_oidc_session_benches::peers;
 use tower_oidc_session_benches::user::request;
 
 const REQUESTS: u32 = 100;
@@ -27,7 +28,7 @@ async fn count(name: &str, mut contestant: Contestant<impl App>) {
 async fn main() {
     count("bare", contestants::bare()).await;
     count("tower-sessions", contestants::tower_sessions_memory().await).await;
-    count("axum-login", contestants::axum_login_memory().await).await;
+    count("axum-login", peers::axum_login_memory().await).await;
     let no_cookie = Contestant { cookies: String::new(), ..contestants::ours_in_memory(Look::Public).await };
     count("no cookie", no_cookie).await;
     count("unknown cookie", contestants::ours_unknown().await).await;

@@ -8,7 +8,6 @@ use axum::routing::get;
 use http_body_util::BodyExt;
 use tokio::runtime::Runtime;
 use tower_oidc_session_benches::contestants::{self, App, Contestant, Look};
-use tower_oidc_session_benches::stores;
 use tower_oidc_session_benches::user::request;
 
 async fn send(contestant: &mut Contestant<impl App>) {
@@ -41,8 +40,31 @@ fn run(runtime: &Runtime, mut contestant: Contestant<impl App>, count: u32) {
     measured(runtime, black_box(&mut contestant), count);
 }
 
-fn url() -> String {
-    stores::url().expect("TEST_STORE_URL names a store")
+/// Peers, and over the store of `TEST_STORE_URL`.
+#[cfg(feature = "all")]
+fn more(runtime: &Runtime, name: &str, count: u32) {
+    use tower_oidc_session_benches::{peers, stores};
+
+    let url = || stores::url().expect("TEST_STORE_URL names a store");
+    match name {
+        "axum-login" => run(runtime, runtime.block_on(peers::axum_login_memory()), count),
+        "redis" => {
+            let ours = async { contestants::ours(stores::redis(&url()).await, Look::Required).await };
+            run(runtime, runtime.block_on(ours), count);
+        }
+        "tower-sessions-redis" => run(runtime, runtime.block_on(peers::tower_sessions_redis(&url())), count),
+        "postgres" => {
+            let ours = async { contestants::ours(stores::postgres(&url()).await, Look::Required).await };
+            run(runtime, runtime.block_on(ours), count);
+        }
+        "tower-sessions-postgres" => run(runtime, runtime.block_on(peers::tower_sessions_postgres(&url())), count),
+        other => panic!("no contestant is named {other}"),
+    }
+}
+
+#[cfg(not(feature = "all"))]
+fn more(_: &Runtime, name: &str, _: u32) {
+    panic!("no contestant is named {name}, without the feature `all`");
 }
 
 fn main() {
@@ -56,7 +78,6 @@ fn main() {
         "bare-no-cookie" => run(runtime, Contestant { cookies: String::new(), ..contestants::bare() }, count),
         "by-hand" => run(runtime, contestants::by_hand(), count),
         "tower-sessions" => run(runtime, runtime.block_on(contestants::tower_sessions_memory()), count),
-        "axum-login" => run(runtime, runtime.block_on(contestants::axum_login_memory()), count),
         // What axum does for any layer that is put into a router.
         "layered" => {
             let app = Router::new().route("/page", get(async || "hello")).layer(tower::layer::util::Identity::new());
@@ -67,21 +88,6 @@ fn main() {
         "public" => run(runtime, ours(Look::Public), count),
         "extractor" => run(runtime, ours(Look::Extractor), count),
         "required" => run(runtime, ours(Look::Required), count),
-        // Over the store of `TEST_STORE_URL`.
-        "redis" => run(
-            runtime,
-            runtime.block_on(async { contestants::ours(stores::redis(&url()).await, Look::Required).await }),
-            count,
-        ),
-        "tower-sessions-redis" => run(runtime, runtime.block_on(contestants::tower_sessions_redis(&url())), count),
-        "postgres" => run(
-            runtime,
-            runtime.block_on(async { contestants::ours(stores::postgres(&url()).await, Look::Required).await }),
-            count,
-        ),
-        "tower-sessions-postgres" => {
-            run(runtime, runtime.block_on(contestants::tower_sessions_postgres(&url())), count)
-        }
-        other => panic!("no contestant is named {other}"),
+        other => more(runtime, other, count),
     }
 }

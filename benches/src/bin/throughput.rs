@@ -13,6 +13,7 @@ use tower::Layer;
 use tower_oidc_session::MemoryRegistry;
 use tower_oidc_session_benches::contestants::{self, App, Contestant, Look};
 use tower_oidc_session_benches::figure::{self, CpuTime, quantile};
+use tower_oidc_session_benches::peers;
 use tower_oidc_session_benches::stores::{self, Kind};
 
 const TURN: Duration = Duration::from_millis(250);
@@ -77,7 +78,7 @@ async fn peers(server: &tokio::runtime::Handle, kind: Kind) -> Vec<Served> {
     match kind {
         Kind::Memory => vec![
             serve(server, "tower-sessions", contestants::tower_sessions_memory().await).await,
-            serve(server, "axum-login", contestants::axum_login_memory().await).await,
+            serve(server, "axum-login", peers::axum_login_memory().await).await,
             serve(server, "extractor", contestants::ours_in_memory(Look::Extractor).await).await,
             serve(server, "require_session", contestants::ours_in_memory(Look::Required).await).await,
             serve(server, "tower-sessions and require_session", both(MemoryRegistry::new()).await).await,
@@ -85,14 +86,14 @@ async fn peers(server: &tokio::runtime::Handle, kind: Kind) -> Vec<Served> {
         Kind::Redis => {
             let registry = stores::redis(&url).await;
             vec![
-                serve(server, "tower-sessions, its Redis store", contestants::tower_sessions_redis(&url).await).await,
+                serve(server, "tower-sessions, its Redis store", peers::tower_sessions_redis(&url).await).await,
                 serve(server, "require_session", contestants::ours(registry, Look::Required).await).await,
             ]
         }
         Kind::Postgres => {
             let registry = stores::postgres(&url).await;
             vec![
-                serve(server, "tower-sessions, its sqlx store", contestants::tower_sessions_postgres(&url).await).await,
+                serve(server, "tower-sessions, its sqlx store", peers::tower_sessions_postgres(&url).await).await,
                 serve(server, "require_session", contestants::ours(registry, Look::Required).await).await,
             ]
         }
