@@ -488,7 +488,7 @@ impl SessionRegistry for MemoryRegistry {
         let key = *record.key();
         let stored = state.live(&key).map(|entry| (entry.record.clone(), entry.expires_at));
         let version = stored.as_ref().map(|(stored, _)| stored.version());
-        let (stored, expired_at) = match (rules::commit(version, record.version()), stored) {
+        let (stored, was_until) = match (rules::commit(version, record.version()), stored) {
             (CommitRule::Commit, Some(stored)) => stored,
             (CommitRule::Stale, Some((stored, _))) => return Ok(Committed::Stale(stored)),
             (_, None) | (CommitRule::Gone, Some(_)) => return Ok(Committed::Gone(state.reason(&key))),
@@ -502,7 +502,7 @@ impl SessionRegistry for MemoryRegistry {
         record.version = record.version.next();
         let expires_at = here + record.time_left(now);
         let record = Arc::new(record);
-        state.detach(&stored, expired_at);
+        state.detach(&stored, was_until);
         state.insert(record.clone(), expires_at);
         Ok(Committed::Committed(record))
     }
