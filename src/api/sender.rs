@@ -30,8 +30,7 @@ impl Sender {
     pub(super) fn of(session: OidcSession) -> Self {
         let context = session.request().context();
         let active_until = context.now() + context.policy().longest_silence();
-        let key = *session.record().key();
-        let standing = Arc::new(context.manager().standing(key, session.looked()));
+        let standing = Arc::new(context.manager().standing(session.record(), session.looked()));
         Self { session, active_until, standing }
     }
 

@@ -16,7 +16,10 @@ use crate::session::id::{SessionKey, random_fraction};
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 
-/// The looks of all sessions are spread over this time.
+/// A look is good for so long at least, and at most.
+const SHORTEST_TRUST: Duration = Duration::from_secs(1);
+const LONGEST_TRUST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The looks of all sessions are spread over this time, or over a third of the trust if that is less.
 const SPREAD: Duration = Duration::from_secs(10);
 /// The same where a notice may have been lost.
 const SPREAD_OF_DOUBT: Duration = Duration::from_secs(2);
@@ -46,17 +49,24 @@ impl Standing {
 }
 
 impl Manager {
+    /// How long a look is good, within reason.
+    fn trust(&self) -> Duration {
+        self.registry.trust().clamp(SHORTEST_TRUST, LONGEST_TRUST)
+    }
+
     /// To be noted before a session is looked up.
     pub(crate) fn before_look(&self) -> Looked {
         Looked { at: self.now(), notices: self.ends.count() }
     }
 
     /// Listens for the end of a session that was looked up after `looked`.
-    pub(crate) fn standing(&self, key: SessionKey, looked: Looked) -> Standing {
-        let watch = self.ends.watch(key);
+    pub(crate) fn standing(&self, record: &SessionRecord, looked: Looked) -> Standing {
+        let watch = self.ends.watch(*record.key());
         // Somebody's session has ended since: it may be this one.
         let is_sure = self.ends.count() == looked.notices;
-        let trusted_until = if is_sure { looked.at + self.registry.trust() } else { looked.at };
+        let trusted_until = looked.at + if is_sure { self.trust() } else { Duration::ZERO };
+        // A deadline that passes is no end, and nobody tells of it.
+        let trusted_until = trusted_until.min(next_deadline(record, &self.policy));
         Standing { watch, trusted_until }
     }
 
@@ -74,9 +84,9 @@ impl Manager {
         let key = *record.key();
         let mut watch = self.ends.watch(key);
         let mut plan = if self.ends.count() == looked.notices {
-            Plan::after_look(looked.at, self.registry.trust(), next_deadline(&record, &self.policy), random_fraction())
+            Plan::after_look(looked.at, self.trust(), next_deadline(&record, &self.policy), random_fraction())
         } else {
-            Plan::at_once(self.now(), self.registry.trust())
+            Plan::at_once(self.now(), self.trust())
         };
         drop(record);
         loop {
@@ -97,12 +107,9 @@ impl Manager {
             };
             plan = match found {
                 Ok(Loaded::Live(record)) => match decide(&record, &self.policy, now, RequestKind::Passive) {
-                    Decision::Proceed | Decision::Signal | Decision::SilentLogin => Plan::after_look(
-                        now,
-                        self.registry.trust(),
-                        next_deadline(&record, &self.policy),
-                        random_fraction(),
-                    ),
+                    Decision::Proceed | Decision::Signal | Decision::SilentLogin => {
+                        Plan::after_look(now, self.trust(), next_deadline(&record, &self.policy), random_fraction())
+                    }
                     Decision::Refuse | Decision::Wait(_) => return Over::Session,
                     Decision::End(reason) => {
                         // Where the registry fails, the next request ends it.
@@ -151,7 +158,7 @@ impl Plan {
     /// Looks do not come in step, whatever made them begin together: `fraction` is random.
     fn after_look(now: SystemTime, trust: Duration, deadline: SystemTime, fraction: f64) -> Self {
         let trusted_until = deadline.min(now + trust);
-        Self { look_at: trusted_until.min(now + trust - SPREAD.mul_f64(fraction)), trusted_until }
+        Self { look_at: trusted_until.min(now + trust - SPREAD.min(trust / 3).mul_f64(fraction)), trusted_until }
     }
 
     /// A notice may have been lost, for all sessions at once.

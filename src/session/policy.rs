@@ -226,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn g_is_a_fifth_of_t_unless_it_is_set() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(SessionPolicy::new().longest_silence(), minutes(3));
+        assert_eq!(SessionPolicy::new().op_session_lifetime(minutes(60)).longest_silence(), minutes(12));
+        let set = SessionPolicy::new().access_token_lifetime(minutes(5)).op_session_lifetime(minutes(60));
+        assert_eq!(set.longest_silence(), minutes(5));
+    }
+
+    #[test]
     fn p5_what_is_activity() {
         let policy = SessionPolicy::new();
         check(&policy, &[], true);

@@ -3,7 +3,7 @@
 use http::Extensions;
 use tower_sessions::{Session, session};
 
-use crate::registry::binding::LOGIN_ENTRY;
+use crate::registry::binding::{LOGIN_ENTRY, taking_over};
 use crate::session::id::SessionKey;
 
 /// The tower-sessions session of a request, if the application uses any.
@@ -20,7 +20,7 @@ pub(crate) async fn bind(
     login: &SessionKey,
     kept_from: Option<&SessionKey>,
 ) -> Result<(), session::Error> {
-    let bound_to = session.get::<String>(LOGIN_ENTRY).await?;
+    let bound_to = taking_over(session.get::<String>(LOGIN_ENTRY)).await?;
     match bound_to {
         Some(bound_to) if bound_to == login.to_string() => return Ok(()),
         Some(bound_to) if kept_from.is_some_and(|key| bound_to == key.to_string()) => session.cycle_id().await?,

@@ -108,6 +108,7 @@ pin_project! {
     enum State<F> {
         Serving { #[pin] inner: F, visit: Option<Visit> },
         Later { response: BoxFuture<'static, Result<Response, Infallible>> },
+        Done,
     }
 }
 
@@ -137,14 +138,18 @@ where
             let response = match state.as_mut().project() {
                 StateProjection::Serving { inner, visit } => {
                     let Ok(response) = ready!(inner.poll(cx));
-                    // Whoever polls what has completed gets nothing more.
                     let Some(visit) = visit.take() else { return Poll::Pending };
                     match visit.finish(response) {
-                        Finished::Now(response) => return Poll::Ready(Ok(response)),
+                        Finished::Now(response) => {
+                            state.set(State::Done);
+                            return Poll::Ready(Ok(response));
+                        }
                         Finished::Later(response) => response,
                     }
                 }
                 StateProjection::Later { response } => return response.as_mut().poll(cx),
+                // Whoever polls what has completed gets nothing more.
+                StateProjection::Done => return Poll::Pending,
             };
             state.set(State::Later { response: response.map(Ok).boxed() });
         }

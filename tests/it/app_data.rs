@@ -146,3 +146,15 @@ async fn p8_data_are_back_once_the_provider_has_confirmed_the_session() {
     assert_eq!(world.me().await, StatusCode::OK);
     assert_eq!(cart(&world, &world.browser).await, "tea");
 }
+
+/// A step-up that takes so long that *T* is over meanwhile.
+#[tokio::test]
+async fn p15_a_login_that_outlasts_the_session_before_it_keeps_the_data_of_its_user() {
+    let world = World::signed_in().await;
+    world.browser.post(&world.app.at("/remember")).await;
+    commit_shortly_before(&world, |record| record.expires_at() - record.unconfirmed_for()).await;
+    assert_eq!(cart(&world, &world.browser.copy()).await, "");
+    let page = world.browser.go(&world.app.at("/auth/login?return_to=/me&max_age=60")).await;
+    assert_eq!(page.json()["sub"], "alice");
+    assert_eq!(cart(&world, &world.browser).await, "tea");
+}

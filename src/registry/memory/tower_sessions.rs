@@ -13,7 +13,7 @@ use tower_sessions::{SessionStore, session_store};
 
 use super::app_data::wall_clock;
 use super::{MemoryRegistry, State};
-use crate::registry::binding::login_of;
+use crate::registry::binding::{Needed, login_of, needed};
 use crate::session::id::SessionKey;
 
 impl State {
@@ -22,11 +22,14 @@ impl State {
         login_of(record).is_none_or(|login| SessionKey::from_hex(login).is_some_and(|key| self.is_live(&key)))
     }
 
-    /// Whether the record is bound to no login, or to one that stands by itself.
+    /// Whether the record is bound to no login, or to one that is what it has to be.
     fn stands(&self, record: &Record, here: SystemTime) -> bool {
         login_of(record).is_none_or(|login| {
             let entry = SessionKey::from_hex(login).and_then(|key| self.live(&key));
-            entry.is_some_and(|entry| here + entry.record.unconfirmed_for() < entry.expires_at)
+            entry.is_some_and(|entry| match needed() {
+                Needed::Confirmed => here + entry.record.unconfirmed_for() < entry.expires_at,
+                Needed::Live => here < entry.expires_at,
+            })
         })
     }
 }

@@ -70,6 +70,7 @@ struct Calls {
     release: Call,
     replace: Call,
     save_data: Call,
+    take_over_data: Call,
     spend: Call,
     time: Call,
 }
@@ -103,6 +104,7 @@ impl Calls {
             load_data: reads("load_data", &[Type::TEXT]),
             release: writes("release", &[Type::BYTEA, Type::TEXT]),
             replace: writes("replace_session", &RECORD),
+            take_over_data: reads("take_over_data", &[Type::TEXT]),
             save_data: writes("save_data", &[Type::TEXT, Type::BYTEA, Type::BYTEA, Type::INT8, Type::BOOL]),
             spend: writes("spend_attempt", &[Type::BYTEA, Type::INT8]),
             time: reads("store_time", &[]),
@@ -208,7 +210,12 @@ impl PostgresRegistry {
 
     /// The records of sessions that are gone: one that cannot be read is gone all the same.
     fn read_all(&self, answers: &[Answer]) -> Vec<Arc<SessionRecord>> {
-        let read = |answer| self.read(answer).inspect_err(|error| tracing::warn!(%error, "a session that ended"));
+        let read = |answer: &Answer| {
+            if let Some(key) = answer.key.as_deref().and_then(|key| key.try_into().ok()).map(SessionKey::from_bytes) {
+                self.shared.recent.forget(&key);
+            }
+            self.read(answer).inspect_err(|error| tracing::warn!(%error, "a session that ended"))
+        };
         answers.iter().filter_map(|answer| read(answer).ok()).collect()
     }
 

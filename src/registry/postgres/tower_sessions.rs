@@ -9,7 +9,7 @@ use tower_sessions::{SessionStore, session_store};
 use super::PostgresRegistry;
 use super::link::Answer;
 use crate::registry::RegistryError;
-use crate::registry::binding::{data_name, login_of};
+use crate::registry::binding::{Needed, data_name, login_of, needed};
 use crate::session::id::SessionKey;
 
 impl PostgresRegistry {
@@ -47,7 +47,11 @@ impl SessionStore for PostgresRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let answers = self.call(&self.shared.calls.load_data, &[&data_name(id)]).await.map_err(failed)?;
+        let load = match needed() {
+            Needed::Confirmed => &self.shared.calls.load_data,
+            Needed::Live => &self.shared.calls.take_over_data,
+        };
+        let answers = self.call(load, &[&data_name(id)]).await.map_err(failed)?;
         let Some(Answer { version: Some(expiry), record: Some(data), .. }) = answers.into_iter().next() else {
             return Ok(None);
         };

@@ -273,8 +273,9 @@ impl RedisRegistry {
     fn read_ended(&self, answer: &[Vec<u8>]) -> impl Iterator<Item = Arc<SessionRecord>> {
         let read = |pair: &[Vec<u8>]| match pair {
             [hex, value] => {
-                let key = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex);
-                self.read(&key.ok_or_else(unexpected)?, value)
+                let key = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex).ok_or_else(unexpected)?;
+                self.shared.recent.forget(&key);
+                self.read(&key, value)
             }
             _ => Err(unexpected()),
         };

@@ -13,7 +13,7 @@ use super::peer::Ask;
 use super::{RedisRegistry, word};
 use crate::clock::{Clock, SystemClock};
 use crate::registry::RegistryError;
-use crate::registry::binding::{data_name, login_of};
+use crate::registry::binding::{Needed, data_name, login_of, needed};
 use crate::session::id::SessionKey;
 
 impl RedisRegistry {
@@ -33,10 +33,14 @@ impl RedisRegistry {
         Ok(word(&answer.map_err(failed)?).to_vec())
     }
 
-    /// Whether there is a login that stands by itself.
+    /// Whether there is a login that is what it has to be.
     async fn stands(&self, login: &SessionKey) -> Result<bool, RegistryError> {
         let script = &self.shared.scripts.stands;
-        let answer = self.run(script, &self.session(login), &[login.to_string()]).await?;
+        let needed = match needed() {
+            Needed::Confirmed => "confirmed",
+            Needed::Live => "live",
+        };
+        let answer = self.run(script, &self.session(login), &[&login.to_string(), needed]).await?;
         Ok(word(&answer) == b"stands")
     }
 }
