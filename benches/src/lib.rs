@@ -1,5 +1,6 @@
 //! The contestants: one small application, bare and with the sessions of this crate and of its peers around it.
 
+pub mod clock;
 pub mod contestants;
 pub mod figure;
 #[cfg(feature = "all")]

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tower::Layer;
-use tower_oidc_session::test_provider::{Endpoint, ManualClock, SignIn, TestClient, TestProvider};
-use tower_oidc_session::{ClientCredentials, Clock, CookieKey, RelyingParty, SessionPolicy};
+use tower_oidc_session::test_provider::{Endpoint, SignIn, TestClient, TestProvider};
+use tower_oidc_session::{ClientCredentials, CookieKey, RelyingParty, SessionPolicy};
+use tower_oidc_session_benches::clock::Ahead;
 use tower_oidc_session_benches::contestants::{App, Look, page_of};
 use tower_oidc_session_benches::figure::{self, quantile};
 use tower_oidc_session_benches::stores::{self, Kind};
@@ -20,7 +21,7 @@ const PUBLIC_URL: &str = "https://shop.example";
 /// 64 bytes in base64.
 const COOKIE_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
 
-async fn relying_party(issuer: String, clock: ManualClock, kind: Kind) -> RelyingParty {
+async fn relying_party(issuer: String, clock: Ahead, kind: Kind) -> RelyingParty {
     let builder = RelyingParty::builder(issuer, ClientCredentials::secret("shop", "secret"))
         .public_url(PUBLIC_URL)
         .cookie_key(CookieKey::from_base64(COOKIE_KEY).expect("a key"))
@@ -85,7 +86,7 @@ impl Replicas {
 }
 
 async fn replica(issuer: String, cookies: String) {
-    let clock = ManualClock::new();
+    let clock = Ahead::default();
     let rp = relying_party(issuer, clock.clone(), Kind::of_environment()).await;
     let app = rp.layer().layer(page_of(&rp, Look::Required));
     println!("ready");
@@ -105,7 +106,7 @@ async fn main() {
         return replica(issuer.clone(), cookies.clone()).await;
     }
     let kind = Kind::of_environment();
-    let clock = ManualClock::new();
+    let clock = Ahead::default();
     let provider = TestProvider::builder()
         .clock(clock.clone())
         .sign_in(SignIn::Automatic("alice".to_owned()))
@@ -150,7 +151,7 @@ async fn main() {
         tokio::task::spawn_blocking(move || Replicas::start(&issuer, &cookies)).await.expect("they start")
     };
     // Their clocks begin where ours began.
-    let mut behind = clock.now().duration_since(ManualClock::new().now()).expect("time goes on");
+    let mut behind = clock.by();
     for requests in [50, 1000] {
         let mut more = Vec::new();
         for _ in 0..ROUNDS {
