@@ -36,7 +36,8 @@ impl<S> App for S where
 {
 }
 
-const PUBLIC_URL: &str = "https://shop.example";
+/// Where the application is for browsers.
+pub const PUBLIC_URL: &str = "https://shop.example";
 pub(crate) const PAGE: &str = "/page";
 
 pub(crate) async fn hello() -> &'static str {

@@ -5,8 +5,7 @@ use std::time::SystemTime;
 
 use tower_oidc_session::test_provider::sample_record;
 use tower_oidc_session::{
-    ClientId, Issuer, LoginAttempt, MemoryRegistry, PostgresRegistry, RedisRegistry, Registration, SessionKey,
-    SessionRegistry,
+    ClientId, Issuer, LoginAttempt, MemoryRegistry, PostgresRegistry, RedisRegistry, Registration, SessionRegistry,
 };
 
 /// Where a registry lives.
@@ -72,29 +71,17 @@ pub fn registration() -> Registration {
     Registration::new(Issuer::new("https://op.example"), ClientId::new("shop"))
 }
 
-/// Creates the sessions `sid-<batch>-<n>` of users `user-<batch>-<n>` and returns their keys.
-pub async fn fill(
-    registry: &dyn SessionRegistry,
-    batch: usize,
-    numbers: std::ops::Range<usize>,
-    token_bytes: usize,
-) -> Vec<SessionKey> {
+/// Creates the sessions `sid-<batch>-<n>` of users `user-<batch>-<n>`.
+pub async fn fill(registry: &dyn SessionRegistry, batch: usize, numbers: std::ops::Range<usize>, token_bytes: usize) {
     use futures_util::StreamExt;
 
     let now = SystemTime::now();
     let registration = registration();
     let attempt = LoginAttempt { began_at: now, seen: None };
-    futures_util::stream::iter(numbers)
-        .map(|number| {
-            let (sub, sid) = (format!("user-{batch}-{number}"), format!("sid-{batch}-{number}"));
-            let record = sample_record(&registration, &sub, Some(&sid), now, token_bytes);
-            let key = *record.key();
-            async move {
-                registry.create(record, attempt, now).await.expect("the store takes it");
-                key
-            }
-        })
-        .buffered(64)
-        .collect()
-        .await
+    let create = async |number| {
+        let (sub, sid) = (format!("user-{batch}-{number}"), format!("sid-{batch}-{number}"));
+        let record = sample_record(&registration, &sub, Some(&sid), now, token_bytes);
+        registry.create(record, attempt, now).await.expect("the store takes it");
+    };
+    futures_util::stream::iter(numbers).for_each_concurrent(64, create).await;
 }

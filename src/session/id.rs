@@ -53,11 +53,7 @@ impl ClientTag {
     const LENGTH: usize = 12;
 
     pub(crate) fn of(registration: &Registration) -> Self {
-        let mut tag = [0; Self::LENGTH];
-        for (to, from) in tag.iter_mut().zip(hash_of("client", registration, "")) {
-            *to = from;
-        }
-        Self(tag)
+        Self(hash_of("client", registration, "").first_chunk().copied().unwrap_or_default())
     }
 }
 

@@ -179,8 +179,9 @@ impl Cookies {
 
     fn login_name(&self, state: &str) -> Option<String> {
         // Our own states are base64url, with a mark at most; the query's may be anything.
-        let is_ours = is_random_text(state.strip_suffix(SECOND_ATTEMPT).unwrap_or(state));
-        is_ours.then(|| Some(format!("{}{}", self.login, state.get(..12)?)))?
+        let may_be_ours = is_random_text(state.strip_suffix(SECOND_ATTEMPT).unwrap_or(state));
+        let beginning = state.get(..12).filter(|_| may_be_ours)?;
+        Some(format!("{}{beginning}", self.login))
     }
 
     /// Remembers a login attempt and forgets the oldest if there are too many.

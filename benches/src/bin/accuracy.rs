@@ -14,7 +14,7 @@ use plotters::prelude::*;
 use tower::{Layer, Service};
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, ManualClock, SignIn, TestClient, TestProvider};
 use tower_oidc_session::{ClientCredentials, Clock, MemoryRegistry, RelyingParty, SessionPolicy};
-use tower_oidc_session_benches::contestants::{Look, page_of};
+use tower_oidc_session_benches::contestants::{Look, PUBLIC_URL, page_of};
 use tower_oidc_session_benches::figure::{self, quantile};
 use tower_oidc_session_benches::user::{request, sign_in};
 
@@ -285,7 +285,6 @@ fn draw_costs(path: &Path, costs: &[(f64, f64, f64)]) {
 
 /// Users of the crate itself, each of one application, at the same time.
 async fn real(users: u64) {
-    const PUBLIC_URL: &str = "https://shop.example";
     let seconds = Duration::from_secs_f64;
     let g = T / 5.0;
     let clock = ManualClock::new();

@@ -9,7 +9,7 @@ use tower::Layer;
 use tower_oidc_session::test_provider::{Endpoint, SignIn, TestClient, TestProvider};
 use tower_oidc_session::{ClientCredentials, CookieKey, RelyingParty, SessionPolicy};
 use tower_oidc_session_benches::clock::Ahead;
-use tower_oidc_session_benches::contestants::{App, Look, page_of};
+use tower_oidc_session_benches::contestants::{App, Look, PUBLIC_URL, page_of};
 use tower_oidc_session_benches::figure::{self, quantile};
 use tower_oidc_session_benches::stores::{self, Kind};
 use tower_oidc_session_benches::user::{request, sign_in};
@@ -17,7 +17,6 @@ use tower_oidc_session_benches::user::{request, sign_in};
 const T: Duration = Duration::from_secs(900);
 const G: Duration = Duration::from_secs(300);
 const ROUNDS: usize = 15;
-const PUBLIC_URL: &str = "https://shop.example";
 /// 64 bytes in base64.
 const COOKIE_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
 

@@ -101,12 +101,6 @@ impl Leased {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Forgotten {
-    Some,
-    Nothing,
-}
-
 /// The sessions of a name: one in most cases, for which a set would be large.
 #[derive(Default)]
 enum Keys {
@@ -306,8 +300,8 @@ impl State {
         self.by_retention.entry(until).or_default().push(what);
     }
 
-    /// Forgets a part of what is not needed any more, and says whether there was any.
-    fn forget(&mut self, now: SystemTime) -> Forgotten {
+    /// Forgets a part of what is not needed any more, and says how much.
+    fn forget(&mut self, now: SystemTime) -> usize {
         let mut forgotten = 0;
         while forgotten < MOST_AT_ONCE
             && let Some(mut entry) = self.by_retention.first_entry().filter(|entry| *entry.key() <= now)
@@ -331,7 +325,7 @@ impl State {
                 }
             }
         }
-        if forgotten == 0 { Forgotten::Nothing } else { Forgotten::Some }
+        forgotten
     }
 
     fn keys_of(&self, target: &LogoutTarget) -> Vec<SessionKey> {
@@ -558,7 +552,7 @@ impl SessionRegistry for MemoryRegistry {
             for record in now_removed {
                 self.publish(std::slice::from_ref(record), record.expires_for());
             }
-            if now_removed.len() < MOST_AT_ONCE && forgotten == Forgotten::Nothing {
+            if now_removed.len() < MOST_AT_ONCE && forgotten == 0 {
                 return Ok(removed);
             }
             // The lock is not fair: whoever waits for it gets it only now.

@@ -66,11 +66,10 @@ struct Calls {
     end_matching: Call,
     has_sibling: Call,
     load: Call,
-    load_data: Call,
+    find_data: Call,
     release: Call,
     replace: Call,
     save_data: Call,
-    take_over_data: Call,
     spend: Call,
     time: Call,
 }
@@ -101,10 +100,9 @@ impl Calls {
             end_matching: writes("end_matching", &target.map(Type::clone)),
             has_sibling: reads("has_sibling", &[Type::BYTEA, Type::BYTEA, Type::BYTEA]),
             load: reads("load", &[Type::BYTEA]),
-            load_data: reads("load_data", &[Type::TEXT]),
+            find_data: reads("find_data", &[Type::TEXT, Type::BOOL]),
             release: writes("release", &[Type::BYTEA, Type::TEXT]),
             replace: writes("replace_session", &RECORD),
-            take_over_data: reads("take_over_data", &[Type::TEXT]),
             save_data: writes("save_data", &[Type::TEXT, Type::BYTEA, Type::BYTEA, Type::INT8, Type::BOOL]),
             spend: writes("spend_attempt", &[Type::BYTEA, Type::INT8]),
             time: reads("store_time", &[]),
@@ -200,9 +198,8 @@ impl PostgresRegistry {
 
     /// What cannot be read is no word about the session: it is an error.
     fn read(&self, answer: &Answer) -> Result<Arc<SessionRecord>, RegistryError> {
-        let key = answer.key.as_deref().and_then(|key| key.try_into().ok()).map(SessionKey::from_bytes);
         let version = answer.version.and_then(|version| version.try_into().ok()).map(Version::from_number);
-        let (Some(key), Some(version), Some(record)) = (key, version, &answer.record) else {
+        let (Some(key), Some(version), Some(record)) = (key_of(answer), version, &answer.record) else {
             return Err(unreadable("its row is not complete"));
         };
         self.shared.codec.decode(&key, version, record).map(Arc::new)
@@ -211,7 +208,7 @@ impl PostgresRegistry {
     /// The records of sessions that are gone: one that cannot be read is gone all the same.
     fn read_all(&self, answers: &[Answer]) -> Vec<Arc<SessionRecord>> {
         let read = |answer: &Answer| {
-            if let Some(key) = answer.key.as_deref().and_then(|key| key.try_into().ok()).map(SessionKey::from_bytes) {
+            if let Some(key) = key_of(answer) {
                 self.shared.recent.forget(&key);
             }
             self.read(answer).inspect_err(|error| tracing::warn!(%error, "a session that ended"))
@@ -242,6 +239,10 @@ impl PostgresRegistry {
         ];
         self.call_for_one(call, &[&record, last].concat()).await
     }
+}
+
+fn key_of(answer: &Answer) -> Option<SessionKey> {
+    answer.key.as_deref()?.try_into().ok().map(SessionKey::from_bytes)
 }
 
 fn bigint(number: u64) -> i64 {

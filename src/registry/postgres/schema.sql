@@ -336,24 +336,16 @@ BEGIN
     END IF;
 END $$;
 
-CREATE OR REPLACE FUNCTION {schema}.load_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
+-- Data of a login are found while that stands by itself; by its user's next login as long as it has not ended.
+CREATE OR REPLACE FUNCTION {schema}.find_data(an_id text, only_confirmed boolean)
+RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
     RETURN QUERY SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
         FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp()
             AND (login IS NULL OR EXISTS (
-                SELECT FROM {schema}.session WHERE key = login
-                    AND session.expires_at - coalesce(unconfirmed_for, 0) > {schema}.here()));
-END $$;
-
--- The same for the next login of its user, who has been confirmed by that.
-CREATE OR REPLACE FUNCTION {schema}.take_over_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    IF pg_is_in_recovery() THEN PERFORM {schema}.refuse_standby(); END IF;
-    RETURN QUERY SELECT 'found', NULL::bytea, extract(epoch FROM expires_at)::bigint, data
-        FROM {schema}.app_data WHERE id = an_id AND expires_at > clock_timestamp()
-            AND (login IS NULL OR EXISTS (
-                SELECT FROM {schema}.session WHERE key = login AND session.expires_at > {schema}.here()));
+                SELECT FROM {schema}.session WHERE key = login AND {schema}.here()
+                    < session.expires_at - CASE WHEN only_confirmed THEN coalesce(unconfirmed_for, 0) ELSE 0 END));
 END $$;
 
 CREATE OR REPLACE FUNCTION {schema}.delete_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE sql AS $$

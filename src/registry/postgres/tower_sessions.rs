@@ -47,11 +47,8 @@ impl SessionStore for PostgresRegistry {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let load = match needed() {
-            Needed::Confirmed => &self.shared.calls.load_data,
-            Needed::Live => &self.shared.calls.take_over_data,
-        };
-        let answers = self.call(load, &[&data_name(id)]).await.map_err(failed)?;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&data_name(id), &(needed() == Needed::Confirmed)];
+        let answers = self.call(&self.shared.calls.find_data, parameters).await.map_err(failed)?;
         let Some(Answer { version: Some(expiry), record: Some(data), .. }) = answers.into_iter().next() else {
             return Ok(None);
         };

@@ -51,3 +51,8 @@ RETURNS SETOF {schema}.answer LANGUAGE plpgsql AS $$
 BEGIN
     RETURN QUERY SELECT * FROM {schema}.claim_refresh(a_key, a_version, a_holder, a_duration, 2000);
 END $$;
+
+CREATE OR REPLACE FUNCTION {schema}.load_data(an_id text) RETURNS SETOF {schema}.answer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM {schema}.find_data(an_id, true);
+END $$;
