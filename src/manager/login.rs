@@ -149,8 +149,8 @@ impl Manager {
         {
             return Ok(confirmed);
         }
-        let id = SessionId::random();
         let client = self.provider.client();
+        let id = SessionId::random_for(&client.registration, id_token.sid.as_ref(), &id_token.subject);
         let login = NewLogin {
             key: SessionKey::of(&id, client.tag),
             registration: client.registration.clone(),
@@ -167,7 +167,7 @@ impl Manager {
         match self.registry.create(SessionRecord::clone(&record), transaction.attempt(), self.now()).await? {
             Created::Created => {}
             Created::Covered(arrived) => return Ok(LoggedIn::Overtaken(arrived)),
-            // 256 random bits are never the same twice.
+            // So many random bits are never the same twice.
             Created::Exists => return Err(LoginError::Nonsense("the session id is taken")),
         }
         tracing::info!(session = ?record.key(), "session started");

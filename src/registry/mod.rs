@@ -14,6 +14,7 @@ mod recent;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod rules;
+pub(crate) mod store_clock;
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,13 +8,18 @@ use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::names::{Registration, Subject};
+use super::partition::Partition;
+use crate::protocol::names::{Registration, Sid, Subject};
 
 const LENGTH: usize = 32;
 /// So many characters of base64url without padding hold that many bytes.
 const TEXT_LENGTH: usize = 43;
 
-/// The cookie's value: 256 random bits as base64url, new at every login. Whoever has it has the session.
+/// The characters of base64url, in the order of their values.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// The cookie's value: a character that says where the session lies, and 250 random bits, as base64url, new at every login.
+/// Whoever has it has the session.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SessionId([u8; TEXT_LENGTH]);
 
@@ -27,6 +32,33 @@ impl SessionId {
             *to = from;
         }
         Self(text)
+    }
+
+    /// That of a session that a login with these names opens.
+    pub(crate) fn random_for(registration: &Registration, sid: Option<&Sid>, subject: &Subject) -> Self {
+        Self::random_in(match sid {
+            Some(sid) => Partition::of_hash(&hash_of_sid(registration, sid)),
+            None => Partition::of_hash(SubjectHash::of(registration, subject).as_bytes()),
+        })
+    }
+
+    fn random_in(partition: Partition) -> Self {
+        let mut id = Self::random();
+        let [first, ..] = &mut id.0;
+        *first = ALPHABET.get(usize::from(partition.number())).copied().unwrap_or(*first);
+        id
+    }
+
+    /// Where the session lies, if it is one of ours.
+    fn partition(&self) -> Partition {
+        let [first, ..] = self.0;
+        Partition::from_number(match first {
+            b'A'..=b'Z' => first - b'A',
+            b'a'..=b'z' => first - b'a' + 26,
+            b'0'..=b'9' => first - b'0' + 52,
+            b'-' => 62,
+            _ => 63,
+        })
     }
 
     /// Anything of the right length: it is looked up by its hash, which nothing has but what was handed out.
@@ -57,7 +89,8 @@ impl ClientTag {
     }
 }
 
-/// The name of a session in its registry: a hash of the cookie's value, the issuer and the client id.
+/// The name of a session in its registry: the number of the part of the store that it lies in (one byte), and a hash of the
+/// cookie's value, the issuer and the client id.
 ///
 /// A copy of the registry opens no session, and the cookie of one client is none for another that shares the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,7 +106,15 @@ impl SessionKey {
         second.copy_from_slice(&client.0);
         let mut key = [0; LENGTH];
         key.copy_from_slice(digest::digest(&digest::SHA256, &named).as_ref());
+        let [first, ..] = &mut key;
+        *first = id.partition().number();
         Self(key)
+    }
+
+    /// Where the session lies.
+    #[cfg(feature = "redis")]
+    pub(crate) fn partition(&self) -> Partition {
+        Partition::of_hash(&self.0)
     }
 
     /// The key's bytes, for registries.
@@ -175,6 +216,11 @@ impl SubjectHash {
     }
 }
 
+/// The name of a `sid` in a store.
+pub(crate) fn hash_of_sid(registration: &Registration, sid: &Sid) -> [u8; LENGTH] {
+    hash_of("sid", registration, sid.as_str())
+}
+
 /// A name under which a store has something of one client: it tells a reader of the store nothing.
 pub(crate) fn hash_of(kind: &str, registration: &Registration, name: &str) -> [u8; LENGTH] {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -270,6 +316,16 @@ mod tests {
             assert!(!is_random_text(odd), "{odd}");
         }
         assert!(!is_random_text(&"=".repeat(43)));
+    }
+
+    #[test]
+    fn a_key_says_where_its_session_lies() {
+        let tag = ClientTag::of(&Registration::new(Issuer::new("https://op"), ClientId::new("shop")));
+        for number in 0..Partition::COUNT {
+            let id = SessionId::random_in(Partition::from_number(number));
+            assert!(is_random_text(&id.to_cookie()));
+            assert_eq!(SessionKey::of(&id, tag).as_bytes().first(), Some(&number), "{}", id.to_cookie());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod end_reason;
 pub(crate) mod event;
 pub(crate) mod id;
 pub(crate) mod login_attempt;
+pub(crate) mod partition;
 pub(crate) mod policy;
 pub(crate) mod record;
 pub(crate) mod revocation;

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::sample::sample_record;
+use super::sample::{sample_key, sample_record};
 use crate::protocol::names::{ClientId, Issuer, RefreshToken, Registration, Sid, Subject};
 use crate::registry::{
     Claimed, Committed, Created, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder, Loaded, LogoutTarget,
     SID_TOLERANCE, SUBJECT_TOLERANCE, SessionRegistry, Spent, TOMBSTONE_RETENTION, TokenMark,
 };
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, ClientTag, SessionId, SessionKey};
+use crate::session::id::{AttemptKey, SessionKey};
 use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::SessionRecord;
 
@@ -190,6 +190,35 @@ async fn a_changed_sid_is_followed<R: SessionRegistry>(registry: &Checked<R>) {
     bob.sid = Some(Sid::new("s3"));
     let Committed::Committed(stored) = registry.commit(&bob, 1).await else { panic!("the version is right") };
     assert_eq!(registry.commit(&late, 1).await, Committed::Stale(stored));
+
+    // One that came to a sid is ended with those that began with it, and is one of its sessions for all else.
+    let carol = record("shop", "carol", Some("s4"), 0);
+    registry.create(&carol, 0).await;
+    let without = record("shop", "carol", None, 0);
+    registry.create(&without, 0).await;
+    let mut came = Vec::new();
+    for number in 0..4 {
+        let mut record = record("shop", "carol", Some(&format!("s5.{number}")), 0);
+        registry.create(&record, 0).await;
+        record.sid = Some(Sid::new("s4"));
+        assert!(matches!(registry.commit(&record, 1).await, Committed::Committed(_)));
+        assert!(registry.0.has_sibling(&record).await.expect("has_sibling works"));
+        came.push(record);
+    }
+    assert!(registry.0.has_sibling(&carol).await.expect("has_sibling works"));
+    registry.end(&carol, REASON).await;
+    assert!(registry.0.has_sibling(&carol).await.expect("has_sibling works"));
+    // One of them goes on to another, and then none is there any more by that one's name.
+    let Some(mut gone_on) = came.pop() else { panic!("there are four") };
+    gone_on.version = gone_on.version.next();
+    gone_on.sid = Some(Sid::new("s6"));
+    assert!(matches!(registry.commit(&gone_on, 2).await, Committed::Committed(_)));
+    let mut keys: Vec<_> = came.iter().map(|record| *record.key()).collect();
+    keys.sort();
+    assert_eq!(registry.end_matching(&by_sid("shop", "s4", Some("carol"), 2), 2).await, keys);
+    assert!(registry.is_live(&without).await && registry.is_live(&gone_on).await);
+    assert_eq!(registry.end_matching(&by_sid("shop", "s6", Some("carol"), 2), 2).await, [*gone_on.key()]);
+    assert!(registry.is_live(&without).await);
 }
 
 async fn leases_have_one_holder<R: SessionRegistry>(registry: &Checked<R>) {
@@ -458,7 +487,7 @@ async fn expired_records_go<R: SessionRegistry>(registry: &Checked<R>) {
     let mut short = record("shop", "alice", Some("s1"), 0);
     short.expires_at = at(0) + Duration::from_millis(200);
     let mut extended = short.clone();
-    extended.key = SessionKey::of(&SessionId::random(), ClientTag::of(&registration("shop")));
+    extended.key = sample_key(extended.registration(), extended.sid(), extended.subject());
     let long = record("shop", "alice", Some("s2"), 0);
     for record in [&short, &extended, &long] {
         registry.create(record, 0).await;

@@ -19,12 +19,13 @@ pub fn sample_record(
     token_bytes: usize,
 ) -> SessionRecord {
     let token = |bytes| "t".repeat(bytes);
+    let (subject, sid) = (Subject::new(subject), sid.map(Sid::new));
     SessionRecord {
-        key: SessionKey::of(&SessionId::random(), ClientTag::of(registration)),
+        key: sample_key(registration, sid.as_ref(), &subject),
         version: Version::FIRST,
         login: std::sync::Arc::new(Login {
             registration: registration.clone(),
-            subject: Subject::new(subject),
+            subject,
             nonce: "nonce".to_owned(),
             issued_at,
             auth_time: None,
@@ -34,7 +35,7 @@ pub fn sample_record(
             offline_access: false,
             authentication: Authentication::default(),
         }),
-        sid: sid.map(Sid::new),
+        sid,
         session_expiry: None,
         tokens: Tokens {
             access_token: Some(AccessToken::new(token(token_bytes * 2 / 5))),
@@ -50,4 +51,9 @@ pub fn sample_record(
         expires_for: EndReason::SessionExpiry,
         confirmed_until: None,
     }
+}
+
+/// The key of another session that a login with these names opens.
+pub(super) fn sample_key(registration: &Registration, sid: Option<&Sid>, subject: &Subject) -> SessionKey {
+    SessionKey::of(&SessionId::random_for(registration, sid, subject), ClientTag::of(registration))
 }

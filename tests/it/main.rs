@@ -19,6 +19,7 @@ mod api_server;
 mod app_data;
 mod backchannel_logout;
 mod browser;
+mod cluster;
 mod config;
 mod conformance;
 mod failover;

@@ -78,6 +78,22 @@ impl Store {
         (Self::redis_with(port, &arguments, &format!("redis://127.0.0.1:{port}/0")), bus)
     }
 
+    /// A sentinel who watches `primary` by the name `main`, and may decide by itself.
+    pub(crate) fn sentinel(primary: &Self) -> Self {
+        let port = free_port();
+        let folder = new_folder(port);
+        let file = folder.join("sentinel.conf");
+        let config = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n",
+            primary.port
+        );
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(&file).arg("--sentinel").arg("--dir").arg(&folder);
+        Self::start(command, port, folder, format!("redis://127.0.0.1:{port}/0"))
+    }
+
     /// With TLS only, and a user with a password only.
     pub(crate) fn redis_over_tls() -> Self {
         let port = free_port();

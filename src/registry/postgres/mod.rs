@@ -25,7 +25,7 @@ use super::{
 };
 use crate::error::ConfigError;
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of};
+use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of_sid};
 use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{SessionRecord, Version};
 
@@ -224,7 +224,7 @@ impl PostgresRegistry {
         now: SystemTime,
         last: &[&(dyn ToSql + Sync)],
     ) -> Result<Answer, RegistryError> {
-        let sid = record.sid().map(|sid| hash_of("sid", record.registration(), sid.as_str()).to_vec());
+        let sid = record.sid().map(|sid| hash_of_sid(record.registration(), sid).to_vec());
         let subject = record.subject_hash();
         let record: [&(dyn ToSql + Sync); 9] = [
             &record.key().as_bytes().as_slice(),
@@ -328,7 +328,7 @@ impl SessionRegistry for PostgresRegistry {
     }
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
-        let sid = record.sid().map(|sid| hash_of("sid", record.registration(), sid.as_str()).to_vec());
+        let sid = record.sid().map(|sid| hash_of_sid(record.registration(), sid).to_vec());
         let subject = record.subject_hash();
         let parameters: &[&(dyn ToSql + Sync)] =
             &[&record.key().as_bytes().as_slice(), &sid, &subject.as_bytes().as_slice()];
@@ -383,7 +383,7 @@ impl SessionRegistry for PostgresRegistry {
         let (sid, subject) = match target {
             LogoutTarget::Sid { registration, sid, subject, .. } => {
                 let subject = subject.as_ref().map(|subject| hash(registration, subject));
-                (Some(hash_of("sid", registration, sid.as_str()).to_vec()), subject)
+                (Some(hash_of_sid(registration, sid).to_vec()), subject)
             }
             LogoutTarget::Subject { registration, subject, .. } => (None, Some(hash(registration, subject))),
         };

@@ -1,3 +1,5 @@
+-- Everything that a script reads or writes is of one partition, whose keys all begin with the prefix.
+--
 -- A live session is "L<header as JSON>\n<record>", one that ended "E<reason> <hash of its subject>".
 -- Header: v version, i and u names of the sid and subject indices ("" without sid), t issued at (ms), r why it expires, c how
 -- long before that it stops to stand by itself (ms).
@@ -77,10 +79,11 @@ local function covered(head, began, seen)
     return last
 end
 
--- Remembers a logout, of a token (issued at, id) or of the application ("", ""). Whoever sends one token again renews nothing.
-local function bury(index, issued_at, id, retention)
+-- Remembers a logout that arrives now, of a token (issued at, id) or of the application ("", ""). Whoever sends one token again
+-- renews nothing.
+local function bury(index, issued_at, id, here, retention)
     local tomb = index .. ':t'
-    local here, before = now(), arrival(index)
+    local before = arrival(index)
     if redis.call('TYPE', tomb).ok == 'string' then redis.call('DEL', tomb) end
     local latest, ids = redis.call('HGET', tomb, 'iat') or '', redis.call('HGET', tomb, 'ids') or ''
     local renews = true
@@ -109,26 +112,28 @@ local function insert(hex, head, value, left)
     redis.call('ZADD', prefix .. ':x', text(now() + left), hex)
 end
 
--- Takes a session out of everything but its own key.
+-- Takes a session out of everything but its own key; returns the names of the application data that is bound to it.
 local function detach(hex, head)
     if head.i ~= '' then redis.call('SREM', head.i, hex) end
     redis.call('SREM', head.u, hex)
     redis.call('ZREM', prefix .. ':x', hex)
     redis.call('DEL', prefix .. ':l:' .. hex)
     local bound = prefix .. ':b:' .. hex
-    for _, id in ipairs(redis.call('SMEMBERS', bound)) do redis.call('DEL', prefix .. ':d:' .. id) end
+    local data = table.concat(redis.call('SMEMBERS', bound), ' ')
     redis.call('DEL', bound)
+    return data
 end
 
--- Ends a session for good, for a reason or for that of its expiry; returns its value, or nothing if it was not live.
-local function finish(hex, reason, retention)
+-- Ends a session for good, for a reason or for that of its expiry, and adds its name, its value and the names of its
+-- application data to the answer. Says whether it was live.
+local function finish(answer, hex, reason, retention)
     local key = prefix .. ':s:' .. hex
     local value = redis.call('GET', key)
     local head = read(value)
-    if not head then return nil end
+    if not head then return false end
     reason = reason or head.r or 'absolute_lifetime'
     redis.call('SET', key, 'E' .. reason .. ' ' .. string.sub(head.u, -64), 'PX', retention)
-    detach(hex, head)
+    for _, part in ipairs({hex, value, detach(hex, head)}) do answer[#answer + 1] = part end
     redis.call('PUBLISH', channel, hex .. ' ' .. reason)
-    return value
+    return true
 end

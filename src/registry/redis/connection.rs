@@ -1,59 +1,80 @@
-//! The way to the primary that has the keys: found again when it has moved, in a cluster too.
-//!
-//! Everybody shares one connection; writes that wait for replicas have others, one each, as `WAIT` concerns the writes of
-//! its own connection and holds up whatever comes after it.
+//! The way to the primary that has the keys of a partition: found again when it has moved, in a cluster too.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, RedisResult, Value, from_redis_value};
-use tokio::sync::{Notify, Semaphore};
+use redis::aio::PubSub;
+use redis::{FromRedisValue, RedisError, RedisResult, Value, from_redis_value};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::names::Names;
+use super::node::{Node, Ways};
 use super::peer::{Ask, Failure, Next, Peer, TIMEOUT, Terms};
 use crate::registry::RegistryError;
+use crate::session::partition::Partition;
 
 /// What is left of it for the answer of replicas to come back.
 const WAY_BACK: Duration = Duration::from_millis(100);
 /// The pause before a connection is opened again.
 pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
-/// For so long nobody tries to connect after somebody has failed to.
-const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 /// A cluster that sends us about more often than this is being moved around.
 const REDIRECTS: usize = 3;
-/// So many writes wait for replicas at a time.
-const CONFIRMING: usize = 16;
+/// So many nodes are remembered that have no partition any more: they may know who has.
+const FORMER_NODES: usize = 16;
 
 pub(super) struct Connection {
-    home: Client,
-    /// A key in the slot of all others.
-    probe: String,
-    node: Mutex<Node>,
-    /// The connection that all share.
-    shared: Mutex<Option<Peer>>,
-    /// Connections whose last write was answered.
-    idle: Mutex<Vec<Peer>>,
-    confirming: Semaphore,
-    /// Held by the one who connects; when and how that failed last.
-    opening: tokio::sync::Mutex<Option<(Instant, Failure)>>,
-    /// The node that keys are on their way to.
-    arriving: Mutex<Option<(String, Peer)>>,
+    names: Arc<Names>,
+    places: Mutex<Places>,
     terms: Arc<Terms>,
     dropped: Arc<Notify>,
 }
 
-/// Where the keys are.
-struct Node {
-    client: Client,
-    place: Place,
+/// Where partitions are, as far as is known.
+struct Places {
+    /// By partition.
+    nodes: Vec<Arc<Node>>,
+    /// Those that have been configured.
+    seeds: Vec<Arc<Node>>,
+    /// Those that others have led to, by address, the latest last.
+    led_to: Vec<(String, Arc<Node>)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Where the URL points.
-    Home,
-    /// At another node of the cluster.
-    Away,
+impl Places {
+    fn of(&self, partition: Partition) -> Option<Arc<Node>> {
+        self.nodes.get(usize::from(partition.number())).cloned()
+    }
+
+    fn set(&mut self, partition: Partition, node: &Arc<Node>) {
+        if let Some(place) = self.nodes.get_mut(usize::from(partition.number())) {
+            *place = node.clone();
+        }
+    }
+
+    /// The node at an address that another gave.
+    fn at(&mut self, address: &str) -> RedisResult<Arc<Node>> {
+        if let Some((_, node)) = self.led_to.iter().find(|(known, _)| known == address) {
+            return Ok(node.clone());
+        }
+        let [home, ..] = self.seeds.as_slice() else { return Err(RedisError::from(std::io::Error::other("no way"))) };
+        let node = Arc::new(home.neighbour(address)?);
+        self.led_to.push((address.to_owned(), node.clone()));
+        let nodes = &self.nodes;
+        let is_in_use = |node: &Arc<Node>| nodes.iter().any(|used| Arc::ptr_eq(used, node));
+        let former = self.led_to.iter().filter(|(_, node)| !is_in_use(node)).count();
+        if former > FORMER_NODES
+            && let Some(oldest) = self.led_to.iter().position(|(_, node)| !is_in_use(node))
+        {
+            self.led_to.remove(oldest);
+        }
+        Ok(node)
+    }
+
+    /// One that was not tried yet.
+    fn another(&self, tried: &[Arc<Node>]) -> Option<Arc<Node>> {
+        let all = self.seeds.iter().chain(self.led_to.iter().rev().map(|(_, node)| node));
+        all.into_iter().find(|node| !tried.iter().any(|tried| Arc::ptr_eq(tried, node))).cloned()
+    }
 }
 
 /// Which connection an operation takes.
@@ -65,24 +86,20 @@ enum Line {
     Own,
 }
 
-impl Connection {
-    pub(super) fn new(home: Client, probe: String) -> Self {
-        Self {
-            node: Mutex::new(Node { client: home.clone(), place: Place::Home }),
-            home,
-            probe,
-            shared: Mutex::default(),
-            idle: Mutex::default(),
-            confirming: Semaphore::new(CONFIRMING),
-            opening: tokio::sync::Mutex::default(),
-            arriving: Mutex::default(),
-            terms: Arc::default(),
-            dropped: Arc::default(),
-        }
-    }
+/// An open connection, and whose it is.
+struct Opened {
+    node: Arc<Node>,
+    peer: Peer,
+}
 
-    pub(super) fn home(&self) -> &Client {
-        &self.home
+impl Connection {
+    pub(super) fn new(ways: Ways, names: Arc<Names>) -> Self {
+        let terms: Arc<Terms> = Arc::default();
+        let seeds: Vec<_> = ways.0.into_iter().map(|way| Arc::new(Node::new(way, terms.clone()))).collect();
+        let home = seeds.first().cloned();
+        let nodes = Partition::all().filter_map(|_| home.clone()).collect();
+        let places = Mutex::new(Places { nodes, seeds, led_to: Vec::new() });
+        Self { names, places, terms, dropped: Arc::default() }
     }
 
     /// Is notified whenever a connection was dropped: others may lead to the same wrong place.
@@ -94,66 +111,94 @@ impl Connection {
         self.terms.set_confirmations(replicas);
     }
 
-    /// Asks the primary, wherever in a cluster it is: all keys of a registry are in one slot, so at one node.
-    pub(super) async fn ask<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<T, RegistryError> {
-        let asked = timeout_at(Instant::now() + TIMEOUT, self.ask_around(&ask, Line::Shared)).await;
-        answer(asked.unwrap_or_else(|_| Err(self.too_late())).map(|(value, _)| value))
+    /// Asks the primary of a partition, wherever in a cluster it is.
+    pub(super) async fn ask<T: FromRedisValue>(&self, partition: Partition, ask: Ask<'_>) -> Result<T, RegistryError> {
+        let asked = timeout_at(Instant::now() + TIMEOUT, self.ask_around(partition, &ask, Line::Shared)).await;
+        answer(asked.unwrap_or_else(|_| Err(self.too_late(partition))).map(|(value, _)| value))
     }
 
     /// The same for a write that has to outlive this primary: it is answered when replicas have it.
-    pub(super) async fn ask_for_good<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<T, RegistryError> {
+    pub(super) async fn ask_for_good<T: FromRedisValue>(
+        &self,
+        partition: Partition,
+        ask: Ask<'_>,
+    ) -> Result<T, RegistryError> {
         match self.terms.confirmations() {
-            0 => self.ask(ask).await,
+            0 => self.ask(partition, ask).await,
             replicas => {
                 let deadline = Instant::now() + TIMEOUT;
-                let asked = timeout_at(deadline, self.ask_and_confirm(&ask, replicas, deadline)).await;
-                answer(asked.unwrap_or_else(|_| Err(self.too_late())))
+                let asked = timeout_at(deadline, self.ask_and_confirm(partition, &ask, replicas, deadline)).await;
+                answer(asked.unwrap_or_else(|_| Err(self.too_late(partition))))
             }
         }
     }
 
+    /// A connection to where a partition is that hears what is published there, which is what is published at all nodes.
+    pub(super) async fn subscriber(&self, partition: Partition) -> Result<PubSub, RegistryError> {
+        let connecting = async {
+            let opened = self.open(partition, Line::Shared).await?;
+            Ok(opened.node.client().await?.get_async_pubsub().await?)
+        };
+        let connected = timeout_at(Instant::now() + TIMEOUT * 2, connecting).await;
+        connected.unwrap_or(Err(Failure::TooLate)).map_err(failed)
+    }
+
     /// Leaves a server that answers nobody, and the connections that nobody has used since.
-    fn too_late(&self) -> Failure {
-        let shared = lock(&self.shared).clone();
-        match shared {
-            Some(peer) if peer.is_silent() => self.drop_peer(&peer),
-            _ => lock(&self.idle).clear(),
+    fn too_late(&self, partition: Partition) -> Failure {
+        if let Some(node) = self.places().of(partition)
+            && let Some(peer) = node.silent()
+        {
+            self.drop_peer(&node, &peer);
         }
         Failure::TooLate
     }
 
-    async fn ask_and_confirm(&self, ask: &Ask<'_>, replicas: u32, deadline: Instant) -> Result<Value, Failure> {
-        let _turn = self.confirming.acquire().await.map_err(|_| Failure::TooLate)?;
-        let (value, peer) = self.ask_around(ask, Line::Own).await?;
+    async fn ask_and_confirm(
+        &self,
+        partition: Partition,
+        ask: &Ask<'_>,
+        replicas: u32,
+        deadline: Instant,
+    ) -> Result<Value, Failure> {
+        let node = self.places().of(partition);
+        let _turn = match &node {
+            Some(node) => Some(node.confirming.acquire().await.map_err(|_| Failure::TooLate)?),
+            None => None,
+        };
+        let (value, Opened { node, peer }) = self.ask_around(partition, ask, Line::Own).await?;
         let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(WAY_BACK);
         let confirmed = peer.confirm(replicas, left).await;
         match &confirmed {
-            Err(failure) if failure.next() == Next::Drop => self.drop_peer(&peer),
-            _ => lock(&self.idle).push(peer),
+            Err(failure) if failure.next() == Next::Drop => self.drop_peer(&node, &peer),
+            _ => node.give_back(peer),
         }
         confirmed.map(|()| value)
     }
 
-    async fn ask_around(&self, ask: &Ask<'_>, line: Line) -> Result<(Value, Peer), Failure> {
+    async fn ask_around(&self, partition: Partition, ask: &Ask<'_>, line: Line) -> Result<(Value, Opened), Failure> {
         let mut redirects = 0;
         loop {
-            let peer = match line {
-                Line::Shared => self.shared().await?,
-                Line::Own => self.own().await?,
-            };
-            let failure = match peer.ask(ask).await {
-                Ok(value) => return Ok((value, peer)),
+            let opened = self.open(partition, line).await?;
+            let failure = match opened.peer.ask(ask).await {
+                Ok(value) => return Ok((value, opened)),
                 Err(failure) => failure,
             };
             match (failure.next(), ask) {
-                (Next::Moved(address), _) if redirects < REDIRECTS => self.go_to(address)?,
+                (Next::Moved(address), _) if redirects < REDIRECTS => {
+                    // It is still good for what is there.
+                    if let Line::Own = line {
+                        opened.node.give_back(opened.peer);
+                    }
+                    self.lead_to(partition, address)?;
+                }
                 // Scripts touch several keys, of which some may not have arrived: they would see half of the truth.
                 (Next::Asked(address), Ask::Read(key)) => {
-                    return self.read_arriving(address, key).await.map(|value| (value, peer));
+                    let arriving = self.places().at(address)?;
+                    return arriving.read_arriving(key).await.map(|value| (value, opened));
                 }
                 (Next::Asked(_), _) => return Err(Failure::OnTheirWay),
                 (Next::Drop, _) => {
-                    self.drop_peer(&peer);
+                    self.drop_peer(&opened.node, &opened.peer);
                     return Err(failure);
                 }
                 _ => return Err(failure),
@@ -162,126 +207,59 @@ impl Connection {
         }
     }
 
-    async fn shared(&self) -> Result<Peer, Failure> {
-        let current = lock(&self.shared).clone();
-        if let Some(peer) = current {
-            return Ok(peer);
-        }
-        let mut last_failure = self.opening.lock().await;
-        // Somebody else may have connected meanwhile.
-        let current = lock(&self.shared).clone();
-        if let Some(peer) = current {
-            return Ok(peer);
-        }
-        let peer = self.open(&mut last_failure).await?;
-        *lock(&self.shared) = Some(peer.clone());
-        Ok(peer)
-    }
-
-    async fn own(&self) -> Result<Peer, Failure> {
-        loop {
-            let idle = lock(&self.idle).pop();
-            let Some(peer) = idle else { break };
-            // The server may have closed it long ago.
-            if peer.is_still_good().await {
-                return Ok(peer);
-            }
-            self.drop_peer(&peer);
-        }
-        let mut last_failure = self.opening.lock().await;
-        self.open(&mut last_failure).await
-    }
-
-    async fn open(&self, last_failure: &mut Option<(Instant, Failure)>) -> Result<Peer, Failure> {
-        if let Some((at, failure)) = last_failure
-            && at.elapsed() < FAILURE_PAUSE
-        {
-            return Err(failure.clone());
-        }
-        let opened = self.open_where_the_keys_are().await;
-        if let Err(failure) = &opened {
-            *last_failure = Some((Instant::now(), failure.clone()));
-            // The node may have left the cluster: ask for the way again next time.
-            self.go_home();
-        }
-        opened
-    }
-
-    async fn open_where_the_keys_are(&self) -> Result<Peer, Failure> {
+    /// Connects to where a partition is. Nothing has been asked for yet, so where one node cannot say others may.
+    async fn open(&self, partition: Partition, line: Line) -> Result<Opened, Failure> {
         let mut redirects = 0;
+        let mut tried = Vec::new();
         loop {
-            let client = lock(&self.node).client.clone();
-            let failure = match Peer::open(&client, &self.probe, &self.terms).await {
-                Ok(peer) => return Ok(peer),
+            let Some(node) = self.places().of(partition) else { return Err(Failure::TooLate) };
+            let failure = match self.connect(&node, partition, line).await {
+                Ok(peer) => return Ok(Opened { node, peer }),
                 Err(failure) => failure,
             };
             match failure.next() {
-                Next::Moved(address) if redirects < REDIRECTS => self.go_to(address)?,
-                _ => return Err(failure),
+                Next::Moved(address) if redirects < REDIRECTS => {
+                    redirects += 1;
+                    self.lead_to(partition, address)?;
+                }
+                _ => {
+                    tried.push(node);
+                    let mut places = self.places();
+                    let Some(another) = places.another(&tried) else { return Err(failure) };
+                    places.set(partition, &another);
+                }
             }
-            redirects += 1;
         }
     }
 
-    async fn read_arriving(&self, address: &str, key: &str) -> Result<Value, Failure> {
-        let known = lock(&self.arriving).clone().filter(|(known, _)| known == address);
-        let peer = match known {
-            Some((_, peer)) => peer,
-            None => Peer::connect(&self.client_at(address)?, &self.terms).await?,
-        };
-        let answer = peer.read_arriving(key).await;
-        *lock(&self.arriving) = answer.is_ok().then(|| (address.to_owned(), peer));
-        answer
+    async fn connect(&self, node: &Node, partition: Partition, line: Line) -> Result<Peer, Failure> {
+        // Only who has to open a connection asks for it.
+        let probe = || self.names.key(partition, "none");
+        match line {
+            Line::Shared => match node.current() {
+                Some(peer) => Ok(peer),
+                None => node.shared(&probe()).await,
+            },
+            Line::Own => node.own(&probe()).await,
+        }
     }
 
-    fn drop_peer(&self, peer: &Peer) {
-        lock(&self.shared).take_if(|shared| shared.is(peer));
-        // They lead where this one led.
-        lock(&self.idle).clear();
-        self.go_home();
+    fn drop_peer(&self, node: &Node, peer: &Peer) {
+        node.forget(peer);
         self.dropped.notify_waiters();
     }
 
-    fn go_home(&self) {
-        let mut node = lock(&self.node);
-        if node.place == Place::Away {
-            *node = Node { client: self.home.clone(), place: Place::Home };
-        }
-    }
-
-    fn go_to(&self, address: &str) -> RedisResult<()> {
-        let client = self.client_at(address)?;
-        tracing::debug!(address, "the keys are at another node of the cluster");
-        *lock(&self.node) = Node { client, place: Place::Away };
-        *lock(&self.shared) = None;
-        lock(&self.idle).clear();
+    fn lead_to(&self, partition: Partition, address: &str) -> RedisResult<()> {
+        let mut places = self.places();
+        let node = places.at(address)?;
+        tracing::debug!(address, partition = partition.number(), "the keys are at another node of the cluster");
+        places.set(partition, &node);
         Ok(())
     }
 
-    fn client_at(&self, address: &str) -> RedisResult<Client> {
-        let unreadable = || RedisError::from((ErrorKind::Parse, "a node's address cannot be read"));
-        let (host, port) = address.rsplit_once(':').ok_or_else(unreadable)?;
-        let port = port.parse().map_err(|_| unreadable())?;
-        let info = self.home.get_connection_info().clone();
-        let address = match info.addr() {
-            // A node that does not know its own name sends the port only.
-            ConnectionAddr::Tcp(home, _) => {
-                ConnectionAddr::Tcp(if host.is_empty() { home } else { host }.to_owned(), port)
-            }
-            ConnectionAddr::TcpTls { host: home, insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host: if host.is_empty() { home } else { host }.to_owned(),
-                port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => return Err(unreadable()),
-        };
-        Client::open(info.set_addr(address))
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn answer<T: FromRedisValue>(asked: Result<Value, Failure>) -> Result<T, RegistryError> {
@@ -289,7 +267,7 @@ fn answer<T: FromRedisValue>(asked: Result<Value, Failure>) -> Result<T, Registr
     from_redis_value(value).map_err(|error| failed(RedisError::from(error).into()))
 }
 
-fn failed(failure: Failure) -> RegistryError {
+pub(super) fn failed(failure: Failure) -> RegistryError {
     match failure {
         // An error of Redis says what, and quotes no values.
         Failure::Redis(ref error) => RegistryError::with_source(failure.to_string(), error.clone()),

@@ -1,7 +1,7 @@
 -- ARGV: hex, reason, retention
 only_here()
-local value = finish(ARGV[3], ARGV[4], tonumber(ARGV[5]))
-if value then return {ARGV[3], value} end
+local ended = {}
+if finish(ended, ARGV[3], ARGV[4], tonumber(ARGV[5])) then return ended end
 -- An end that is asked for again has to be on the replicas all the same, and WAIT speaks of writes of its own connection
 -- only. (Redis 7.0 waits for all that was written before; that is not promised.)
 local left = redis.call('PTTL', KEYS[1])

@@ -1,20 +1,31 @@
 //! The registry in Redis or Valkey.
 //!
 //! Every operation is one Lua script, so it is atomic and one round trip; loading is a `GETEX`, and every script that could
-//! be content with reading begins with a write: only a primary does either. All keys of a registry share a hash tag, so that
-//! scripts work on a cluster: one registry lives on one of its shards.
+//! be content with reading begins with a write: only a primary does either.
+//!
+//! Keys lie in partitions, 64 hash tags `{prefix:0}` to `{prefix:63}`, which are spread over the nodes of a cluster; a script
+//! sees one of them. A session is in one for good, by its key: that of the `sid` it began with, or of its subject if it had none.
 //!
 //! | key | what |
 //! |---|---|
-//! | `{prefix}:s:<session>` | a session, or for ten minutes why it ended and whose it was |
-//! | `{prefix}:l:<session>` | the lease of a refresh |
-//! | `{prefix}:a:<hash>` | a login attempt that is spent |
-//! | `{prefix}:i:<hash>`, `{prefix}:u:<hash>` | sessions by `sid` and by subject; with `:t` their tombstones |
-//! | `{prefix}:x` | sessions by expiry |
-//! | `{prefix}:d:<id>`, `{prefix}:b:<session>` | application data, and which of it is bound to a login |
-//! | `{prefix}:none` | never there: asked for, to see whether a server is the one to ask |
+//! | `…:s:<session>` | a session, or for ten minutes why it ended and whose it was |
+//! | `…:l:<session>` | the lease of a refresh |
+//! | `…:a:<hash>` | a login attempt that is spent |
+//! | `…:i:<hash>`, `…:u:<hash>` | sessions by `sid` and by subject; with `:t` their tombstones |
+//! | `…:x` | sessions by expiry |
+//! | `…:d:<id>`, `…:b:<session>` | application data, and which of it is bound to a login |
+//! | `…:none` | never there: asked for, to see whether a server is the one to ask |
+//!
+//! What a logout has to find beyond one partition (ADR 15): a session that gets another `sid` is in that one's index too, where
+//! the sessions of that `sid` begin, before it has it; the logout visits the partitions of those it finds there, each with a
+//! tombstone. A logout by subject visits all.
 
 mod connection;
+mod logout;
+#[cfg(test)]
+mod model;
+mod names;
+mod node;
 mod peer;
 mod tower_sessions;
 
@@ -24,31 +35,36 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use futures_util::future::{Either, select};
-use redis::{Client, Script};
+use futures_util::{StreamExt, stream};
+use redis::Script;
+use redis::aio::PubSub;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use self::connection::{Connection, RECONNECT_PAUSE};
+use self::names::{Index, Names};
+use self::node::Ways;
 use self::peer::Ask;
 use super::codec::{Codec, StorageKey, from_millis, millis, reason_from, unreadable};
 use super::listeners::Listeners;
 use super::recent::Recent;
+use super::store_clock::StoreClock;
 use super::{
     Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
-    Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, TokenMark,
-    rules,
+    Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent,
 };
 use crate::error::ConfigError;
-use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of};
+use crate::session::id::{AttemptKey, SessionKey, SubjectHash};
 use crate::session::login_attempt::LoginAttempt;
+use crate::session::partition::Partition;
 use crate::session::record::{SessionRecord, Version};
 
 /// So many expired sessions are removed at a time.
 const BATCH: usize = 100;
+/// In so many partitions.
+const PARTITIONS_AT_ONCE: usize = 8;
 
 const COMMON: &str = include_str!("common.lua");
 
@@ -67,7 +83,8 @@ pub struct RedisRegistry {
 
 struct Shared {
     connection: Connection,
-    prefix: String,
+    names: Arc<Names>,
+    clock: StoreClock,
     codec: Codec,
     recent: Recent,
     scripts: Scripts,
@@ -75,15 +92,16 @@ struct Shared {
 }
 
 struct Scripts {
+    bind: Script,
     claim: Script,
     commit: Script,
     create: Script,
     end: Script,
     end_matching: Script,
     has_sibling: Script,
+    point: Script,
     release: Script,
     remove_expired: Script,
-    save_data: Script,
     spend: Script,
     stands: Script,
     time: Script,
@@ -93,15 +111,16 @@ impl Scripts {
     fn new() -> Self {
         let script = |code: &str| Script::new(&format!("{COMMON}\n{code}"));
         Self {
+            bind: script(include_str!("bind.lua")),
             claim: script(include_str!("claim.lua")),
             commit: script(include_str!("commit.lua")),
             create: script(include_str!("create.lua")),
             end: script(include_str!("end.lua")),
             end_matching: script(include_str!("end_matching.lua")),
             has_sibling: script(include_str!("has_sibling.lua")),
+            point: script(include_str!("point.lua")),
             release: script(include_str!("release.lua")),
             remove_expired: script(include_str!("remove_expired.lua")),
-            save_data: script(include_str!("save_data.lua")),
             spend: script(include_str!("spend.lua")),
             stands: script(include_str!("stands.lua")),
             time: script(include_str!("time.lua")),
@@ -114,8 +133,14 @@ type Answer = Vec<Vec<u8>>;
 
 impl RedisRegistry {
     /// The registry at `url`: `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS, with the
-    /// server's certificate verified by the system's roots. Of a cluster any node will do: all keys of a registry are in
-    /// one slot, and the node that has it is found.
+    /// server's certificate verified by the system's roots.
+    ///
+    /// Of a cluster any node will do, and several, separated by commas, do also while one of them is away:
+    /// `redis://one:6379,redis://two:6379`. Sessions are spread over all primaries.
+    ///
+    /// Where Sentinel decides who is the primary, name those who know, and what they call it:
+    /// `redis-sentinel://[user:password@]host[:port][,host[:port]…][/database]#name`, with `rediss-sentinel://` where the
+    /// servers speak TLS, and the sentinels too. User and password are for the servers.
     ///
     /// The store need not be up: operations fail until it is, and requests that need it get 503.
     ///
@@ -132,7 +157,7 @@ impl RedisRegistry {
     /// others are for records that were written before. Without keys records are not encrypted.
     ///
     /// # Errors
-    /// If the URL cannot be read.
+    /// If the URL cannot be read, or the prefix has a brace.
     ///
     /// # Cancel safety
     /// A dropped future leaves nothing behind.
@@ -142,17 +167,20 @@ impl RedisRegistry {
         prefix: &str,
         keys: impl IntoIterator<Item = StorageKey>,
     ) -> Result<Self, ConfigError> {
-        // The URL may hold a password, so it is not repeated.
-        let error = |_| ConfigError::new("store_url", "not a URL of Redis", "redis://host:port/0 or rediss://…");
-        let client = Client::open(url).map_err(error)?;
-        if url.starts_with("rediss:") {
+        if prefix.contains(['{', '}']) {
+            let takes = "a name without braces: they say which keys a cluster keeps together";
+            return Err(ConfigError::new("store_prefix", "it has a brace", takes));
+        }
+        let ways = Ways::read(url)?;
+        if url.starts_with("rediss") {
             // For those who have not chosen one: rustls panics where it finds several.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
-        let prefix = format!("{{{prefix}}}");
+        let names = Arc::new(Names::new(prefix));
         let shared = Arc::new(Shared {
-            connection: Connection::new(client, format!("{prefix}:none")),
-            prefix,
+            connection: Connection::new(ways, names.clone()),
+            names,
+            clock: StoreClock::default(),
             codec: Codec::new(keys.into_iter().collect()),
             recent: Recent::new(),
             scripts: Scripts::new(),
@@ -175,60 +203,52 @@ impl RedisRegistry {
         self
     }
 
-    fn session(&self, key: &SessionKey) -> String {
-        format!("{}:s:{key}", self.shared.prefix)
+    fn names(&self) -> &Names {
+        &self.shared.names
     }
 
-    fn lease(&self, key: &SessionKey) -> String {
-        format!("{}:l:{key}", self.shared.prefix)
-    }
-
-    fn attempt(&self, attempt: &AttemptKey) -> String {
-        self.named("a", *attempt.as_bytes())
-    }
-
-    fn by_sid(&self, registration: &Registration, sid: &Sid) -> String {
-        self.named("i", hash_of("sid", registration, sid.as_str()))
-    }
-
-    fn by_subject(&self, registration: &Registration, subject: &Subject) -> String {
-        self.named("u", *SubjectHash::of(registration, subject).as_bytes())
-    }
-
-    fn named(&self, letter: &str, hash: [u8; 32]) -> String {
-        format!("{}:{letter}:{}", self.shared.prefix, SessionKey::from_bytes(hash))
-    }
-
-    fn session_index(&self) -> String {
-        format!("{}:x", self.shared.prefix)
-    }
-
-    fn channel(&self) -> String {
-        format!("{}:ends", self.shared.prefix)
-    }
-
-    /// Runs a script with the arguments that all have, and `arguments`.
-    async fn run<A: AsRef<[u8]>>(&self, script: &Script, key: &str, arguments: &[A]) -> Result<Answer, RegistryError> {
-        self.shared.connection.ask(self.invocation(script, key, arguments)).await
+    /// Runs a script over a key of a partition, with the arguments that all have, and `arguments`.
+    async fn run<A: AsRef<[u8]>>(
+        &self,
+        script: &Script,
+        (partition, key): (Partition, String),
+        arguments: &[A],
+    ) -> Result<Answer, RegistryError> {
+        self.shared.connection.ask(partition, self.invocation(script, partition, &key, arguments)).await
     }
 
     /// The same for what has to outlive the primary.
     async fn run_for_good<A: AsRef<[u8]>>(
         &self,
         script: &Script,
-        key: &str,
+        (partition, key): (Partition, String),
         arguments: &[A],
     ) -> Result<Answer, RegistryError> {
-        self.shared.connection.ask_for_good(self.invocation(script, key, arguments)).await
+        self.shared.connection.ask_for_good(partition, self.invocation(script, partition, &key, arguments)).await
     }
 
-    fn invocation<'a, A: AsRef<[u8]>>(&self, script: &'a Script, key: &str, arguments: &[A]) -> Ask<'a> {
+    fn invocation<'a, A: AsRef<[u8]>>(
+        &self,
+        script: &'a Script,
+        partition: Partition,
+        key: &str,
+        arguments: &[A],
+    ) -> Ask<'a> {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(script.get_hash()).arg(1).arg(key).arg(&self.shared.prefix).arg(self.channel());
+        let names = self.names();
+        command.arg(script.get_hash()).arg(1).arg(key).arg(names.tag(partition)).arg(names.channel());
         for argument in arguments {
             command.arg(argument.as_ref());
         }
         Ask::Script(script, command)
+    }
+
+    fn session(&self, key: &SessionKey) -> (Partition, String) {
+        (key.partition(), self.names().session(key))
+    }
+
+    fn key(&self, partition: Partition, name: impl fmt::Display) -> (Partition, String) {
+        (partition, self.names().key(partition, name))
     }
 
     /// Runs one of the two scripts that write a record; `last` is what only this one takes.
@@ -240,10 +260,11 @@ impl RedisRegistry {
         last: [u64; N],
     ) -> Result<Answer, RegistryError> {
         let registration = record.registration();
+        let index = |index: Index| self.names().key(record.key().partition(), index);
         let header: Value = json!({
             "v": record.version().number(),
-            "i": record.sid().map(|sid| self.by_sid(registration, sid)).unwrap_or_default(),
-            "u": self.by_subject(registration, record.subject()),
+            "i": record.sid().map(|sid| index(Index::of_sid(registration, sid))).unwrap_or_default(),
+            "u": index(Index::of_subject(registration, record.subject())),
             "t": millis(record.issued_at()),
             "r": record.expires_for().as_str(),
             "c": u64::try_from(record.unconfirmed_for().as_millis()).unwrap_or(u64::MAX),
@@ -257,7 +278,7 @@ impl RedisRegistry {
             in_millis(record.time_left(now)).into(),
         ];
         arguments.extend(last.map(|number| number.to_string().into()));
-        self.run_for_good(script, &self.session(record.key()), &arguments).await
+        self.run_for_good(script, self.session(record.key()), &arguments).await
     }
 
     fn read(&self, key: &SessionKey, value: &[u8]) -> Result<Arc<SessionRecord>, RegistryError> {
@@ -269,18 +290,42 @@ impl RedisRegistry {
         self.shared.codec.decode(key, version, record)
     }
 
-    /// The sessions of an answer that lists keys and values. All of them have ended, also those that cannot be read.
-    fn read_ended(&self, answer: &[Vec<u8>]) -> impl Iterator<Item = Arc<SessionRecord>> {
-        let read = |pair: &[Vec<u8>]| match pair {
-            [hex, value] => {
-                let key = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex).ok_or_else(unexpected)?;
+    async fn remove_expired_in(&self, partition: Partition) -> (Vec<Arc<SessionRecord>>, Result<(), RegistryError>) {
+        let mut removed = Vec::new();
+        loop {
+            let arguments = [BATCH.to_string(), in_millis(END_MARK_RETENTION)];
+            let script = &self.shared.scripts.remove_expired;
+            let answer = match self.run(script, self.key(partition, "x"), &arguments).await {
+                Ok(answer) => answer,
+                Err(error) => return (removed, Err(error)),
+            };
+            let Some((seen, ended)) = answer.split_first() else { return (removed, Err(unexpected())) };
+            removed.extend(self.conclude(ended).await);
+            let seen = std::str::from_utf8(seen).ok().and_then(|seen| seen.parse().ok());
+            if seen.is_none_or(|seen: usize| seen < BATCH) {
+                return (removed, Ok(()));
+            }
+        }
+    }
+
+    /// The sessions of an answer that lists keys, values and the names of application data, which goes with them. All of
+    /// them have ended, also those that cannot be read.
+    async fn conclude(&self, answer: &[Vec<u8>]) -> Vec<Arc<SessionRecord>> {
+        let mut ended = Vec::new();
+        for part in answer.chunks_exact(3) {
+            let [hex, value, data] = part else { continue };
+            let key = std::str::from_utf8(hex).ok().and_then(SessionKey::from_hex).ok_or_else(unexpected);
+            let record = key.and_then(|key| {
                 self.shared.recent.forget(&key);
                 self.read(&key, value)
+            });
+            match record {
+                Ok(record) => ended.push(record),
+                Err(error) => tracing::warn!(%error, "a session that ended"),
             }
-            _ => Err(unexpected()),
-        };
-        let warn = |error: &RegistryError| tracing::warn!(%error, "a session that ended");
-        answer.chunks_exact(2).filter_map(move |pair| read(pair).inspect_err(warn).ok())
+            self.remove_data(data).await;
+        }
+        ended
     }
 }
 
@@ -329,13 +374,16 @@ fn word(answer: &Answer) -> &[u8] {
 #[async_trait]
 impl SessionRegistry for RedisRegistry {
     async fn time(&self) -> Result<SystemTime, RegistryError> {
-        let answer = self.run::<&[u8]>(&self.shared.scripts.time, &self.session_index(), &[]).await?;
+        let key = self.key(Partition::FIRST, "none");
+        let answer = self.run::<&[u8]>(&self.shared.scripts.time, key, &[]).await?;
         time_from(answer.first())
     }
 
     async fn spend(&self, attempt: &AttemptKey) -> Result<Spent, RegistryError> {
         let retention = in_millis(SPENT_RETENTION);
-        let answer = self.run(&self.shared.scripts.spend, &self.attempt(attempt), &[retention]).await?;
+        let hash = attempt.as_bytes();
+        let key = self.key(Partition::of_hash(hash), format_args!("a:{}", SessionKey::from_bytes(*hash)));
+        let answer = self.run(&self.shared.scripts.spend, key, &[retention]).await?;
         match word(&answer) {
             b"now" => Ok(Spent::Now),
             b"before" => Ok(Spent::Before),
@@ -360,7 +408,8 @@ impl SessionRegistry for RedisRegistry {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
-        let value: Option<Vec<u8>> = self.shared.connection.ask(Ask::Read(&self.session(key))).await?;
+        let (partition, name) = self.session(key);
+        let value: Option<Vec<u8>> = self.shared.connection.ask(partition, Ask::Read(&name)).await?;
         let Some(value) = value else {
             self.shared.recent.forget(key);
             return Ok(Loaded::Unknown);
@@ -373,13 +422,7 @@ impl SessionRegistry for RedisRegistry {
     }
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
-        let registration = record.registration();
-        let index = match record.sid() {
-            Some(sid) => self.by_sid(registration, sid),
-            None => self.by_subject(registration, record.subject()),
-        };
-        let answer = self.run(&self.shared.scripts.has_sibling, &index, &[record.key().to_string()]).await?;
-        Ok(word(&answer) == b"yes")
+        self.find_sibling(record).await
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
@@ -390,7 +433,7 @@ impl SessionRegistry for RedisRegistry {
             in_millis(lease.duration),
             in_millis(LAPSE_GRACE),
         ];
-        let answer = self.run(&self.shared.scripts.claim, &self.session(key), &arguments).await?;
+        let answer = self.run(&self.shared.scripts.claim, self.session(key), &arguments).await?;
         match (word(&answer), answer.get(1)) {
             (b"granted", _) => Ok(Claimed::Granted),
             (b"held", _) => Ok(Claimed::Held),
@@ -402,13 +445,15 @@ impl SessionRegistry for RedisRegistry {
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
         let holder = holder.number().to_string();
-        self.run(&self.shared.scripts.release, &self.lease(key), &[holder.as_bytes()]).await.map(drop)
+        let lease = self.key(key.partition(), format_args!("l:{key}"));
+        self.run(&self.shared.scripts.release, lease, &[holder.as_bytes()]).await.map(drop)
     }
 
     async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
         let (key, old) = (*record.key(), record.version());
         record.version = old.next();
-        let answer = self.write_record(&self.shared.scripts.commit, &record, now, [old.number()]).await?;
+        let logged_out = u64::from(!self.point(&record, now).await?);
+        let answer = self.write_record(&self.shared.scripts.commit, &record, now, [old.number(), logged_out]).await?;
         match (word(&answer), answer.get(1)) {
             (b"committed", _) => Ok(Committed::Committed(Arc::new(record))),
             (b"gone", why) => reason(why).map(Committed::Gone),
@@ -419,8 +464,8 @@ impl SessionRegistry for RedisRegistry {
 
     async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let arguments = [key.to_string(), reason.as_str().to_owned(), in_millis(END_MARK_RETENTION)];
-        let answer = self.run_for_good(&self.shared.scripts.end, &self.session(key), &arguments).await?;
-        Ok(self.read_ended(&answer).next())
+        let answer = self.run_for_good(&self.shared.scripts.end, self.session(key), &arguments).await?;
+        Ok(self.conclude(&answer).await.pop())
     }
 
     async fn end_matching(
@@ -429,45 +474,27 @@ impl SessionRegistry for RedisRegistry {
         reason: EndReason,
         now: SystemTime,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let number = |time: Option<SystemTime>| time.map(|time| millis(time).to_string()).unwrap_or_default();
-        let reach = rules::reach(target);
-        let (index, subject, by_sid) = match target {
-            LogoutTarget::Sid { registration, sid, subject, .. } => {
-                let subject = subject.as_ref().map(|subject| self.by_subject(registration, subject));
-                (self.by_sid(registration, sid), subject.unwrap_or_default(), number(reach.by_sid))
-            }
-            LogoutTarget::Subject { registration, subject, .. } => {
-                (self.by_subject(registration, subject), String::new(), String::new())
-            }
-        };
-        let token = target.token();
-        let arguments = [
-            subject,
-            by_sid,
-            number(reach.by_subject),
-            millis(now).to_string(),
-            number(token.map(TokenMark::issued_at)),
-            token.map(|token| format!("{:032x}", token.id())).unwrap_or_default(),
-            in_millis(TOMBSTONE_RETENTION),
-            in_millis(END_MARK_RETENTION),
-            reason.as_str().to_owned(),
-        ];
-        let answer = self.run_for_good(&self.shared.scripts.end_matching, &index, &arguments).await?;
-        Ok(self.read_ended(&answer).collect())
+        self.log_out(target, reason, now).await
     }
 
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let mut removed = Vec::new();
-        loop {
-            let arguments = [BATCH.to_string(), in_millis(END_MARK_RETENTION)];
-            let script = &self.shared.scripts.remove_expired;
-            let answer = self.run(script, &self.session_index(), &arguments).await?;
-            let (seen, ended) = answer.split_first().ok_or_else(unexpected)?;
-            removed.extend(self.read_ended(ended));
-            if std::str::from_utf8(seen).ok().and_then(|seen| seen.parse().ok()).is_none_or(|seen: usize| seen < BATCH)
-            {
-                return Ok(removed);
+        let mut failure = None;
+        let mut partitions = stream::iter(Partition::all())
+            .map(|partition| self.remove_expired_in(partition))
+            .buffer_unordered(PARTITIONS_AT_ONCE);
+        while let Some((ended, outcome)) = partitions.next().await {
+            removed.extend(ended);
+            failure = failure.or(outcome.err());
+        }
+        match failure {
+            // Those that have ended are told of, whatever became of others.
+            Some(error) if removed.is_empty() => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "not all expired sessions could be removed");
+                Ok(removed)
             }
+            None => Ok(removed),
         }
     }
 
@@ -478,44 +505,41 @@ impl SessionRegistry for RedisRegistry {
 
 /// Hears of ends on other replicas for as long as the registry is in use.
 async fn listen(shared: Weak<Shared>) {
-    loop {
-        let Some(line) = shared.upgrade().map(|shared| Notices::of(&shared)) else { return };
-        if let Err(error) = line.hear(&shared).await {
+    while let Some(listening) = shared.upgrade().map(Shared::begin_to_hear) {
+        if let Err(error) = hear(&shared, listening).await {
             tracing::warn!(%error, "no notices of ends from other replicas at the moment");
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-/// What it takes to hear of ends.
-struct Notices {
-    client: Client,
-    channel: String,
-    dropped: Arc<Notify>,
+impl Shared {
+    /// Connects to where ends are published, if it is not told before that another place may be the one.
+    fn begin_to_hear(self: Arc<Self>) -> (Arc<Notify>, impl Future<Output = Result<PubSub, RegistryError>>) {
+        (self.connection.dropped(), async move {
+            let mut connection = self.connection.subscriber(Partition::FIRST).await?;
+            connection.subscribe(self.names.channel()).await.map_err(|error| connection::failed(error.into()))?;
+            // What was published while nobody listened is lost.
+            self.listeners.tell(EndNotice::Missed);
+            Ok(connection)
+        })
+    }
 }
 
-impl Notices {
-    fn of(shared: &Shared) -> Self {
-        let (client, dropped) = (shared.connection.home().clone(), shared.connection.dropped());
-        Self { client, channel: format!("{}:ends", shared.prefix), dropped }
+/// Hears until the connection breaks, or may lead to a server that is not the primary any more.
+async fn hear(
+    shared: &Weak<Shared>,
+    (dropped, connecting): (Arc<Notify>, impl Future<Output = Result<PubSub, RegistryError>>),
+) -> Result<(), RegistryError> {
+    let mut dropped = pin!(dropped.notified());
+    dropped.as_mut().enable();
+    let mut connection = connecting.await?;
+    let mut messages = connection.on_message();
+    while let Either::Left((Some(message), _)) = select(messages.next(), dropped.as_mut()).await {
+        let Some(shared) = shared.upgrade() else { return Ok(()) };
+        shared.listeners.tell(notice(&message.get_payload::<String>().unwrap_or_default()));
     }
-
-    /// Hears until the connection breaks, or may lead to a server that is not the primary any more.
-    async fn hear(&self, shared: &Weak<Shared>) -> redis::RedisResult<()> {
-        let mut dropped = pin!(self.dropped.notified());
-        let mut connection = self.client.get_async_pubsub().await?;
-        connection.subscribe(&self.channel).await?;
-        // What was published while nobody listened is lost.
-        if let Some(shared) = shared.upgrade() {
-            shared.listeners.tell(EndNotice::Missed);
-        }
-        let mut messages = connection.on_message();
-        while let Either::Left((Some(message), _)) = select(messages.next(), dropped.as_mut()).await {
-            let Some(shared) = shared.upgrade() else { return Ok(()) };
-            shared.listeners.tell(notice(&message.get_payload::<String>().unwrap_or_default()));
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 fn notice(payload: &str) -> EndNotice {
@@ -527,7 +551,7 @@ fn notice(payload: &str) -> EndNotice {
 
 impl fmt::Debug for RedisRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisRegistry").field("prefix", &self.shared.prefix).finish_non_exhaustive()
+        f.debug_struct("RedisRegistry").field("prefix", &self.names().prefix()).finish_non_exhaustive()
     }
 }
 
@@ -543,7 +567,8 @@ mod tests {
             ("end", include_str!("end.lua")),
             ("end_matching", include_str!("end_matching.lua")),
             ("has_sibling", include_str!("has_sibling.lua")),
-            ("save_data", include_str!("save_data.lua")),
+            ("bind", include_str!("bind.lua")),
+            ("point", include_str!("point.lua")),
             ("stands", include_str!("stands.lua")),
             ("time", include_str!("time.lua")),
         ] {

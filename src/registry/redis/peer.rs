@@ -20,7 +20,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_millis(750);
 const ROLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a server says that cannot tell who is signed in, by itself or from inside a script.
-const NO_AUTHORITY: [&str; 5] = ["READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "UNBLOCKED"];
+const NO_AUTHORITY: [&str; 6] = ["READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "UNBLOCKED", "CLUSTERDOWN"];
 
 /// What a store is asked for.
 pub(super) enum Ask<'a> {
@@ -72,7 +72,7 @@ impl Failure {
         }
     }
 
-    fn is_redirect(&self) -> bool {
+    pub(super) fn is_redirect(&self) -> bool {
         matches!(self.next(), Next::Moved(_) | Next::Asked(_))
     }
 }
@@ -303,6 +303,7 @@ mod tests {
             // Only what was asked for is there by now: it is not moved to.
             ("ASK 5 127.0.0.1:7001", Next::Asked("127.0.0.1:7001")),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Next::Keep),
+            ("CLUSTERDOWN Hash slot not served", Next::Drop),
             ("OOM command not allowed when used memory > 'maxmemory'.", Next::Keep),
             ("ERR Script attempted to access a non local key in a cluster node", Next::Keep),
             ("ERR something else", Next::Keep),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use serde_json::Value;
 use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
@@ -15,22 +16,74 @@ use crate::clock::{Clock, SystemClock};
 use crate::registry::RegistryError;
 use crate::registry::binding::{Needed, data_name, login_of, needed};
 use crate::session::id::SessionKey;
+use crate::session::partition::Partition;
+
+/// Whether data has to be there.
+#[derive(Clone, Copy)]
+enum Write {
+    Create,
+    /// A record that is gone stays gone.
+    Save,
+}
+
+/// What became of data to be written.
+#[derive(PartialEq, Eq)]
+enum Written {
+    Done,
+    /// It is there, or it is not.
+    Not,
+}
 
 impl RedisRegistry {
-    fn data(&self, id: &Id) -> String {
-        format!("{}:d:{}", self.shared.prefix, data_name(id))
+    /// Data lies in a partition of its own, wherever its login does.
+    fn data(&self, name: &str) -> (Partition, String) {
+        let partition = SessionKey::from_hex(name).map_or(Partition::FIRST, |hash| hash.partition());
+        self.key(partition, format_args!("d:{name}"))
     }
 
-    async fn write(&self, record: &Record, how: &str) -> session_store::Result<Vec<u8>> {
+    async fn write(&self, record: &Record, how: Write) -> session_store::Result<Written> {
         let expiry: SystemTime = record.expiry_date.into();
         let value = serde_json::to_vec(&(record.expiry_date.unix_timestamp(), &record.data))
             .map_err(|error| session_store::Error::Encode(error.to_string()))?;
         let left = expiry.duration_since(SystemClock.now()).unwrap_or_default().as_millis().max(1).to_string();
-        let id = data_name(&record.id);
-        let login = login_of(record).unwrap_or_default();
-        let arguments = [id.as_bytes(), login.as_bytes(), value.as_slice(), left.as_bytes(), how.as_bytes()];
-        let answer = self.run(&self.shared.scripts.save_data, &self.data(&record.id), &arguments).await;
-        Ok(word(&answer.map_err(failed)?).to_vec())
+        let name = data_name(&record.id);
+        // Bound first: what is written goes with its login, but for a crash between the two, after which nobody is given it.
+        if let Some(login) = login_of(record)
+            && !self.bind(login, &name, &left).await.map_err(failed)?
+        {
+            return Ok(Written::Not);
+        }
+        let (partition, key) = self.data(&name);
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("PX").arg(left).arg(match how {
+            Write::Create => "NX",
+            Write::Save => "XX",
+        });
+        let answer = self.shared.connection.ask::<Option<String>>(partition, Ask::Command(command)).await;
+        Ok(if answer.map_err(failed)?.is_some() { Written::Done } else { Written::Not })
+    }
+
+    /// Has the data go with its login; says whether that is there.
+    async fn bind(&self, login: &str, name: &str, left: &str) -> Result<bool, RegistryError> {
+        let Some(key) = SessionKey::from_hex(login) else { return Ok(false) };
+        let answer = self.run(&self.shared.scripts.bind, self.session(&key), &[login, name, left]).await?;
+        Ok(word(&answer) == b"bound")
+    }
+
+    /// Removes data whose login has ended: nobody is given it any more, so it does not matter if it stays until it expires.
+    pub(super) async fn remove_data(&self, names: &[u8]) {
+        let names = names.split(|byte| *byte == b' ').filter_map(|name| std::str::from_utf8(name).ok());
+        let removals = names.filter(|name| !name.is_empty()).map(|name| self.remove_one(name));
+        for error in join_all(removals).await.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "application data of a login that ended is left to expire");
+        }
+    }
+
+    async fn remove_one(&self, name: &str) -> Result<(), RegistryError> {
+        let (partition, key) = self.data(name);
+        let mut command = redis::cmd("DEL");
+        command.arg(key);
+        self.shared.connection.ask::<u64>(partition, Ask::Command(command)).await.map(drop)
     }
 
     /// Whether there is a login that is what it has to be.
@@ -40,8 +93,19 @@ impl RedisRegistry {
             Needed::Confirmed => "confirmed",
             Needed::Live => "live",
         };
-        let answer = self.run(script, &self.session(login), &[&login.to_string(), needed]).await?;
+        let answer = self.run(script, self.session(login), &[&login.to_string(), needed]).await?;
         Ok(word(&answer) == b"stands")
+    }
+}
+
+impl RedisRegistry {
+    async fn read_data(&self, id: &Id) -> Result<Option<Vec<u8>>, RegistryError> {
+        let (partition, key) = self.data(&data_name(id));
+        self.shared.connection.ask(partition, Ask::Read(&key)).await
+    }
+
+    async fn is_taken(&self, id: &Id) -> session_store::Result<bool> {
+        self.read_data(id).await.map(|found| found.is_some()).map_err(failed)
     }
 }
 
@@ -53,19 +117,19 @@ fn failed(error: RegistryError) -> session_store::Error {
 #[async_trait]
 impl SessionStore for RedisRegistry {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        while self.write(record, "create").await? == b"exists" {
+        // Nothing is created for a login that is over, as if it had ended right after.
+        while self.write(record, Write::Create).await? == Written::Not && self.is_taken(&record.id).await? {
             record.id = Id::default();
         }
         Ok(())
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        self.write(record, "save").await.map(drop)
+        self.write(record, Write::Save).await.map(drop)
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let value = self.shared.connection.ask::<Option<Vec<u8>>>(Ask::Read(&self.data(id))).await;
-        let Some(value) = value.map_err(failed)? else { return Ok(None) };
+        let Some(value) = self.read_data(id).await.map_err(failed)? else { return Ok(None) };
         let decoded: (i64, HashMap<String, Value>) =
             serde_json::from_slice(&value).map_err(|error| session_store::Error::Decode(error.to_string()))?;
         let expiry_date = OffsetDateTime::from_unix_timestamp(decoded.0)
@@ -80,8 +144,6 @@ impl SessionStore for RedisRegistry {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        let mut command = redis::cmd("DEL");
-        command.arg(self.data(id));
-        self.shared.connection.ask::<u64>(Ask::Command(command)).await.map(drop).map_err(failed)
+        self.remove_one(&data_name(id)).await.map_err(failed)
     }
 }

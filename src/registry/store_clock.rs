@@ -1,17 +1,17 @@
-//! The clock of the registry's store, by which login attempts are dated.
+//! The clock of the registry's store, by which login attempts and logouts are dated.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::SessionRegistry;
 use crate::clock::monotonic;
-use crate::registry::SessionRegistry;
 
 /// The store is asked so often at most: whoever begins a login costs it nothing.
 const LONGEST_TRUST: Duration = Duration::from_secs(60);
 
 /// What the store's clock showed, and when that was.
 #[derive(Debug, Default)]
-pub(super) struct StoreClock {
+pub(crate) struct StoreClock {
     read: Mutex<Option<(Instant, SystemTime)>>,
 }
 
@@ -25,7 +25,7 @@ impl StoreClock {
     }
 
     /// The time there. Where it cannot be had, what was read before and the time since, if ever anything was.
-    pub(super) async fn time(&self, registry: &dyn SessionRegistry) -> Option<SystemTime> {
+    pub(crate) async fn time(&self, registry: &dyn SessionRegistry) -> Option<SystemTime> {
         let read = self.get();
         if read.is_none_or(|(at, _)| at.elapsed() >= LONGEST_TRUST) {
             match registry.time().await {

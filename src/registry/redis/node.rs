@@ -1,0 +1,236 @@
+//! One server: how it is reached, and the connections to it.
+//!
+//! Everybody shares one connection; writes that wait for replicas have others, one each, as `WAIT` concerns the writes of
+//! its own connection and holds up whatever comes after it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    RedisResult, TlsMode, Value,
+};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::peer::{Failure, Peer, Terms};
+use crate::error::ConfigError;
+
+/// For so long nobody tries to connect after somebody has failed to.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+/// So many writes wait for replicas at a time.
+const CONFIRMING: usize = 16;
+
+pub(super) struct Node {
+    way: Way,
+    /// The connection that all share.
+    shared: Mutex<Option<Peer>>,
+    /// Connections whose last write was answered.
+    idle: Mutex<Vec<Peer>>,
+    pub(super) confirming: Semaphore,
+    /// Held by the one who connects; when and how that failed last.
+    opening: tokio::sync::Mutex<Option<(Instant, Failure)>>,
+    /// A connection for keys that are on their way here.
+    arriving: Mutex<Option<Peer>>,
+    terms: Arc<Terms>,
+}
+
+/// How a server is reached.
+pub(super) enum Way {
+    At(Client),
+    /// Where the sentinels say.
+    Told(Told),
+}
+
+pub(super) struct Told {
+    sentinels: tokio::sync::Mutex<Sentinel>,
+    name: String,
+    servers: SentinelNodeConnectionInfo,
+}
+
+impl Way {
+    async fn client(&self) -> RedisResult<Client> {
+        match self {
+            Self::At(client) => Ok(client.clone()),
+            Self::Told(told) => told.sentinels.lock().await.async_master_for(&told.name, Some(&told.servers)).await,
+        }
+    }
+}
+
+/// The ways that somebody has configured, at least one.
+pub(super) struct Ways(pub(super) Vec<Way>);
+
+impl Ways {
+    /// # Errors
+    /// If the URL cannot be read.
+    pub(super) fn read(url: &str) -> Result<Self, ConfigError> {
+        // The URL may hold a password, so it is not repeated.
+        let takes = "redis://host:port/0, rediss://…, several of a cluster separated by commas, or \
+                     redis-sentinel://host:port,host:port/0#name";
+        let error = |_| ConfigError::new("store_url", "not a URL of Redis", takes);
+        let told = [("redis-sentinel://", None), ("rediss-sentinel://", Some(TlsMode::Secure))];
+        for (scheme, tls) in told {
+            if let Some(rest) = url.strip_prefix(scheme) {
+                return told_by(rest, tls).map(|told| Self(vec![Way::Told(told)])).map_err(error);
+            }
+        }
+        let urls = url.replace(",redis", "\nredis");
+        urls.lines().map(|url| Client::open(url).map(Way::At)).collect::<RedisResult<_>>().map(Self).map_err(error)
+    }
+}
+
+/// Reads `[user:password@]host[:port][,host[:port]…][/database]#name`.
+fn told_by(text: &str, tls: Option<TlsMode>) -> RedisResult<Told> {
+    let unreadable = || RedisError::from((ErrorKind::InvalidClientConfig, "not a URL of sentinels"));
+    let (rest, name) = text.rsplit_once('#').filter(|(_, name)| !name.is_empty()).ok_or_else(unreadable)?;
+    let (user, rest) = rest.rsplit_once('@').map_or(("", rest), |(user, rest)| (user, rest));
+    let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let scheme = if tls.is_some() { "rediss" } else { "redis" };
+    // The library reads users, passwords and databases as everywhere.
+    let servers = format!("{scheme}://{user}{}localhost/{database}", if user.is_empty() { "" } else { "@" });
+    let servers: RedisConnectionInfo = servers.into_connection_info()?.redis_settings().clone();
+    let sentinel = |host: &str| {
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        format!("{scheme}://{host}{}", if has_port { "" } else { ":26379" }).into_connection_info()
+    };
+    let sentinels: Vec<ConnectionInfo> = hosts.split(',').map(sentinel).collect::<RedisResult<_>>()?;
+    let info = SentinelNodeConnectionInfo::default().set_redis_connection_info(servers);
+    Ok(Told {
+        sentinels: tokio::sync::Mutex::new(Sentinel::build(sentinels)?),
+        name: name.to_owned(),
+        servers: match tls {
+            Some(mode) => info.set_tls_mode(mode),
+            None => info,
+        },
+    })
+}
+
+impl Node {
+    pub(super) fn new(way: Way, terms: Arc<Terms>) -> Self {
+        Self {
+            way,
+            shared: Mutex::default(),
+            idle: Mutex::default(),
+            confirming: Semaphore::new(CONFIRMING),
+            opening: tokio::sync::Mutex::default(),
+            arriving: Mutex::default(),
+            terms,
+        }
+    }
+
+    /// A client for another connection to it.
+    pub(super) async fn client(&self) -> RedisResult<Client> {
+        self.way.client().await
+    }
+
+    /// How another node of the same cluster is reached.
+    pub(super) fn neighbour(&self, address: &str) -> RedisResult<Self> {
+        let unreadable = || RedisError::from((ErrorKind::Parse, "a node's address cannot be read"));
+        let Way::At(client) = &self.way else { return Err(unreadable()) };
+        let (host, port) = address.rsplit_once(':').ok_or_else(unreadable)?;
+        let port = port.parse().map_err(|_| unreadable())?;
+        let info = client.get_connection_info().clone();
+        let address = match info.addr() {
+            // A node that does not know its own name sends the port only.
+            ConnectionAddr::Tcp(this, _) => {
+                ConnectionAddr::Tcp(if host.is_empty() { this } else { host }.to_owned(), port)
+            }
+            ConnectionAddr::TcpTls { host: this, insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host: if host.is_empty() { this } else { host }.to_owned(),
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => return Err(unreadable()),
+        };
+        Ok(Self::new(Way::At(Client::open(info.set_addr(address))?), self.terms.clone()))
+    }
+
+    /// The connection that all share, if there is one.
+    pub(super) fn current(&self) -> Option<Peer> {
+        lock(&self.shared).clone()
+    }
+
+    /// The connection that all share. Where there is none, it is one to a primary that has the key `probe`.
+    pub(super) async fn shared(&self, probe: &str) -> Result<Peer, Failure> {
+        let mut last_failure = self.opening.lock().await;
+        // Somebody else may have connected meanwhile.
+        if let Some(peer) = self.current() {
+            return Ok(peer);
+        }
+        let peer = self.open(probe, &mut last_failure).await?;
+        *lock(&self.shared) = Some(peer.clone());
+        Ok(peer)
+    }
+
+    /// A connection that nobody else has until it is [given back](Self::give_back).
+    pub(super) async fn own(&self, probe: &str) -> Result<Peer, Failure> {
+        loop {
+            let idle = lock(&self.idle).pop();
+            let Some(peer) = idle else { break };
+            // The server may have closed it long ago.
+            if peer.is_still_good().await {
+                return Ok(peer);
+            }
+            self.forget(&peer);
+        }
+        let mut last_failure = self.opening.lock().await;
+        self.open(probe, &mut last_failure).await
+    }
+
+    pub(super) fn give_back(&self, peer: Peer) {
+        lock(&self.idle).push(peer);
+    }
+
+    async fn open(&self, probe: &str, last_failure: &mut Option<(Instant, Failure)>) -> Result<Peer, Failure> {
+        if let Some((at, failure)) = last_failure
+            && at.elapsed() < FAILURE_PAUSE
+        {
+            return Err(failure.clone());
+        }
+        let opened = match self.client().await {
+            Ok(client) => Peer::open(&client, probe, &self.terms).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(failure) = &opened
+            && !failure.is_redirect()
+        {
+            *last_failure = Some((Instant::now(), failure.clone()));
+        }
+        opened
+    }
+
+    /// Reads a key that is on its way to this server, which has not taken over yet.
+    pub(super) async fn read_arriving(&self, key: &str) -> Result<Value, Failure> {
+        let known = lock(&self.arriving).take();
+        let peer = match known {
+            Some(peer) => peer,
+            None => Peer::connect(&self.client().await?, &self.terms).await?,
+        };
+        let answer = peer.read_arriving(key).await;
+        *lock(&self.arriving) = answer.is_ok().then_some(peer);
+        answer
+    }
+
+    /// Forgets a connection, and those that nobody uses: they lead where that one led.
+    pub(super) fn forget(&self, peer: &Peer) {
+        lock(&self.shared).take_if(|shared| shared.is(peer));
+        lock(&self.idle).clear();
+    }
+
+    /// The connection that all share, if that has answered nobody for as long as an operation may take. Those that nobody
+    /// uses are forgotten.
+    pub(super) fn silent(&self) -> Option<Peer> {
+        let shared = lock(&self.shared).clone();
+        let silent = shared.filter(Peer::is_silent);
+        if silent.is_none() {
+            lock(&self.idle).clear();
+        }
+        silent
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
