@@ -32,8 +32,13 @@ use crate::protocol::jwt::{Expected, SigningAlg, TokenError, UnverifiedJwt, Veri
 use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
 use crate::protocol::token_response::{TokenResponse, TokenVerdict};
 
-/// How often a replica that waits for another looks, and the first pause before a failed commit is tried again.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// The first pause of a replica that waits for another before it looks again. Each is a quarter longer than the one before, so
+/// that what it waits for is noticed a fifth of the time late that it took, and a provider that hangs costs the store little.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+/// Up to this.
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// The first pause before a failed commit is tried again.
+const FIRST_COMMIT_PAUSE: Duration = Duration::from_millis(50);
 /// The pause before a failed commit is tried again grows up to this.
 const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(1);
 /// How long rotated tokens are held while the registry does not take them.
@@ -145,7 +150,7 @@ pub(crate) fn start(record: Arc<SessionRecord>, audience: Option<Audience>, term
         // Only a browser can.
         ActivitySignal::SilentLogin => Do::Done(Outcome::Unavailable(None)),
         ActivitySignal::Refresh | ActivitySignal::UserInfo => {
-            Do::Claim(Claim { about, until: terms.now + terms.claim_patience })
+            Do::Claim(Claim { about, until: terms.now + terms.claim_patience, pause: FIRST_LOOK })
         }
     }
 }
@@ -155,6 +160,7 @@ pub(crate) fn start(record: Arc<SessionRecord>, audience: Option<Audience>, term
 pub(crate) struct Claim {
     about: About,
     until: SystemTime,
+    pause: Duration,
 }
 
 impl Claim {
@@ -177,7 +183,9 @@ impl Claim {
             Ok(Claimed::Changed(newer)) => Do::Done(Outcome::Overtaken(newer)),
             Ok(Claimed::Gone(reason)) => Do::Done(Outcome::Ended(reason)),
             Ok(Claimed::Held) if terms.now < self.until => {
-                Do::Wait(Wait { pause: Pause::Of(LOOK_INTERVAL), then: AfterWait::Claim(Box::new(self)) })
+                let pause = Pause::Of(self.pause);
+                let again = Self { pause: (self.pause * 5 / 4).min(LONGEST_LOOK), ..self };
+                Do::Wait(Wait { pause, then: AfterWait::Claim(Box::new(again)) })
             }
             Ok(Claimed::Held) | Err(StoreFailed) => Do::Done(Outcome::Unavailable(None)),
         }
@@ -430,7 +438,7 @@ impl Commit {
     fn begin(about: About, next: SessionRecord, purpose: Purpose, remark: Option<Remark>, terms: &Terms<'_>) -> Do {
         let next = Arc::new(next.with_expiry(terms.policy));
         let until = terms.now + COMMIT_PATIENCE;
-        Do::Commit(Self { about, next, purpose, until, pause: LOOK_INTERVAL, remark })
+        Do::Commit(Self { about, next, purpose, until, pause: FIRST_COMMIT_PAUSE, remark })
     }
 
     pub(crate) fn record(&self) -> &SessionRecord {
