@@ -51,11 +51,11 @@ impl Manager {
     ) -> Result<usize, RegistryError> {
         let manager = self.clone();
         self.detached(async move {
-            let ended = manager.registry.end_matching(&target, reason, manager.now()).await?;
-            for record in &ended {
+            let answer = manager.registry.end_matching(&target, reason, manager.now()).await;
+            for record in answer.as_ref().map_or_else(RegistryError::ended, Vec::as_slice) {
                 manager.conclude(record, reason);
             }
-            Ok(ended.len())
+            answer.map(|ended| ended.len())
         })
         .await
     }

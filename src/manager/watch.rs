@@ -77,6 +77,8 @@ impl Manager {
     /// Nothing is lost.
     pub(crate) async fn until_over(self: Arc<Self>, record: Arc<SessionRecord>, looked: Looked) -> Over {
         let guard = self.guards.of(*record.key(), || self.clone().guard(record.clone(), looked).boxed());
+        // Stores make one for each request; a thousand streams need none.
+        drop(record);
         guard.await
     }
 

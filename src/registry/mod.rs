@@ -154,7 +154,8 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// age of its token.
     ///
     /// # Errors
-    /// If the store could not be reached or did not confirm the write.
+    /// If the store could not be reached or did not confirm the write, or not all of it; the error has those that have
+    /// [ended](RegistryError::ended).
     async fn end_matching(
         &self,
         target: &LogoutTarget,
@@ -293,13 +294,14 @@ pub struct RegistryError {
     message: String,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ended: Vec<Arc<SessionRecord>>,
 }
 
 impl RegistryError {
     /// An error with a message that holds no secret.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self { message: message.into(), source: None, ended: Vec::new() }
     }
 
     /// An error with its cause.
@@ -308,6 +310,18 @@ impl RegistryError {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { message: message.into(), source: Some(source.into()) }
+        Self { message: message.into(), source: Some(source.into()), ended: Vec::new() }
+    }
+
+    /// The same of an operation that was to end many sessions, and has ended these before it failed: they are told of.
+    #[must_use]
+    pub fn after_ending(self, ended: Vec<Arc<SessionRecord>>) -> Self {
+        Self { ended, ..self }
+    }
+
+    /// The sessions that have ended all the same.
+    #[must_use]
+    pub fn ended(&self) -> &[Arc<SessionRecord>] {
+        &self.ended
     }
 }

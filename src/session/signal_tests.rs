@@ -116,11 +116,29 @@ fn how_a_signal_begins() {
 }
 
 #[test]
+fn p2_who_waits_for_another_looks_soon_and_then_less_often() {
+    let mut claim = claim();
+    let mut looks = Vec::new();
+    let mut waited = Duration::ZERO;
+    while waited < Duration::from_secs(5) {
+        let Do::Wait(wait) = with_terms(0, |terms| claim.next(Ok(Claimed::Held), terms)) else { panic!("no wait") };
+        let Pause::Of(pause) = wait.pause else { panic!("no pause") };
+        // What comes after any time is noticed a fifth of that late, and a moment.
+        assert!(pause <= waited / 5 * 2 + Duration::from_millis(2) && pause <= Duration::from_millis(50), "{pause:?}");
+        waited += pause;
+        looks.push(pause);
+        let Do::Claim(next) = wait.next() else { panic!("no claim") };
+        claim = next;
+    }
+    assert!(looks.len() < 120, "a provider that hangs: {} looks", looks.len());
+}
+
+#[test]
 fn p2_claims() {
     let ended = EndReason::BackChannelLogout;
     for (answer, after, expected) in [
         (Ok(Claimed::Granted), 0, "present"),
-        (Ok(Claimed::Held), 9, "wait Of(50ms), then claim"),
+        (Ok(Claimed::Held), 9, "wait Of(2ms), then claim"),
         (Ok(Claimed::Held), 10, "unavailable None"),
         (Ok(Claimed::Changed(newer())), 0, "overtaken 2"),
         (Ok(Claimed::Gone(Some(ended))), 0, "ended Some(BackChannelLogout)"),

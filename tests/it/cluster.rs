@@ -413,8 +413,10 @@ impl Watched {
 #[tokio::test]
 async fn redis_sentinels_lead_to_the_primary_and_to_the_next_one() {
     let mut watched = Watched::start().await;
-    // One of the sentinels is not there.
-    let url = format!("redis-sentinel://127.0.0.1:9,127.0.0.1:{}/0#main", watched.sentinel.port());
+    // One of the sentinels answers nothing, and one is not there.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, port) = (silent.local_addr().unwrap(), watched.sentinel.port());
+    let url = format!("redis-sentinel://{address},127.0.0.1:9,127.0.0.1:{port}/0#main");
     let world = world_over(over_redis(&url, "shop", []).await.confirmed_by(1)).await;
     assert_eq!(world.me().await, StatusCode::OK);
     watched.one.crash();

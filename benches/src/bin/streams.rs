@@ -2,6 +2,7 @@
 //! they take while nothing happens, and what one lost channel of notices costs.
 
 use std::convert::Infallible;
+use std::process::Command;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use tower::Layer;
 use tower_oidc_session::{MemoryRegistry, OidcSession};
 use tower_oidc_session_benches::contestants::{provider, relying_party};
 use tower_oidc_session_benches::figure::{self, CpuTime, resident};
+use tower_oidc_session_benches::stores::{self, Kind};
 use tower_oidc_session_benches::user::{request, sign_in};
 
 async fn silent(_session: OidcSession) -> Sse<futures_util::stream::Pending<Result<Event, Infallible>>> {
@@ -24,6 +26,8 @@ async fn bare() -> Sse<futures_util::stream::Pending<Result<Event, Infallible>>>
 }
 
 const IDLE: Duration = Duration::from_secs(60);
+/// By then all have been looked after.
+const LOST: Duration = Duration::from_secs(10);
 
 /// Opens so many streams and returns the bytes of each.
 async fn open<S>(mut app: S, cookies: &[String], path: &str, count: usize) -> f64
@@ -47,11 +51,17 @@ where
 async fn main() {
     let count: usize = std::env::args().nth(1).expect("COUNT").parse().expect("a number");
     let provider = provider().await;
-    let rp = relying_party(&provider, MemoryRegistry::new()).await;
+    let kind = Kind::of_environment();
+    let url = stores::url().unwrap_or_default();
+    let rp = match kind {
+        Kind::Memory => relying_party(&provider, MemoryRegistry::new()).await,
+        Kind::Redis => relying_party(&provider, stores::redis(&url).await).await,
+        Kind::Postgres => relying_party(&provider, stores::postgres(&url).await).await,
+    };
     let app = rp.layer().layer(Router::new().route("/events", get(silent)).merge(rp.routes()));
     // Each session has ten streams, as of a user with ten tabs.
     let mut cookies = Vec::new();
-    for _ in 0..(count / 10).clamp(1, 2000) {
+    for _ in 0..(count / 10).max(1) {
         cookies.push(sign_in(&app, &provider).await.header());
     }
     let floor = open(Router::new().route("/events", get(bare)), &cookies, "/events", count).await;
@@ -62,6 +72,20 @@ async fn main() {
     let before = CpuTime::now(&[]);
     tokio::time::sleep(IDLE).await;
     let (own, _) = before.since(&[]);
-    figure::print(&format!("{count} streams: idle"), 100.0 * own / IDLE.as_secs_f64(), "% of a core");
+    let idle = own / IDLE.as_secs_f64();
+    figure::print(&format!("{count} streams, {}: idle", kind.name()), 100.0 * idle, "% of a core");
+    if kind == Kind::Redis {
+        // Connections for notices are cut, so that each session with streams is looked after.
+        let before = CpuTime::now(&[]);
+        let killed = Command::new("redis-cli").args(["-u", &url, "CLIENT", "KILL", "TYPE", "pubsub"]).status();
+        assert!(killed.expect("redis-cli is there").success());
+        tokio::time::sleep(LOST).await;
+        let (own, _) = before.since(&[]);
+        figure::print(
+            &format!("{count} streams, Redis: a lost channel"),
+            own - idle * LOST.as_secs_f64(),
+            "s of a core",
+        );
+    }
     std::process::exit(0);
 }

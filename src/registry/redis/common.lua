@@ -80,10 +80,11 @@ local function covered(head, began, seen)
 end
 
 -- Remembers a logout that arrives now, of a token (issued at, id) or of the application ("", ""). Whoever sends one token again
--- renews nothing.
-local function bury(index, issued_at, id, here, retention)
+-- renews nothing. Now is by the clock of attempts, as far as it is known, and by the one here: too late costs a redirect,
+-- too early would let in a login that it has overtaken.
+local function bury(index, issued_at, id, elsewhere, retention)
     local tomb = index .. ':t'
-    local before = arrival(index)
+    local here, before = math.max(elsewhere, now()), arrival(index)
     if redis.call('TYPE', tomb).ok == 'string' then redis.call('DEL', tomb) end
     local latest, ids = redis.call('HGET', tomb, 'iat') or '', redis.call('HGET', tomb, 'ids') or ''
     local renews = true

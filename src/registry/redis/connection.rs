@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::names::Names;
 use super::node::{Node, Ways};
-use super::peer::{Ask, Failure, Next, Peer, TIMEOUT, Terms};
+use super::peer::{Ask, Failure, Kind, Next, Peer, TIMEOUT, Terms};
 use crate::registry::RegistryError;
 use crate::session::partition::Partition;
 
@@ -48,6 +48,24 @@ impl Places {
     fn set(&mut self, partition: Partition, node: &Arc<Node>) {
         if let Some(place) = self.nodes.get_mut(usize::from(partition.number())) {
             *place = node.clone();
+        }
+    }
+
+    /// All partitions of a node go together: one that is no cluster's has all or none.
+    fn leave(&mut self, node: &Arc<Node>, another: &Arc<Node>) {
+        for place in &mut self.nodes {
+            if Arc::ptr_eq(place, node) {
+                *place = another.clone();
+            }
+        }
+    }
+
+    /// Whoever has configured a node vouches for it; a cluster that gave an address did so long ago.
+    fn go_home(&mut self, node: &Arc<Node>) {
+        if let Some(home) = self.seeds.first().cloned()
+            && !self.seeds.iter().any(|seed| Arc::ptr_eq(seed, node))
+        {
+            self.leave(node, &home);
         }
     }
 
@@ -95,7 +113,7 @@ struct Opened {
 impl Connection {
     pub(super) fn new(ways: Ways, names: Arc<Names>) -> Self {
         let terms: Arc<Terms> = Arc::default();
-        let seeds: Vec<_> = ways.0.into_iter().map(|way| Arc::new(Node::new(way, terms.clone()))).collect();
+        let seeds: Vec<_> = ways.0.into_iter().map(|way| Arc::new(Node::new(way, Kind::Any, terms.clone()))).collect();
         let home = seeds.first().cloned();
         let nodes = Partition::all().filter_map(|_| home.clone()).collect();
         let places = Mutex::new(Places { nodes, seeds, led_to: Vec::new() });
@@ -145,7 +163,8 @@ impl Connection {
 
     /// Leaves a server that answers nobody, and the connections that nobody has used since.
     fn too_late(&self, partition: Partition) -> Failure {
-        if let Some(node) = self.places().of(partition)
+        let node = self.places().of(partition);
+        if let Some(node) = node
             && let Some(peer) = node.silent()
         {
             self.drop_peer(&node, &peer);
@@ -201,6 +220,13 @@ impl Connection {
                     self.drop_peer(&opened.node, &opened.peer);
                     return Err(failure);
                 }
+                (Next::Ask, _) => {
+                    let mut places = self.places();
+                    if let Some(another) = places.another(&[opened.node]) {
+                        places.set(partition, &another);
+                    }
+                    return Err(failure);
+                }
                 _ => return Err(failure),
             }
             redirects += 1;
@@ -223,10 +249,14 @@ impl Connection {
                     self.lead_to(partition, address)?;
                 }
                 _ => {
-                    tried.push(node);
+                    tried.push(node.clone());
                     let mut places = self.places();
                     let Some(another) = places.another(&tried) else { return Err(failure) };
-                    places.set(partition, &another);
+                    if failure.is_of_one_partition() {
+                        places.set(partition, &another);
+                    } else {
+                        places.leave(&node, &another);
+                    }
                 }
             }
         }
@@ -244,8 +274,9 @@ impl Connection {
         }
     }
 
-    fn drop_peer(&self, node: &Node, peer: &Peer) {
+    fn drop_peer(&self, node: &Arc<Node>, peer: &Peer) {
         node.forget(peer);
+        self.places().go_home(node);
         self.dropped.notify_waiters();
     }
 

@@ -1,7 +1,7 @@
 -- KEYS: the index of the sid or the subject. ARGV: number of this partition, "all" or "without sid", latest issued at or "",
 -- issued at of the token, its id, when the logout arrives or "" if it leaves no tombstone, retention of the tombstone,
--- retention of the marks, reason. Answers whether there are sessions that it spares, then the names of those of other
--- partitions, then those that it ended.
+-- retention of the marks, reason. Answers whether there are sessions that it spares or that cannot be read, then the names
+-- of those of other partitions, then those that it ended.
 only_here()
 local partition, latest, without_sids = tonumber(ARGV[3]), tonumber(ARGV[5]), ARGV[4] == 'without sid'
 local unreadable, elsewhere, answer = false, {}, {'none', ''}
@@ -30,7 +30,7 @@ for _, hex in ipairs(redis.call('SMEMBERS', KEYS[1])) do
         end
     end
 end
--- The others have ended, this one may have to: it is not said that all is done.
-if unreadable then return redis.error_reply('ERR a stored session cannot be read') end
+-- The others have ended, this one may have to.
+if unreadable then answer[1] = 'unreadable' end
 answer[2] = table.concat(elsewhere, ' ')
 return answer

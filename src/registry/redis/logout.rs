@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 
 use super::names::Index;
-use super::{Answer, RedisRegistry, in_millis, unexpected, word};
-use crate::registry::codec::millis;
-use crate::registry::{END_MARK_RETENTION, LogoutTarget, RegistryError, TOMBSTONE_RETENTION, TokenMark, rules};
+use super::{Answer, RedisRegistry, in_millis, time_from, unexpected, word};
+use crate::registry::codec::{millis, unreadable};
+use crate::registry::{
+    END_MARK_RETENTION, LogoutTarget, RegistryError, SID_TOLERANCE, TOMBSTONE_RETENTION, TokenMark, rules,
+};
 use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::partition::Partition;
@@ -50,13 +52,54 @@ fn number(time: Option<SystemTime>) -> String {
     time.map(|time| millis(time).to_string()).unwrap_or_default()
 }
 
-/// What a logout has found in one partition.
+/// What a logout has found and done, in one partition or in several.
+#[derive(Default)]
 struct Visited {
     ended: Vec<Arc<SessionRecord>>,
     /// Others are spared.
     has_others: bool,
     /// Where there may be more.
     elsewhere: Vec<Partition>,
+    failure: Option<RegistryError>,
+}
+
+impl Visited {
+    fn has_found_nobody(&self) -> bool {
+        self.ended.is_empty() && !self.has_others && self.failure.is_none()
+    }
+
+    fn outcome(self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        match self.failure {
+            None => Ok(self.ended),
+            Some(failure) => Err(failure.after_ending(self.ended)),
+        }
+    }
+}
+
+impl Extend<Self> for Visited {
+    fn extend<I: IntoIterator<Item = Self>>(&mut self, others: I) {
+        for other in others {
+            self.ended.extend(other.ended);
+            self.has_others |= other.has_others;
+            self.elsewhere.extend(other.elsewhere);
+            self.failure = self.failure.take().or(other.failure);
+        }
+    }
+}
+
+impl FromIterator<Self> for Visited {
+    fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
+        let mut all = Self::default();
+        all.extend(parts);
+        all
+    }
+}
+
+/// What is known of a `sid` where it begins.
+enum Found {
+    There,
+    /// It was logged out, up to sessions whose ID token was issued then.
+    LoggedOut(Option<SystemTime>),
 }
 
 /// The partitions of sessions that lie elsewhere, each once.
@@ -86,26 +129,20 @@ impl RedisRegistry {
         let LogoutTarget::Sid { registration, subject, .. } = target else {
             let visits =
                 Partition::all().map(|partition| self.visit(partition, &index, Whom::All, reach.by_subject, &logout));
-            return all_of(join_all(visits).await);
+            return join_all(visits).await.into_iter().collect::<Visited>().outcome();
         };
-        let first = self.visit(index.home, &index, Whom::All, reach.by_sid, &logout).await?;
-        let (mut ended, mut has_others) = (first.ended, first.has_others);
-        let visits = first.elsewhere.iter().map(|there| self.visit(*there, &index, Whom::All, reach.by_sid, &logout));
-        for visited in join_all(visits).await {
-            let visited = visited?;
-            has_others |= visited.has_others;
-            ended.extend(visited.ended);
-        }
+        let mut visited = self.visit(index.home, &index, Whom::All, reach.by_sid, &logout).await;
+        let elsewhere = std::mem::take(&mut visited.elsewhere);
+        let visits = elsewhere.iter().map(|there| self.visit(*there, &index, Whom::All, reach.by_sid, &logout));
+        visited.extend(join_all(visits).await);
         // No later logout token could reach the sessions that have no sid, nor the logins on their way to be such.
         if let Some(subject) = subject
-            && ended.is_empty()
-            && !has_others
+            && visited.has_found_nobody()
         {
             let index = Index::of_subject(registration, subject);
-            let visited = self.visit(index.home, &index, Whom::WithoutSid, reach.by_subject, &logout).await?;
-            ended = visited.ended;
+            visited.extend([self.visit(index.home, &index, Whom::WithoutSid, reach.by_subject, &logout).await]);
         }
-        Ok(ended)
+        visited.outcome()
     }
 
     async fn visit(
@@ -115,7 +152,7 @@ impl RedisRegistry {
         whom: Whom,
         latest: Option<SystemTime>,
         logout: &Logout,
-    ) -> Result<Visited, RegistryError> {
+    ) -> Visited {
         let whom = match whom {
             Whom::All => "all",
             Whom::WithoutSid => "without sid",
@@ -123,27 +160,45 @@ impl RedisRegistry {
         let mut arguments = vec![partition.number().to_string(), whom.to_owned(), number(latest)];
         arguments.extend_from_slice(&logout.arguments);
         let key = self.key(partition, index);
-        let answer = self.run_for_good(&self.shared.scripts.end_matching, key, &arguments).await?;
-        let [others, elsewhere, ended @ ..] = answer.as_slice() else { return Err(unexpected()) };
-        Ok(Visited {
-            ended: self.conclude(ended).await,
+        let answer = match self.run_for_good(&self.shared.scripts.end_matching, key, &arguments).await {
+            Ok(answer) => answer,
+            Err(error) => return Visited { failure: Some(error), ..Visited::default() },
+        };
+        let [others, elsewhere, ended @ ..] = answer.as_slice() else {
+            return Visited { failure: Some(unexpected()), ..Visited::default() };
+        };
+        Visited {
+            ended: self.conclude(ended),
             has_others: others == b"some",
             elsewhere: partitions(elsewhere),
-        })
+            // This one may have to end.
+            failure: (others == b"unreadable").then(|| unreadable("its header is not known here")),
+        }
     }
 
-    /// Sees to it that a session is found by its `sid` where that begins, before it has it. False if that was logged out.
-    pub(super) async fn point(&self, record: &SessionRecord, now: SystemTime) -> Result<bool, RegistryError> {
-        let Some(sid) = record.sid() else { return Ok(true) };
+    /// Sees to it that a session is found by its `sid` where that begins, before it has it. Answers what `commit.lua` has to
+    /// know of that, and why it could not be done.
+    pub(super) async fn point(&self, record: &SessionRecord, now: SystemTime) -> ([String; 2], Option<RegistryError>) {
+        let answer = |what: &str, reach| [what.to_owned(), number(reach)];
+        let Some(sid) = record.sid() else { return (answer("here", None), None) };
         let index = Index::of_sid(record.registration(), sid);
         if index.home == record.key().partition() {
-            return Ok(true);
+            return (answer("here", None), None);
         }
+        match self.point_in(&index, record, now).await {
+            Ok(Found::There) => (answer("pointed", None), None),
+            Ok(Found::LoggedOut(reach)) => (answer("logged out", reach), None),
+            Err(error) => (answer("unknown", None), Some(error)),
+        }
+    }
+
+    async fn point_in(&self, index: &Index, record: &SessionRecord, now: SystemTime) -> Result<Found, RegistryError> {
         let arguments = [record.key().to_string(), in_millis(record.time_left(now) + POINTER_SLACK)];
-        let answer = self.run_for_good(&self.shared.scripts.point, self.key(index.home, &index), &arguments).await?;
-        match word(&answer) {
-            b"pointed" => Ok(true),
-            b"logged out" => Ok(false),
+        let answer = self.run_for_good(&self.shared.scripts.point, self.key(index.home, index), &arguments).await?;
+        match (word(&answer), answer.get(1)) {
+            (b"pointed", _) => Ok(Found::There),
+            (b"logged out", Some(issued_at)) if issued_at.is_empty() => Ok(Found::LoggedOut(None)),
+            (b"logged out", issued_at) => Ok(Found::LoggedOut(Some(time_from(issued_at)? + SID_TOLERANCE))),
             _ => Err(unexpected()),
         }
     }
@@ -178,13 +233,4 @@ impl RedisRegistry {
         let arguments = [record.key().to_string(), partition.number().to_string()];
         self.run(&self.shared.scripts.has_sibling, self.key(partition, index), &arguments).await
     }
-}
-
-/// Those of all partitions, if all were reached.
-fn all_of(visits: Vec<Result<Visited, RegistryError>>) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-    let mut ended = Vec::new();
-    for visited in visits {
-        ended.extend(visited?.ended);
-    }
-    Ok(ended)
 }

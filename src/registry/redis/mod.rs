@@ -172,10 +172,6 @@ impl RedisRegistry {
             return Err(ConfigError::new("store_prefix", "it has a brace", takes));
         }
         let ways = Ways::read(url)?;
-        if url.starts_with("rediss") {
-            // For those who have not chosen one: rustls panics where it finds several.
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        }
         let names = Arc::new(Names::new(prefix));
         let shared = Arc::new(Shared {
             connection: Connection::new(ways, names.clone()),
@@ -257,7 +253,7 @@ impl RedisRegistry {
         script: &Script,
         record: &SessionRecord,
         now: SystemTime,
-        last: [u64; N],
+        last: [String; N],
     ) -> Result<Answer, RegistryError> {
         let registration = record.registration();
         let index = |index: Index| self.names().key(record.key().partition(), index);
@@ -277,7 +273,7 @@ impl RedisRegistry {
             value,
             in_millis(record.time_left(now)).into(),
         ];
-        arguments.extend(last.map(|number| number.to_string().into()));
+        arguments.extend(last.map(Into::into));
         self.run_for_good(script, self.session(record.key()), &arguments).await
     }
 
@@ -300,7 +296,7 @@ impl RedisRegistry {
                 Err(error) => return (removed, Err(error)),
             };
             let Some((seen, ended)) = answer.split_first() else { return (removed, Err(unexpected())) };
-            removed.extend(self.conclude(ended).await);
+            removed.extend(self.conclude(ended));
             let seen = std::str::from_utf8(seen).ok().and_then(|seen| seen.parse().ok());
             if seen.is_none_or(|seen: usize| seen < BATCH) {
                 return (removed, Ok(()));
@@ -310,7 +306,7 @@ impl RedisRegistry {
 
     /// The sessions of an answer that lists keys, values and the names of application data, which goes with them. All of
     /// them have ended, also those that cannot be read.
-    async fn conclude(&self, answer: &[Vec<u8>]) -> Vec<Arc<SessionRecord>> {
+    fn conclude(&self, answer: &[Vec<u8>]) -> Vec<Arc<SessionRecord>> {
         let mut ended = Vec::new();
         for part in answer.chunks_exact(3) {
             let [hex, value, data] = part else { continue };
@@ -323,7 +319,7 @@ impl RedisRegistry {
                 Ok(record) => ended.push(record),
                 Err(error) => tracing::warn!(%error, "a session that ended"),
             }
-            self.remove_data(data).await;
+            self.remove_data(data);
         }
         ended
     }
@@ -397,7 +393,8 @@ impl SessionRegistry for RedisRegistry {
         attempt: LoginAttempt,
         now: SystemTime,
     ) -> Result<Created, RegistryError> {
-        let attempt = [millis(attempt.began_at), attempt.seen.map(millis).unwrap_or_default()];
+        let attempt =
+            [attempt.began_at, attempt.seen.unwrap_or(SystemTime::UNIX_EPOCH)].map(|at| millis(at).to_string());
         let answer = self.write_record(&self.shared.scripts.create, &record, now, attempt).await?;
         match word(&answer) {
             b"covered" => time_from(answer.get(1)).map(Created::Covered),
@@ -452,9 +449,11 @@ impl SessionRegistry for RedisRegistry {
     async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
         let (key, old) = (*record.key(), record.version());
         record.version = old.next();
-        let logged_out = u64::from(!self.point(&record, now).await?);
-        let answer = self.write_record(&self.shared.scripts.commit, &record, now, [old.number(), logged_out]).await?;
+        let ([pointed, reach], failure) = self.point(&record, now).await;
+        let arguments = [old.number().to_string(), pointed, reach];
+        let answer = self.write_record(&self.shared.scripts.commit, &record, now, arguments).await?;
         match (word(&answer), answer.get(1)) {
+            (b"unknown", _) => Err(failure.unwrap_or_else(unexpected)),
             (b"committed", _) => Ok(Committed::Committed(Arc::new(record))),
             (b"gone", why) => reason(why).map(Committed::Gone),
             (b"stale", Some(value)) => self.read(&key, value).map(Committed::Stale),
@@ -465,7 +464,7 @@ impl SessionRegistry for RedisRegistry {
     async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let arguments = [key.to_string(), reason.as_str().to_owned(), in_millis(END_MARK_RETENTION)];
         let answer = self.run_for_good(&self.shared.scripts.end, self.session(key), &arguments).await?;
-        Ok(self.conclude(&answer).await.pop())
+        Ok(self.conclude(&answer).pop())
     }
 
     async fn end_matching(

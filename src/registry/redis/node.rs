@@ -6,6 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::select_ok;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
@@ -14,7 +16,7 @@ use redis::{
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::peer::{Failure, Peer, Terms};
+use super::peer::{Failure, Kind, Peer, Terms};
 use crate::error::ConfigError;
 
 /// For so long nobody tries to connect after somebody has failed to.
@@ -24,13 +26,16 @@ const CONFIRMING: usize = 16;
 
 pub(super) struct Node {
     way: Way,
+    kind: Kind,
     /// The connection that all share.
     shared: Mutex<Option<Peer>>,
     /// Connections whose last write was answered.
     idle: Mutex<Vec<Peer>>,
     pub(super) confirming: Semaphore,
-    /// Held by the one who connects; when and how that failed last.
-    opening: tokio::sync::Mutex<Option<(Instant, Failure)>>,
+    /// Held by the one who connects for all.
+    opening: tokio::sync::Mutex<()>,
+    /// When and how connecting failed last.
+    last_failure: Mutex<Option<(Instant, Failure)>>,
     /// A connection for keys that are on their way here.
     arriving: Mutex<Option<Peer>>,
     terms: Arc<Terms>,
@@ -44,7 +49,8 @@ pub(super) enum Way {
 }
 
 pub(super) struct Told {
-    sentinels: tokio::sync::Mutex<Sentinel>,
+    /// One for each address, so that those who answer need not wait for those who do not.
+    sentinels: Vec<tokio::sync::Mutex<Sentinel>>,
     name: String,
     servers: SentinelNodeConnectionInfo,
 }
@@ -53,8 +59,17 @@ impl Way {
     async fn client(&self) -> RedisResult<Client> {
         match self {
             Self::At(client) => Ok(client.clone()),
-            Self::Told(told) => told.sentinels.lock().await.async_master_for(&told.name, Some(&told.servers)).await,
+            Self::Told(told) => {
+                let asked = told.sentinels.iter().map(|sentinel| told.ask(sentinel).boxed());
+                select_ok(asked).await.map(|(client, _)| client)
+            }
         }
+    }
+}
+
+impl Told {
+    async fn ask(&self, sentinel: &tokio::sync::Mutex<Sentinel>) -> RedisResult<Client> {
+        sentinel.lock().await.async_master_for(&self.name, Some(&self.servers)).await
     }
 }
 
@@ -65,6 +80,10 @@ impl Ways {
     /// # Errors
     /// If the URL cannot be read.
     pub(super) fn read(url: &str) -> Result<Self, ConfigError> {
+        if url.contains("rediss") {
+            // For those who have not chosen one: rustls panics where it finds several.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
         // The URL may hold a password, so it is not repeated.
         let takes = "redis://host:port/0, rediss://…, several of a cluster separated by commas, or \
                      redis-sentinel://host:port,host:port/0#name";
@@ -75,8 +94,8 @@ impl Ways {
                 return told_by(rest, tls).map(|told| Self(vec![Way::Told(told)])).map_err(error);
             }
         }
-        let urls = url.replace(",redis", "\nredis");
-        urls.lines().map(|url| Client::open(url).map(Way::At)).collect::<RedisResult<_>>().map(Self).map_err(error)
+        let urls = url.replace(",redis://", "\nredis://").replace(",rediss://", "\nrediss://");
+        urls.split('\n').map(|url| Client::open(url).map(Way::At)).collect::<RedisResult<_>>().map(Self).map_err(error)
     }
 }
 
@@ -96,8 +115,9 @@ fn told_by(text: &str, tls: Option<TlsMode>) -> RedisResult<Told> {
     };
     let sentinels: Vec<ConnectionInfo> = hosts.split(',').map(sentinel).collect::<RedisResult<_>>()?;
     let info = SentinelNodeConnectionInfo::default().set_redis_connection_info(servers);
+    let sentinels = sentinels.into_iter().map(|address| Sentinel::build(vec![address]).map(tokio::sync::Mutex::new));
     Ok(Told {
-        sentinels: tokio::sync::Mutex::new(Sentinel::build(sentinels)?),
+        sentinels: sentinels.collect::<RedisResult<_>>()?,
         name: name.to_owned(),
         servers: match tls {
             Some(mode) => info.set_tls_mode(mode),
@@ -107,13 +127,15 @@ fn told_by(text: &str, tls: Option<TlsMode>) -> RedisResult<Told> {
 }
 
 impl Node {
-    pub(super) fn new(way: Way, terms: Arc<Terms>) -> Self {
+    pub(super) fn new(way: Way, kind: Kind, terms: Arc<Terms>) -> Self {
         Self {
             way,
+            kind,
             shared: Mutex::default(),
             idle: Mutex::default(),
             confirming: Semaphore::new(CONFIRMING),
             opening: tokio::sync::Mutex::default(),
+            last_failure: Mutex::default(),
             arriving: Mutex::default(),
             terms,
         }
@@ -144,7 +166,7 @@ impl Node {
             },
             _ => return Err(unreadable()),
         };
-        Ok(Self::new(Way::At(Client::open(info.set_addr(address))?), self.terms.clone()))
+        Ok(Self::new(Way::At(Client::open(info.set_addr(address))?), Kind::OfACluster, self.terms.clone()))
     }
 
     /// The connection that all share, if there is one.
@@ -154,12 +176,12 @@ impl Node {
 
     /// The connection that all share. Where there is none, it is one to a primary that has the key `probe`.
     pub(super) async fn shared(&self, probe: &str) -> Result<Peer, Failure> {
-        let mut last_failure = self.opening.lock().await;
+        let _turn = self.opening.lock().await;
         // Somebody else may have connected meanwhile.
         if let Some(peer) = self.current() {
             return Ok(peer);
         }
-        let peer = self.open(probe, &mut last_failure).await?;
+        let peer = self.open(probe).await?;
         *lock(&self.shared) = Some(peer.clone());
         Ok(peer)
     }
@@ -175,35 +197,35 @@ impl Node {
             }
             self.forget(&peer);
         }
-        let mut last_failure = self.opening.lock().await;
-        self.open(probe, &mut last_failure).await
+        self.open(probe).await
     }
 
     pub(super) fn give_back(&self, peer: Peer) {
         lock(&self.idle).push(peer);
     }
 
-    async fn open(&self, probe: &str, last_failure: &mut Option<(Instant, Failure)>) -> Result<Peer, Failure> {
-        if let Some((at, failure)) = last_failure
+    async fn open(&self, probe: &str) -> Result<Peer, Failure> {
+        if let Some((at, failure)) = lock(&self.last_failure).as_ref()
             && at.elapsed() < FAILURE_PAUSE
         {
             return Err(failure.clone());
         }
         let opened = match self.client().await {
-            Ok(client) => Peer::open(&client, probe, &self.terms).await,
+            Ok(client) => Peer::open(&client, probe, self.kind, &self.terms).await,
             Err(error) => Err(error.into()),
         };
+        // What it says of one partition says nothing of others.
         if let Err(failure) = &opened
-            && !failure.is_redirect()
+            && !failure.is_of_one_partition()
         {
-            *last_failure = Some((Instant::now(), failure.clone()));
+            *lock(&self.last_failure) = Some((Instant::now(), failure.clone()));
         }
         opened
     }
 
     /// Reads a key that is on its way to this server, which has not taken over yet.
     pub(super) async fn read_arriving(&self, key: &str) -> Result<Value, Failure> {
-        let known = lock(&self.arriving).take();
+        let known = lock(&self.arriving).clone();
         let peer = match known {
             Some(peer) => peer,
             None => Peer::connect(&self.client().await?, &self.terms).await?,
@@ -219,18 +241,34 @@ impl Node {
         lock(&self.idle).clear();
     }
 
-    /// The connection that all share, if that has answered nobody for as long as an operation may take. Those that nobody
-    /// uses are forgotten.
+    /// The connection that all share, if that has answered nobody for as long as an operation may take.
     pub(super) fn silent(&self) -> Option<Peer> {
-        let shared = lock(&self.shared).clone();
-        let silent = shared.filter(Peer::is_silent);
-        if silent.is_none() {
-            lock(&self.idle).clear();
-        }
-        silent
+        self.current().filter(Peer::is_silent)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_name_one_server_or_several_or_those_who_know() {
+        for (url, ways) in [
+            ("redis://one", 1),
+            ("redis://app:a,redis@one:6380/3", 1),
+            ("redis://one,redis://two:7000,rediss://three", 3),
+            ("redis-sentinel://one/0#main", 1),
+            ("rediss-sentinel://app:secret@one:26380,two#main", 1),
+        ] {
+            assert_eq!(Ways::read(url).map(|ways| ways.0.len()).ok(), Some(ways), "{url}");
+        }
+        for url in ["", "one:6379", "redis://", "redis-sentinel://one", "redis-sentinel://#main", "http://one"] {
+            let error = Ways::read(url).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("store_url"), "{url}: {error}");
+        }
+    }
 }

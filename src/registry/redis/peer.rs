@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, join3};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, Role, Script, ServerErrorKind, Value,
@@ -20,7 +20,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_millis(750);
 const ROLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a server says that cannot tell who is signed in, by itself or from inside a script.
-const NO_AUTHORITY: [&str; 6] = ["READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "UNBLOCKED", "CLUSTERDOWN"];
+const NO_AUTHORITY: [&str; 5] = ["READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "UNBLOCKED"];
 
 /// What a store is asked for.
 pub(super) enum Ask<'a> {
@@ -38,6 +38,8 @@ pub(super) enum Failure {
     Redis(#[from] RedisError),
     #[error("the Redis that is connected is not a primary")]
     NotPrimary,
+    #[error("the Redis that is connected is of no cluster any more")]
+    NotOfACluster,
     #[error("only {got} of {wanted} replicas of Redis confirmed the write in time")]
     Unconfirmed { got: u32, wanted: u32 },
     #[error("the keys are on their way to another node of the cluster")]
@@ -46,11 +48,22 @@ pub(super) enum Failure {
     TooLate,
 }
 
+/// What a server has to be besides a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It was configured.
+    Any,
+    /// A cluster has led to it.
+    OfACluster,
+}
+
 /// What a failure says about its connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
     /// The operation failed, the connection did not.
     Keep,
+    /// The node does not know who has these keys; others may.
+    Ask,
     /// The connection leads nowhere, or to no authority.
     Drop,
     /// The keys are at that node from now on.
@@ -62,18 +75,24 @@ pub(super) enum Next<'a> {
 impl Failure {
     pub(super) fn next(&self) -> Next<'_> {
         let Self::Redis(error) = self else {
-            return if matches!(self, Self::NotPrimary) { Next::Drop } else { Next::Keep };
+            return if matches!(self, Self::NotPrimary | Self::NotOfACluster) { Next::Drop } else { Next::Keep };
         };
         match (error.kind(), error.redirect_node()) {
             (ErrorKind::Server(ServerErrorKind::Ask), Some((address, _))) => Next::Asked(address),
             (_, Some((address, _))) => Next::Moved(address),
+            _ if error.code() == Some("CLUSTERDOWN") => Next::Ask,
             _ if is_no_authority(error) || error.is_io_error() || error.is_unrecoverable_error() => Next::Drop,
             _ => Next::Keep,
         }
     }
 
-    pub(super) fn is_redirect(&self) -> bool {
+    fn is_redirect(&self) -> bool {
         matches!(self.next(), Next::Moved(_) | Next::Asked(_))
+    }
+
+    /// Whether it says something of the partition that was asked for, and nothing of the server.
+    pub(super) fn is_of_one_partition(&self) -> bool {
+        self.is_redirect() || self.next() == Next::Ask
     }
 }
 
@@ -136,16 +155,29 @@ struct Times {
 
 impl Peer {
     /// Connects to a primary that has the key `probe`, or is told where that is.
-    pub(super) async fn open(client: &Client, probe: &str, terms: &Arc<Terms>) -> Result<Self, Failure> {
+    pub(super) async fn open(client: &Client, probe: &str, kind: Kind, terms: &Arc<Terms>) -> Result<Self, Failure> {
         let peer = Self::connect(client, terms).await?;
-        let (probed, role) = join(peer.send(&Ask::Read(probe)), peer.check_role()).await;
+        let (probed, role, kind) = join3(peer.send(&Ask::Read(probe)), peer.check_role(), peer.check_kind(kind)).await;
         let probed = probed.map_err(Failure::from);
         match &probed {
             // A replica of a cluster too tells the way.
             Err(failure) if matches!(failure.next(), Next::Moved(_)) => probed.map(|_| peer),
             // The key is not there, so another node would make it: the slot is on its way, and what has not left is here.
             Err(failure) if matches!(failure.next(), Next::Asked(_)) => role.map(|()| peer),
-            _ => role.and(probed).map(|_| peer),
+            _ => role.and(kind).and(probed).map(|_| peer),
+        }
+    }
+
+    /// Whether a server at an address that a cluster gave once still is of a cluster: addresses are given again.
+    async fn check_kind(&self, kind: Kind) -> Result<(), Failure> {
+        if kind == Kind::Any {
+            return Ok(());
+        }
+        let mut command = redis::cmd("CLUSTER");
+        match command.arg("MYID").query_async::<Value>(&mut self.connection.clone()).await {
+            Err(error) if error.to_string().contains("cluster support disabled") => Err(Failure::NotOfACluster),
+            // An account that may not ask has to do without.
+            _ => Ok(()),
         }
     }
 
@@ -303,7 +335,7 @@ mod tests {
             // Only what was asked for is there by now: it is not moved to.
             ("ASK 5 127.0.0.1:7001", Next::Asked("127.0.0.1:7001")),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Next::Keep),
-            ("CLUSTERDOWN Hash slot not served", Next::Drop),
+            ("CLUSTERDOWN Hash slot not served", Next::Ask),
             ("OOM command not allowed when used memory > 'maxmemory'.", Next::Keep),
             ("ERR Script attempted to access a non local key in a cluster node", Next::Keep),
             ("ERR something else", Next::Keep),

@@ -47,20 +47,23 @@ impl RedisRegistry {
             .map_err(|error| session_store::Error::Encode(error.to_string()))?;
         let left = expiry.duration_since(SystemClock.now()).unwrap_or_default().as_millis().max(1).to_string();
         let name = data_name(&record.id);
-        // Bound first: what is written goes with its login, but for a crash between the two, after which nobody is given it.
-        if let Some(login) = login_of(record)
-            && !self.bind(login, &name, &left).await.map_err(failed)?
-        {
-            return Ok(Written::Not);
-        }
         let (partition, key) = self.data(&name);
         let mut command = redis::cmd("SET");
-        command.arg(key).arg(value).arg("PX").arg(left).arg(match how {
+        command.arg(key).arg(value).arg("PX").arg(&left).arg(match how {
             Write::Create => "NX",
             Write::Save => "XX",
         });
         let answer = self.shared.connection.ask::<Option<String>>(partition, Ask::Command(command)).await;
-        Ok(if answer.map_err(failed)?.is_some() { Written::Done } else { Written::Not })
+        if answer.map_err(failed)?.is_none() {
+            return Ok(Written::Not);
+        }
+        // After it was written: an end before that is noticed, one after it removes what is bound.
+        if let Some(login) = login_of(record)
+            && !self.bind(login, &name, &left).await.map_err(failed)?
+        {
+            self.remove_one(&name).await.map_err(failed)?;
+        }
+        Ok(Written::Done)
     }
 
     /// Has the data go with its login; says whether that is there.
@@ -70,13 +73,20 @@ impl RedisRegistry {
         Ok(word(&answer) == b"bound")
     }
 
-    /// Removes data whose login has ended: nobody is given it any more, so it does not matter if it stays until it expires.
-    pub(super) async fn remove_data(&self, names: &[u8]) {
-        let names = names.split(|byte| *byte == b' ').filter_map(|name| std::str::from_utf8(name).ok());
-        let removals = names.filter(|name| !name.is_empty()).map(|name| self.remove_one(name));
-        for error in join_all(removals).await.into_iter().filter_map(Result::err) {
-            tracing::debug!(%error, "application data of a login that ended is left to expire");
+    /// Removes data whose login has ended. Nobody waits for that: nobody is given it any more, and it expires by itself.
+    pub(super) fn remove_data(&self, names: &[u8]) {
+        let names: Vec<String> = String::from_utf8_lossy(names).split_whitespace().map(str::to_owned).collect();
+        if names.is_empty() {
+            return;
         }
+        let registry = self.clone();
+        tokio::spawn(async move {
+            for error in
+                join_all(names.iter().map(|name| registry.remove_one(name))).await.into_iter().filter_map(Result::err)
+            {
+                tracing::debug!(%error, "application data of a login that ended is left to expire");
+            }
+        });
     }
 
     async fn remove_one(&self, name: &str) -> Result<(), RegistryError> {
@@ -103,10 +113,6 @@ impl RedisRegistry {
         let (partition, key) = self.data(&data_name(id));
         self.shared.connection.ask(partition, Ask::Read(&key)).await
     }
-
-    async fn is_taken(&self, id: &Id) -> session_store::Result<bool> {
-        self.read_data(id).await.map(|found| found.is_some()).map_err(failed)
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "goes into map_err")]
@@ -117,8 +123,7 @@ fn failed(error: RegistryError) -> session_store::Error {
 #[async_trait]
 impl SessionStore for RedisRegistry {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        // Nothing is created for a login that is over, as if it had ended right after.
-        while self.write(record, Write::Create).await? == Written::Not && self.is_taken(&record.id).await? {
+        while self.write(record, Write::Create).await? == Written::Not {
             record.id = Id::default();
         }
         Ok(())
