@@ -20,6 +20,7 @@
 //! | `DRAIN_TIMEOUT` | `10s` | how long SIGTERM waits for refreshes and writes under way |
 //! | `COOKIE_KEY` | random | 64 bytes in base64, shared by replicas |
 //! | `API_URL` | none | the base URL of an API |
+//! | `WARN` | `60s` | how long before the idle end the page `/desk` warns |
 //! | `RUST_LOG` | `info` | the log filter |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
@@ -29,12 +30,14 @@ use std::env;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use async_trait::async_trait;
+use axum::extract::{Form, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use futures_util::stream::{self, Stream, StreamExt};
@@ -43,9 +46,12 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tower_oidc_session::{
     ApiError, ClaimsFrom, ClientCredentials, ConfigError, CookieKey, LogoutTokenPolicy, MemoryRegistry, MissingExpiry,
-    OidcSession, PostgresRegistry, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy,
-    SessionRejection, SigningAlg, StorageKey,
+    OidcSession, Page, PageKind, PostgresRegistry, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient,
+    SessionPolicy, SessionRejection, SigningAlg, StorageKey,
 };
+use tower_sessions::cookie::SameSite;
+use tower_sessions::session::{Id, Record};
+use tower_sessions::{Session, SessionManagerLayer, SessionStore, session_store};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -66,10 +72,11 @@ async fn run() -> Result<(), String> {
         .await
         .map_err(|error| format!("LISTEN is {listen}: it takes an address that can be bound ({error})"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let rp = relying_party(&format!("http://{address}")).await?;
+    let (rp, data) = relying_party(&format!("http://{address}")).await?;
+    let warn = duration("WARN", "60s")?;
     let drain_timeout = duration("DRAIN_TIMEOUT", "10s")?;
     println!("listening on http://{address}");
-    let server = axum::serve(listener, app(&rp)).with_graceful_shutdown(stop());
+    let server = axum::serve(listener, app(&rp, data, warn)).with_graceful_shutdown(stop());
     // Beside it: streams that go on would hold the server up.
     let drain = async {
         stop().await;
@@ -94,7 +101,9 @@ async fn stop() {
     }
 }
 
-fn app(rp: &RelyingParty) -> Router {
+fn app(rp: &RelyingParty, data: Data, warn: Duration) -> Router {
+    // Application data of sessions; the provider sends the browser back by a navigation of another site.
+    let data = SessionManagerLayer::new(data).with_same_site(SameSite::Lax).with_name("web_app");
     Router::new()
         .route("/poll", get(me))
         .route("/events", get(events))
@@ -104,11 +113,13 @@ fn app(rp: &RelyingParty) -> Router {
             Router::new()
                 .route("/me", get(me))
                 .nest("/api", Router::new().route("/{*path}", any(api)))
+                .route("/desk", get(desk).post(write).with_state(warn))
                 .route_layer(rp.require_session()),
         )
         .route("/", get(index))
         .merge(rp.routes())
         .layer(rp.layer())
+        .layer(data)
         .layer(middleware::from_fn_with_state(rp.clone(), not_ready))
         .route("/healthz", get(async || "ok"))
 }
@@ -143,6 +154,51 @@ async fn me(session: OidcSession) -> Json<Value> {
     Json(Value::Object(me))
 }
 
+/// The notes of a session, on a page with the guard.
+async fn desk(State(warn): State<Duration>, session: OidcSession, data: Session) -> Result<Response, StatusCode> {
+    let notes: Vec<String> = read(&data).await?;
+    let notes = notes.iter().fold(String::new(), |html, note| html + "<li>" + &escape(note) + "</li>");
+    let previous = session.previous_end().map(|reason| {
+        format!(
+            "<p id=previous-end data-reason={reason}>Your last session ended: {}.</p>",
+            reason.to_string().replace('_', " ")
+        )
+    });
+    let subject = escape(session.subject().as_str());
+    let page = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>Desk</title><script type=module src=/auth/session.js></script>\
+         <session-guard warn={} hide=main sub=\"{subject}\"></session-guard>\
+         <main><h1>Desk</h1><p>Signed in as <b id=who>{subject}</b></p>{}<ul id=notes>{notes}</ul>\
+         <form method=post action=/desk><p><label>Note<br><textarea name=note></textarea></label>\
+         <p><button>Save</button></form><form method=post action=/auth/logout><button>Sign out</button></form></main>",
+        warn.as_secs_f64(),
+        previous.unwrap_or_default(),
+    );
+    let policy = [(header::CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'")];
+    Ok((policy, Html(page)).into_response())
+}
+
+#[derive(serde::Deserialize)]
+struct Note {
+    note: String,
+}
+
+async fn write(_session: OidcSession, data: Session, Form(Note { note }): Form<Note>) -> Result<Response, StatusCode> {
+    if note.len() > 4 * 1024 {
+        return Ok(Page::new(PageKind::TooLarge).into_response());
+    }
+    let mut notes = read(&data).await?;
+    notes.push(note);
+    data.insert("notes", notes).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(Redirect::to("/desk").into_response())
+}
+
+async fn read(data: &Session) -> Result<Vec<String>, StatusCode> {
+    let notes = data.get("notes").await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(notes.unwrap_or_default())
+}
+
 async fn api(client: SessionClient, request: Request) -> Result<Response, ApiError> {
     match env::var("API_URL") {
         Ok(base_url) => client.forward(request, &base_url).await,
@@ -155,7 +211,7 @@ async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     Sse::new(hello.chain(stream::pending())).keep_alive(KeepAlive::default().interval(Duration::from_secs(15)))
 }
 
-async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
+async fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
     let credentials = ClientCredentials::secret(
         required("OIDC_CLIENT_ID", "the client's id at the provider")?,
         required("OIDC_CLIENT_SECRET", "the client's secret")?,
@@ -195,17 +251,43 @@ async fn relying_party(default_url: &str) -> Result<RelyingParty, String> {
         .claims_from(claims_from)
         .logout_tokens(LogoutTokenPolicy::new().missing_expiry(missing_expiry))
         .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
-    builder = with_store(builder).await?;
+    let (builder_with_store, data) = with_store(builder).await?;
+    builder = builder_with_store;
     if let Ok(key) = env::var("COOKIE_KEY") {
         builder = builder.cookie_key(CookieKey::from_base64(&key).map_err(|error| name_variable(&error))?);
     }
     if let Ok(api) = env::var("API_URL") {
         builder = builder.api(api);
     }
-    builder.build().await.map_err(|error| name_variable(&error))
+    let rp = builder.build().await.map_err(|error| name_variable(&error))?;
+    Ok((rp, data))
 }
 
-async fn with_store(builder: RelyingPartyBuilder) -> Result<RelyingPartyBuilder, String> {
+/// Where the application's data lives: beside the sessions, in whichever store.
+#[derive(Clone, Debug)]
+struct Data(Arc<dyn SessionStore>);
+
+#[async_trait]
+impl SessionStore for Data {
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        self.0.create(record).await
+    }
+
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        self.0.save(record).await
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        self.0.load(id).await
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        self.0.delete(id).await
+    }
+}
+
+/// Sessions, and the application's data, live in one store.
+async fn with_store(builder: RelyingPartyBuilder) -> Result<(RelyingPartyBuilder, Data), String> {
     let url = variable("STORE_URL", "memory:");
     let keys = variable("STORE_KEYS", "");
     let keys = keys.split_whitespace().map(StorageKey::from_base64).collect::<Result<Vec<_>, _>>();
@@ -213,17 +295,20 @@ async fn with_store(builder: RelyingPartyBuilder) -> Result<RelyingPartyBuilder,
     let confirmed_by = parsed("CONFIRMED_BY", "0", "a number of replicas of Redis, as 1")?;
     // What comes after the scheme may hold a password.
     match url.split(':').next().unwrap_or_default() {
-        "memory" => Ok(builder.registry(MemoryRegistry::new())),
+        "memory" => {
+            let registry = MemoryRegistry::new();
+            Ok((builder.registry(registry.clone()), Data(Arc::new(registry))))
+        }
         "postgres" | "postgresql" => {
             let registry = PostgresRegistry::connect_with(&url, "oidc_session", keys).await;
             let registry = registry.map_err(|error| name_variable(&error))?;
             tokio::spawn(migrate(registry.clone()));
-            Ok(builder.registry(registry))
+            Ok((builder.registry(registry.clone()), Data(Arc::new(registry))))
         }
-        "redis" | "rediss" => {
+        "redis" | "rediss" | "redis-sentinel" | "rediss-sentinel" => {
             let registry = RedisRegistry::connect_with(&url, "oidc-session", keys).await;
-            let registry = registry.map_err(|error| name_variable(&error))?;
-            Ok(builder.registry(registry.confirmed_by(confirmed_by)))
+            let registry = registry.map_err(|error| name_variable(&error))?.confirmed_by(confirmed_by);
+            Ok((builder.registry(registry.clone()), Data(Arc::new(registry))))
         }
         scheme => {
             Err(format!("STORE_URL is of the kind {scheme:?}: it takes memory:, redis://host:port or postgres://…"))

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
 use url::Url;
 
 use crate::calls::api::Api;
@@ -22,8 +23,9 @@ use crate::relying_party::RelyingParty;
 use crate::session::event::SessionEvent;
 use crate::session::id::ClientTag;
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
-use crate::web::context::{Context, Parts};
+use crate::web::context::{Context, Pages, Parts};
 use crate::web::cookie::{CookieKey, Cookies};
+use crate::web::pages::Page;
 
 impl RelyingParty {
     /// Begins the configuration: `issuer` is the provider's, as in its discovery document, character for character.
@@ -66,6 +68,7 @@ pub struct RelyingPartyBuilder {
     claims_from: ClaimsFrom,
     logout_tokens: LogoutTokenPolicy,
     apis: Vec<Api>,
+    pages: Pages,
 }
 
 impl RelyingPartyBuilder {
@@ -86,6 +89,7 @@ impl RelyingPartyBuilder {
             claims_from: ClaimsFrom::default(),
             logout_tokens: LogoutTokenPolicy::new(),
             apis: Vec::new(),
+            pages: Pages::default(),
         }
     }
 
@@ -175,6 +179,27 @@ impl RelyingPartyBuilder {
         self
     }
 
+    /// Makes the pages that people see of the crate: a login that failed, "signed out", "try again". `make` gets everything
+    /// that the built-in page is made of; status and the headers that matter are the crate's in any case.
+    ///
+    /// ```
+    /// use axum::response::{Html, IntoResponse};
+    /// # fn with_pages(builder: tower_oidc_session::RelyingPartyBuilder) -> tower_oidc_session::RelyingPartyBuilder {
+    /// builder.pages(|page| {
+    ///     let script = page.script().map(|path| format!(r#"<script type="module" src="{path}"></script>"#));
+    ///     Html(format!(
+    ///         r#"<!doctype html><html lang="{}"><title>{}</title>{}<main>{}</main></html>"#,
+    ///         page.language(), page.title(), script.unwrap_or_default(), page.main(),
+    ///     ))
+    ///     .into_response()
+    /// })
+    /// # }
+    /// ```
+    pub fn pages(mut self, make: impl Fn(Page) -> Response + Send + Sync + 'static) -> Self {
+        self.pages = Pages(Some(Arc::new(make)));
+        self
+    }
+
     /// Checks the settings and starts. The provider and the registry's store need not be up; until they are, requests
     /// that need them get 503.
     ///
@@ -226,6 +251,7 @@ impl RelyingPartyBuilder {
             claims_from: self.claims_from,
             logout_tokens: self.logout_tokens,
             apis: Arc::new(apis),
+            pages: self.pages,
         })))
     }
 

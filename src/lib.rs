@@ -93,6 +93,7 @@ pub use session::record::{ActivitySignal, SessionRecord, Version};
 pub use web::cookie::CookieKey;
 pub use web::extract::{OidcSession, SessionOver};
 pub use web::layer::{SessionFuture, SessionLayer, SessionService};
+pub use web::pages::{Page, PageKind};
 pub use web::passive::{Passive, PassiveLayer};
 pub use web::reject::SessionRejection;
 pub use web::require::{RequireSession, RequireSessionFuture, RequireSessionLayer};

@@ -65,6 +65,18 @@ impl RelyingParty {
         routes::all(&self.context)
     }
 
+    /// The path of the script for pages, `/auth/session.js`, that names its version: browsers keep it for ever.
+    ///
+    /// ```
+    /// # fn page(rp: &tower_oidc_session::RelyingParty) -> String {
+    /// format!(r#"<script type="module" src="{}"></script>"#, rp.session_script())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn session_script(&self) -> String {
+        routes::script::lasting_path()
+    }
+
     /// `/auth/backchannel-logout` alone, for an application that takes it on another address than its browsers.
     pub fn backchannel_logout_route(&self) -> Router {
         routes::backchannel_logout::route(&self.context)

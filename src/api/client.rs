@@ -135,7 +135,7 @@ impl SessionClient {
             Called::Answered(answer) => answer,
             Called::StepUp(answer, authentication) => match self.session().request().asker() {
                 Asker::Page => return Err(self.sender.step_up(&authentication)),
-                Asker::Script => answer,
+                Asker::Form | Asker::Script => answer,
             },
         };
         Ok(passed_on(answer))

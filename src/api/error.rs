@@ -89,7 +89,7 @@ impl IntoResponse for ApiError {
         match self.problem {
             Problem::Rejected(rejection) => rejection.into_response(),
             Problem::StepUp { login, asker: Asker::Page } => redirect(&login),
-            Problem::StepUp { login, asker: Asker::Script } => {
+            Problem::StepUp { login, asker: Asker::Form | Asker::Script } => {
                 json(StatusCode::UNAUTHORIZED, &serde_json::json!({"error": STEP_UP, "login": login}))
             }
             Problem::StepUpFailed => {
@@ -97,7 +97,8 @@ impl IntoResponse for ApiError {
                 error(StatusCode::FORBIDDEN, STEP_UP)
             }
             Problem::NotReplayed => {
-                SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO)).into_response()
+                SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO), Asker::Script, None)
+                    .into_response()
             }
             Problem::Method => error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Problem::Path => error(StatusCode::BAD_REQUEST, "bad_path"),

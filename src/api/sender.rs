@@ -108,7 +108,7 @@ impl Sender {
         let asker = request.asker();
         let return_to = match asker {
             Asker::Page => request.path(),
-            Asker::Script => None,
+            Asker::Form | Asker::Script => None,
         };
         Problem::StepUp { login: login_url(return_to, authentication), asker }.into()
     }

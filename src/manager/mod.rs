@@ -36,7 +36,7 @@ use crate::clock::Clock;
 use crate::protocol::authorization::Audience;
 use crate::provider::Provider;
 use crate::registry::store_clock::StoreClock;
-use crate::registry::{EndMark, Loaded, RegistryError, SessionRegistry};
+use crate::registry::{EndMark, Loaded, RegistryError, SessionRegistry, Spent};
 use crate::session::event::SessionEvent;
 use crate::session::id::{AttemptKey, SessionKey};
 use crate::session::policy::SessionPolicy;
@@ -174,6 +174,11 @@ impl Manager {
     }
 
     /// What is left of a session that ended.
+    /// Notes that what is named so has been done; only the first who says so is told that it is new.
+    pub(crate) async fn spend(&self, name: &AttemptKey) -> Result<Spent, RegistryError> {
+        self.registry.spend(name).await
+    }
+
     pub(crate) async fn end_mark(&self, key: &SessionKey) -> Option<EndMark> {
         match self.registry.load(key).await {
             Ok(Loaded::Ended(mark)) => Some(mark),

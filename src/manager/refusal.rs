@@ -12,6 +12,8 @@ pub(crate) const REGISTRY_RETRY_AFTER: RetryAfter = RetryAfter(Duration::from_se
 pub(crate) enum Refusal {
     /// The session ended, just now or before.
     Ended(EndReason),
+    /// The request was made for another user than the session's.
+    OtherUser,
     /// The browser has to go through the provider first, without the user noticing.
     SilentLogin,
     /// Nobody can tell at the moment.

@@ -13,7 +13,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::jwt::{Expected, TokenError, VerifiedJwt, check_audience_alone, check_common, check_expiry, text};
 use super::names::{Sid, Subject};
@@ -74,6 +74,28 @@ pub(crate) struct LogoutToken {
     pub(crate) whom: Whom,
     pub(crate) issued_at: SystemTime,
     pub(crate) jti: String,
+    pub(crate) reason: LogoutReason,
+}
+
+/// Why a provider logs somebody out, where it says so: Duende IdentityServer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogoutReason {
+    SessionExpiration,
+    Terminated,
+    UserLogout,
+    /// It does not, or in words that are not known here.
+    Unknown,
+}
+
+impl LogoutReason {
+    fn of(claims: &Map<String, Value>) -> Self {
+        match claims.get("logout_reason").and_then(Value::as_str) {
+            Some("session_expiration") => Self::SessionExpiration,
+            Some("terminated") => Self::Terminated,
+            Some("user_logout") => Self::UserLogout,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// Whom a logout token logs out. `sid` narrows: with both, `sub` alone must not widen the logout.
@@ -116,7 +138,7 @@ impl LogoutToken {
             return Err(TokenError::Claim("nonce", "is prohibited"));
         }
         let jti = text(&claims, "jti")?.ok_or(TokenError::Claim("jti", "is missing"))?.to_owned();
-        Ok(Self { whom, issued_at, jti })
+        Ok(Self { whom, issued_at, jti, reason: LogoutReason::of(&claims) })
     }
 }
 

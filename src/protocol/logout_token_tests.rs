@@ -46,6 +46,7 @@ fn a_logout_token_says_whom_and_when() {
         whom: Whom::Sid { sid: Sid::new("s"), subject: Some(Subject::new("alice")) },
         issued_at: at(NOW - 7),
         jti: "j".to_owned(),
+        reason: LogoutReason::Unknown,
     };
     let claims = with(&claims(), "iat", Some(&json!(NOW - 7)));
     assert_eq!(validate(&claims, LogoutTokenPolicy::new()), Ok(expected));

@@ -39,7 +39,7 @@ end_reasons! {
     AbsoluteLifetime = "absolute_lifetime",
     /// An API or the userinfo endpoint refused the access token and no better one was to be had.
     AccessTokenRejected = "access_token_rejected",
-    /// The provider sent a logout token.
+    /// The provider sent a logout token that does not say why.
     BackChannelLogout = "back_channel_logout",
     /// The application ended it.
     EndedByApplication = "ended_by_application",
@@ -49,6 +49,12 @@ end_reasons! {
     LoginRequired = "login_required",
     /// The provider's answer to a refresh spoke of another user or login.
     ProviderMisbehaved = "provider_misbehaved",
+    /// The provider sent a logout token whose `logout_reason` says that its session was idle for too long, or too old.
+    ProviderSessionExpired = "provider_session_expired",
+    /// The same, that somebody ended it who may: an administrator.
+    ProviderTerminated = "provider_terminated",
+    /// The same, that its user signed out, in another application or at the provider.
+    ProviderUserLogout = "provider_user_logout",
     /// The provider refused the refresh: its session is over.
     RefreshTokenRejected = "refresh_token_rejected",
     /// The user logged out in this application.

@@ -250,12 +250,16 @@ impl SessionKey {
 /// In hexadecimal, for registries and as the mark of a login in application data.
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |number: u8| DIGITS.get(usize::from(number)).map_or('?', |digit| char::from(*digit));
-        let mut hex = String::with_capacity(2 * LENGTH);
-        hex.extend(self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
-        f.write_str(&hex)
+        f.write_str(&hex(&self.0))
     }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |number: u8| DIGITS.get(usize::from(number)).map_or('?', |digit| char::from(*digit));
+    let mut hex = String::with_capacity(2 * bytes.len());
+    hex.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    hex
 }
 
 /// The first bytes only: enough to follow a session through a log.
@@ -289,6 +293,13 @@ pub(crate) fn short_hash<const N: usize>(bytes: &[u8]) -> [u8; N] {
         *to = *from;
     }
     short
+}
+
+/// A random name that people can read to each other: eight characters.
+pub(crate) fn random_reference() -> String {
+    let mut bytes = [0; 4];
+    fill_random(&mut bytes);
+    hex(&bytes)
 }
 
 /// 256 random bits as text: 43 characters, what the conformance suite allows a `nonce`.

@@ -95,6 +95,9 @@ pub(crate) struct Login {
     pub(crate) offline_access: bool,
     /// What the login had asked for.
     pub(crate) authentication: Authentication,
+    /// Why the session ended that the browser had before, where that was the same user's and not by a sign-out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) previous_end: Option<EndReason>,
 }
 
 /// The record of a session, as a registry keeps it.
@@ -235,6 +238,9 @@ impl SessionRecord {
             Some(scopes) => scopes.split(' ').any(|scope| scope == "offline_access"),
             None => login.requested_scopes.iter().any(|scope| scope == "offline_access"),
         };
+        let own = SubjectHash::of(&login.registration, &login.id_token.subject);
+        let follows = login.transaction.follows.filter(|before| before.subject == Some(own));
+        let told = |reason: &EndReason| !matches!(reason, EndReason::RpInitiatedLogout | EndReason::SupersededByLogin);
         let record = Self {
             key: login.key,
             version: Version::FIRST,
@@ -249,6 +255,7 @@ impl SessionRecord {
                 claims: login.claims,
                 offline_access,
                 authentication: login.transaction.authentication.clone(),
+                previous_end: follows.map(|before| before.reason).filter(told),
             }),
             sid: login.id_token.sid,
             session_expiry: login.id_token.session_expiry,
@@ -399,6 +406,7 @@ pub(crate) mod samples {
             claims: Map::new(),
             offline_access: false,
             authentication: Authentication::default(),
+            previous_end: None,
         };
         SessionRecord {
             key: SessionKey::from_bytes([7; 32]),

@@ -26,7 +26,10 @@ fn is_in_order(reason: EndReason, offline_access: bool) -> bool {
         // Somebody else's answer, or an API's: what the provider thinks is not known.
         EndReason::AccessTokenRejected | EndReason::ProviderMisbehaved => false,
         // Back-Channel Logout §2.7: tokens with offline_access normally outlive a logout at the provider.
-        EndReason::BackChannelLogout => !offline_access,
+        EndReason::BackChannelLogout
+        | EndReason::ProviderSessionExpired
+        | EndReason::ProviderTerminated
+        | EndReason::ProviderUserLogout => !offline_access,
         EndReason::AbsoluteLifetime
         | EndReason::EndedByApplication
         | EndReason::IdleTimeout
@@ -43,7 +46,11 @@ const LOGOUT_UNDER_WAY: Duration = Duration::from_secs(3);
 /// How long a revocation waits.
 pub(crate) fn delay(reason: EndReason) -> Duration {
     match reason {
-        EndReason::BackChannelLogout | EndReason::RpInitiatedLogout => LOGOUT_UNDER_WAY,
+        EndReason::BackChannelLogout
+        | EndReason::ProviderSessionExpired
+        | EndReason::ProviderTerminated
+        | EndReason::ProviderUserLogout
+        | EndReason::RpInitiatedLogout => LOGOUT_UNDER_WAY,
         _ => Duration::ZERO,
     }
 }
@@ -66,6 +73,9 @@ mod tests {
             (EndReason::IdleTimeout, true, true),
             (EndReason::LoginRequired, true, true),
             (EndReason::ProviderMisbehaved, false, false),
+            (EndReason::ProviderSessionExpired, true, false),
+            (EndReason::ProviderTerminated, true, false),
+            (EndReason::ProviderUserLogout, true, false),
             (EndReason::RefreshTokenRejected, false, false),
             (EndReason::RpInitiatedLogout, true, true),
             (EndReason::SessionExpiry, true, true),
@@ -76,6 +86,6 @@ mod tests {
                 assert!(!revokes(reason, offline_access, Siblings::Alive), "{reason} {offline_access}");
             }
         }
-        assert_eq!(EndReason::ALL.len(), 11, "a row for each");
+        assert_eq!(EndReason::ALL.len(), 14, "a row for each");
     }
 }

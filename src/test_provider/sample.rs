@@ -34,6 +34,7 @@ pub fn sample_record(
             claims: serde_json::Map::new(),
             offline_access: false,
             authentication: Authentication::default(),
+            previous_end: None,
         }),
         sid,
         session_expiry: None,

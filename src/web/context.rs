@@ -1,11 +1,13 @@
 //! What the layers, the routes and the calls to APIs hold.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use url::Url;
 
 use super::cookie::Cookies;
+use super::pages::PageMaker;
 use crate::calls::listed::Apis;
 use crate::manager::Manager;
 use crate::protocol::logout_token::LogoutTokenPolicy;
@@ -34,6 +36,17 @@ pub(crate) struct Parts {
     pub(crate) claims_from: ClaimsFrom,
     pub(crate) logout_tokens: LogoutTokenPolicy,
     pub(crate) apis: Arc<Apis>,
+    pub(crate) pages: Pages,
+}
+
+/// What makes the pages that people see, if the application does.
+#[derive(Clone, Default)]
+pub(crate) struct Pages(pub(crate) Option<Arc<PageMaker>>);
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Pages(of the application)" } else { "Pages(built in)" })
+    }
 }
 
 impl Context {
@@ -80,6 +93,10 @@ impl Context {
 
     pub(crate) fn apis(&self) -> &Arc<Apis> {
         &self.shared.parts.apis
+    }
+
+    pub(crate) fn pages(&self) -> Option<&PageMaker> {
+        self.shared.parts.pages.0.as_deref()
     }
 
     /// The origin that browsers see, as they write it.

@@ -14,6 +14,7 @@ use cookie::{Cookie, CookieJar, Key, SameSite};
 use http::header::{COOKIE, Entry};
 use http::{HeaderMap, HeaderValue};
 
+use super::form::{KeptForm, RETENTION};
 use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
 use crate::session::end_reason::EndMark;
@@ -69,6 +70,7 @@ pub(crate) struct Cookies {
     login: String,
     led_on: String,
     ended: String,
+    form: String,
     /// Seals, and opens.
     key: Key,
     /// Open only.
@@ -106,6 +108,7 @@ impl Cookies {
             login: format!("__Host-login-{tag}-"),
             led_on: format!("__Host-led-on-{tag}"),
             ended: format!("__Host-ended-{tag}"),
+            form: format!("__Host-form-{tag}"),
             key: key.to_key()?,
             further_keys: further_keys.iter().map(CookieKey::to_key).collect::<Result<_, _>>()?,
         })
@@ -164,6 +167,27 @@ impl Cookies {
 
     pub(crate) fn remove_ended(&self) -> HeaderValue {
         removal(&self.ended)
+    }
+
+    /// The cookie that binds kept forms to this browser, new if it has none.
+    pub(crate) fn form(&self, headers: &HeaderMap) -> Option<String> {
+        let (_, value) = pairs(headers).find(|(name, _)| *name == self.form)?;
+        is_random_text(value).then(|| value.to_owned())
+    }
+
+    pub(crate) fn set_form(&self, browser: &str) -> HeaderValue {
+        let mut cookie = Cookie::new(self.form.clone(), browser.to_owned());
+        cookie.set_max_age(RETENTION.try_into().ok());
+        header(cookie)
+    }
+
+    /// What nobody but this application can read.
+    pub(crate) fn seal_form(&self, form: &KeptForm) -> Option<String> {
+        self.seal(&self.form, serde_json::to_string(form).ok()?).map(|sealed| sealed.value().to_owned())
+    }
+
+    pub(crate) fn open_form(&self, seal: &str) -> Option<KeptForm> {
+        serde_json::from_str(self.open_cookie(&self.form, seal)?.value()).ok()
     }
 
     fn seal(&self, name: &str, value: String) -> Option<Cookie<'static>> {

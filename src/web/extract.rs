@@ -102,6 +102,13 @@ impl OidcSession {
         self.record.absolute_deadline(self.request.manager().policy()).0
     }
 
+    /// Why the session ended that this browser had before, if it was the same user's and ended within ten minutes before the
+    /// login: "you were signed out after 15 minutes without activity". `None` after a sign-out of one's own.
+    #[must_use]
+    pub fn previous_end(&self) -> Option<EndReason> {
+        self.record.login.previous_end
+    }
+
     /// The access token as it was when the request was admitted. Prefer [`SessionClient`](crate::SessionClient), which
     /// refreshes it and judges the API's answer.
     #[must_use]
@@ -121,7 +128,7 @@ impl OidcSession {
         let admitted = self.request.manager().admit(self.record.key(), RequestKind::UserActivity).await;
         admitted.map(drop).map_err(|refusal| match refusal {
             Refusal::Ended(reason) => SessionOver::Ended(reason),
-            Refusal::SilentLogin | Refusal::Unconfirmed | Refusal::Unknown => SessionOver::Unknown,
+            Refusal::OtherUser | Refusal::SilentLogin | Refusal::Unconfirmed | Refusal::Unknown => SessionOver::Unknown,
             Refusal::Unavailable(_) => SessionOver::Unavailable,
         })
     }
@@ -198,7 +205,9 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for OidcSession {
         match admitted {
             Ok(session) => Ok(Some(session)),
             // Nobody can tell; or somebody is there, and a public page that greets them is worth the detour.
-            Err(refusal @ (Refusal::Unavailable(_) | Refusal::SilentLogin)) => Err(request.rejection(refusal)),
+            Err(refusal @ (Refusal::Unavailable(_) | Refusal::SilentLogin | Refusal::OtherUser)) => {
+                Err(request.rejection(refusal))
+            }
             Err(Refusal::Ended(_) | Refusal::Unconfirmed | Refusal::Unknown) => Ok(None),
         }
     }

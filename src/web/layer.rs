@@ -10,8 +10,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderValue, Request};
+use http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -22,10 +22,16 @@ use crate::session::policy::RequestKind;
 use crate::web::app_data;
 use crate::web::context::Context;
 use crate::web::cookie::Presented;
+use crate::web::form;
 use crate::web::navigation::Asker;
-use crate::web::request::{Admitted, CookieState, RequestSession};
+use crate::web::pages::Page;
+use crate::web::request::{Admitted, Claims, CookieState, RequestSession};
+use crate::web::send_again::unseal;
 use crate::web::stream::{can_take_long, cut_when_over};
 use crate::web::upgrade::Bridge;
+
+/// Names the user whom a script has made its request for, percent-encoded.
+const SUBJECT: HeaderName = HeaderName::from_static("oidc-session-sub");
 
 /// Gives each request its session; made by [`RelyingParty::layer`](crate::RelyingParty::layer).
 #[derive(Clone, Debug)]
@@ -56,9 +62,10 @@ pub struct SessionService<S> {
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
 where
-    S: Service<Request<ReqBody>, Response = http::Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = http::Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    ReqBody: Send + 'static,
+    ReqBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ReqBody::Error: Into<axum::BoxError>,
     ResBody: http_body::Body<Data = Bytes> + Send + 'static,
     ResBody::Error: Into<axum::BoxError>,
 {
@@ -72,6 +79,7 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
+        let body = Body::new(body);
         let session = request_session(&self.context, &mut parts);
         let visit = Visit::begin(session, &mut parts.extensions);
         if visit.session.key().is_some() && Bridge::is_needed(&parts) {
@@ -84,6 +92,20 @@ where
                 if let Some(bridge) = bridge {
                     bridge.pass_until(&response, visit.over());
                 }
+                Ok(match visit.finish(response) {
+                    Finished::Now(response) => response,
+                    Finished::Later(response) => response.await,
+                })
+            });
+        }
+        if let Some(path) = form::sent_again(&parts.method, &parts.uri) {
+            let clone = self.inner.clone();
+            let mut inner = std::mem::replace(&mut self.inner, clone);
+            return SessionFuture::later(async move {
+                let response = match unseal(&visit.session, &path, parts, body).await {
+                    Ok(request) => inner.call(request).await?.map(Body::new),
+                    Err(told) => told,
+                };
                 Ok(match visit.finish(response) {
                     Finished::Now(response) => response,
                     Finished::Later(response) => response.await,
@@ -189,6 +211,9 @@ impl Visit {
         B::Error: Into<axum::BoxError>,
     {
         let mut response = response.map(Body::new);
+        if let Some(page) = response.extensions_mut().remove::<Page>() {
+            response = self.in_its_words(page, response.headers());
+        }
         if !self.session.has_cookie() && !self.session.was_asked_for() {
             return Finished::Now(response);
         }
@@ -211,6 +236,20 @@ impl Visit {
         } else {
             Finished::Now(response)
         }
+    }
+
+    /// A page in the browser's language, and of the application's look.
+    fn in_its_words(&self, page: Page, said: &HeaderMap) -> Response {
+        // What a script of ours shows has its words already.
+        let page = if self.session.asker().is_person() { page.in_language(self.session.language()) } else { page };
+        let mut made = page.answer(self.session.context().pages());
+        // What was said with the first one holds: cookies, challenges, methods.
+        for (name, value) in said {
+            if *name == SET_COOKIE || !made.headers().contains_key(name) && *name != CONTENT_LENGTH {
+                made.headers_mut().append(name, value.clone());
+            }
+        }
+        made
     }
 
     async fn finish_later(self, mut response: Response, is_dead: bool) -> Response {
@@ -240,9 +279,14 @@ fn request_session(context: &Context, parts: &mut http::request::Parts) -> Reque
         // Without a session it is nobody's.
         _ if key.is_none() || !context.policy().is_activity(parts) => RequestKind::Passive,
         Asker::Page => RequestKind::Navigation,
-        Asker::Script => RequestKind::UserActivity,
+        Asker::Form | Asker::Script => RequestKind::UserActivity,
     };
-    // Only a page is sent away and comes back.
-    let path = parts.uri.path_and_query().filter(|_| asker == Asker::Page).cloned();
-    RequestSession::new(context.clone(), key, cookie, asker, path, kind)
+    // Only a person is sent away and comes back, or reads a page; only a script says whom it takes for its user.
+    let path = parts.uri.path_and_query().filter(|_| asker.is_person()).cloned();
+    let claims = match asker {
+        Asker::Script if key.is_some() => Claims { subject: parts.headers.get(&SUBJECT).cloned(), languages: None },
+        Asker::Script => Claims::default(),
+        Asker::Form | Asker::Page => Claims { subject: None, languages: parts.headers.get(ACCEPT_LANGUAGE).cloned() },
+    };
+    RequestSession::new(context.clone(), key, cookie, asker, path, kind, claims)
 }

@@ -30,17 +30,30 @@ pub(crate) fn login_url(return_to: Option<&PathAndQuery>, authentication: &Authe
 pub(crate) enum Asker {
     /// A browser that shows it as a page.
     Page,
+    /// The same, of a form that it has posted.
+    Form,
     /// A script, or another program.
     Script,
 }
 
 impl Asker {
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return Self::Script;
-        }
-        let is_fetch = headers.get(&SEC_FETCH_MODE).is_some_and(|mode| mode.as_bytes() != b"navigate");
-        if !is_fetch && prefers_html(headers) { Self::Page } else { Self::Script }
+        let asker = match *method {
+            Method::GET | Method::HEAD => Self::Page,
+            Method::POST => Self::Form,
+            _ => return Self::Script,
+        };
+        // A browser says what it does; of others nobody knows more than what they like to read.
+        let navigates = match headers.get(&SEC_FETCH_MODE) {
+            Some(mode) => mode.as_bytes() == b"navigate",
+            None => prefers_html(headers),
+        };
+        if navigates { asker } else { Self::Script }
+    }
+
+    /// Whether a person looks at the answer.
+    pub(crate) fn is_person(self) -> bool {
+        self != Self::Script
     }
 }
 
@@ -70,29 +83,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_navigations_are_redirected() {
+    fn navigations_are_told_from_scripts() {
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
         for (method, headers, expected) in [
-            (Method::GET, &[("accept", browser)][..], true),
-            (Method::HEAD, &[("accept", browser)], true),
-            (Method::GET, &[("accept", browser), ("sec-fetch-mode", "navigate")], true),
-            (Method::GET, &[("accept", browser), ("sec-fetch-mode", "cors")], false),
-            (Method::POST, &[("accept", browser)], false),
-            (Method::GET, &[], false),
-            (Method::GET, &[("accept", "*/*")], false),
-            (Method::GET, &[("accept", "application/json")], false),
-            (Method::GET, &[("accept", "application/json, text/html")], false),
-            (Method::GET, &[("accept", "text/html, application/json")], true),
-            (Method::GET, &[("accept", "text/html;q=0.5, application/json")], false),
-            (Method::GET, &[("accept", "application/json;q=0.5, text/html")], true),
-            (Method::GET, &[("accept", "text/html;q=0")], false),
-            (Method::GET, &[("accept", "text/html;q=x")], false),
+            (Method::GET, &[("accept", browser)][..], Asker::Page),
+            (Method::HEAD, &[("accept", browser)], Asker::Page),
+            (Method::GET, &[("accept", browser), ("sec-fetch-mode", "navigate")], Asker::Page),
+            (Method::GET, &[("accept", "*/*"), ("sec-fetch-mode", "navigate")], Asker::Page),
+            (Method::GET, &[("accept", browser), ("sec-fetch-mode", "cors")], Asker::Script),
+            (Method::POST, &[("accept", browser)], Asker::Form),
+            (Method::POST, &[("accept", browser), ("sec-fetch-mode", "navigate")], Asker::Form),
+            (Method::POST, &[("accept", browser), ("sec-fetch-mode", "same-origin")], Asker::Script),
+            (Method::POST, &[("accept", "application/json")], Asker::Script),
+            (Method::PUT, &[("accept", browser)], Asker::Script),
+            (Method::GET, &[], Asker::Script),
+            (Method::GET, &[("accept", "*/*")], Asker::Script),
+            (Method::GET, &[("accept", "application/json")], Asker::Script),
+            (Method::GET, &[("accept", "application/json, text/html")], Asker::Script),
+            (Method::GET, &[("accept", "text/html, application/json")], Asker::Page),
+            (Method::GET, &[("accept", "text/html;q=0.5, application/json")], Asker::Script),
+            (Method::GET, &[("accept", "application/json;q=0.5, text/html")], Asker::Page),
+            (Method::GET, &[("accept", "text/html;q=0")], Asker::Script),
+            (Method::GET, &[("accept", "text/html;q=x")], Asker::Script),
         ] {
             let mut map = HeaderMap::new();
             for (name, value) in headers {
                 map.append(*name, HeaderValue::from_static(value));
             }
-            let expected = if expected { Asker::Page } else { Asker::Script };
             assert_eq!(Asker::of(&method, &map), expected, "{method} {headers:?}");
         }
     }

@@ -1,60 +1,77 @@
 //! What requests without a good session are answered.
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::header::WWW_AUTHENTICATE;
 use http::uri::PathAndQuery;
+use http::{HeaderValue, StatusCode};
 
 use super::navigation::{Asker, login_url};
 use super::page::{error, json, redirect, with_retry_after};
+use super::pages::{Page, PageKind};
 use crate::manager::{Refusal, RetryAfter};
 use crate::protocol::authorization::Authentication;
 use crate::session::end_reason::EndReason;
 
 /// What a request without a good session is answered.
 ///
-/// Browser navigations are redirected to the login, everything else gets a JSON body.
+/// Browser navigations are redirected to the login, or get a page; everything else gets a JSON body, with one of these codes as
+/// its `error`:
+///
+/// | status | `error` | besides |
+/// |---|---|---|
+/// | 401 | `not_authenticated` | nobody is signed in |
+/// | 401 | `session_ended` | `reason`: why, an [`EndReason`] |
+/// | 401 | `not_confirmed` | `login`: whether the session stands has not been asked for *T*; a navigation there finds out |
+/// | 403 | `cross_site_request` | |
+/// | 409 | `other_user` | `Oidc-Session-Sub` names somebody else than the session's user |
+/// | 500 | `misconfigured` | there is no [`RelyingParty::layer`](crate::RelyingParty::layer) around |
+/// | 503 | `temporarily_unavailable` | `Retry-After` |
+///
+/// 401 and 409 carry `WWW-Authenticate: OidcSession`, which tells them from an API's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRejection {
     kind: Kind,
+    asker: Asker,
+    /// Where a person comes back to.
+    path: Option<PathAndQuery>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     CrossSite,
     NoLayer,
-    SignIn { location: String },
+    OtherUser,
+    SilentLogin,
     Unauthorized { reason: Option<EndReason> },
-    Unconfirmed,
     Unavailable { retry_after: RetryAfter },
+    Unconfirmed,
 }
 
 impl SessionRejection {
     /// The answer to a request that was not admitted.
     pub(crate) fn of(refusal: Refusal, asker: Asker, path: Option<&PathAndQuery>) -> Self {
-        let kind = match (refusal, asker) {
-            (Refusal::Ended(_) | Refusal::Unknown, Asker::Page) => {
-                Kind::SignIn { location: login_url(path, &Authentication::default()) }
-            }
-            (Refusal::Ended(reason), Asker::Script) => Kind::Unauthorized { reason: Some(reason) },
-            (Refusal::Unknown, Asker::Script) => Kind::Unauthorized { reason: None },
-            (Refusal::SilentLogin, _) => Kind::SignIn { location: login_url(path, &Authentication::silent()) },
-            (Refusal::Unavailable(retry_after), _) => Kind::Unavailable { retry_after },
-            (Refusal::Unconfirmed, _) => Kind::Unconfirmed,
+        let kind = match refusal {
+            Refusal::Ended(reason) => Kind::Unauthorized { reason: Some(reason) },
+            Refusal::OtherUser => Kind::OtherUser,
+            Refusal::SilentLogin => Kind::SilentLogin,
+            Refusal::Unavailable(retry_after) => Kind::Unavailable { retry_after },
+            Refusal::Unconfirmed => Kind::Unconfirmed,
+            Refusal::Unknown => Kind::Unauthorized { reason: None },
         };
-        Self { kind }
+        Self { kind, asker, path: path.cloned() }
     }
 
-    pub(crate) fn cross_site() -> Self {
-        Self { kind: Kind::CrossSite }
+    pub(crate) fn cross_site(asker: Asker) -> Self {
+        Self { kind: Kind::CrossSite, asker, path: None }
     }
 
     pub(crate) fn no_layer() -> Self {
         tracing::error!("a session was asked for outside of RelyingParty::layer()");
-        Self { kind: Kind::NoLayer }
+        Self { kind: Kind::NoLayer, asker: Asker::Script, path: None }
     }
 
-    pub(crate) fn unavailable(retry_after: RetryAfter) -> Self {
-        Self { kind: Kind::Unavailable { retry_after } }
+    pub(crate) fn unavailable(retry_after: RetryAfter, asker: Asker, path: Option<&PathAndQuery>) -> Self {
+        Self { kind: Kind::Unavailable { retry_after }, asker, path: path.cloned() }
     }
 
     /// The status of the answer.
@@ -63,34 +80,83 @@ impl SessionRejection {
         match self.kind {
             Kind::CrossSite => StatusCode::FORBIDDEN,
             Kind::NoLayer => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::SignIn { .. } => StatusCode::SEE_OTHER,
+            Kind::OtherUser => StatusCode::CONFLICT,
+            Kind::SilentLogin => StatusCode::SEE_OTHER,
+            // Who only looks is led on.
+            Kind::Unauthorized { .. } if self.asker == Asker::Page => StatusCode::SEE_OTHER,
             Kind::Unauthorized { .. } | Kind::Unconfirmed => StatusCode::UNAUTHORIZED,
             Kind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn login(&self, authentication: &Authentication) -> String {
+        login_url(self.path.as_ref(), authentication)
+    }
+
+    /// The page for a person, where there is one.
+    fn page(&self) -> Option<Page> {
+        let login = || self.login(&Authentication::default());
+        Some(match self.kind {
+            Kind::CrossSite => Page::new(PageKind::Forbidden),
+            Kind::OtherUser => Page::new(PageKind::OtherUser),
+            Kind::NoLayer | Kind::SilentLogin => return None,
+            Kind::Unauthorized { reason } => Page::sign_in_needed(reason).text("not_kept").link("do_sign_in", login()),
+            Kind::Unavailable { retry_after: RetryAfter(pause) } => {
+                // What a person has sent is not to be lost by itself.
+                let page = Page::unavailable(pause, None, self.asker == Asker::Page);
+                let again =
+                    self.path.as_ref().filter(|_| self.asker == Asker::Page).map(|path| path.as_str().to_owned());
+                let page = match again {
+                    Some(path) => page.link("again", path),
+                    None => page,
+                };
+                page.link("do_sign_in", login())
+            }
+            Kind::Unconfirmed => {
+                let path = self.path.as_ref().map_or("/", PathAndQuery::as_str);
+                Page::new(PageKind::Unconfirmed).link("continue", path.to_owned())
+            }
+        })
+    }
+
+    fn json(&self) -> Response {
+        let status = self.status();
+        match self.kind {
+            Kind::CrossSite => error(status, "cross_site_request"),
+            Kind::NoLayer => error(status, "misconfigured"),
+            Kind::OtherUser => error(status, "other_user"),
+            Kind::SilentLogin => redirect(&self.login(&Authentication::silent())),
+            Kind::Unauthorized { .. } if self.asker == Asker::Page => redirect(&self.login(&Authentication::default())),
+            Kind::Unauthorized { reason: None } => error(status, "not_authenticated"),
+            Kind::Unauthorized { reason: Some(reason) } => {
+                json(status, &serde_json::json!({"error": "session_ended", "reason": reason.as_str()}))
+            }
+            // The session may stand: a navigation of the user's makes it known, a request of a script cannot.
+            Kind::Unconfirmed => json(
+                status,
+                &serde_json::json!({"error": "not_confirmed", "login": login_url(None, &Authentication::default())}),
+            ),
+            Kind::Unavailable { retry_after } => {
+                with_retry_after(error(status, "temporarily_unavailable"), retry_after)
+            }
         }
     }
 }
 
 impl IntoResponse for SessionRejection {
     fn into_response(self) -> Response {
-        let status = self.status();
-        match self.kind {
-            Kind::CrossSite => error(status, "cross_site_request"),
-            Kind::NoLayer => error(status, "misconfigured"),
-            Kind::SignIn { location } => redirect(&location),
-            Kind::Unauthorized { reason: None } => error(status, "not_authenticated"),
-            // The session may stand: a navigation of the user's makes it known, a request of a script cannot.
-            Kind::Unconfirmed => json(
-                status,
-                &serde_json::json!({"error": "not_confirmed", "login": login_url(None, &Authentication::default())}),
-            ),
-            Kind::Unauthorized { reason: Some(reason) } => {
-                json(status, &serde_json::json!({"error": "session_ended", "reason": reason.as_str()}))
-            }
-            Kind::Unavailable { retry_after } => {
-                with_retry_after(error(status, "temporarily_unavailable"), retry_after)
-            }
-        }
+        let page = self.page().filter(|_| self.asker.is_person() && !self.status().is_redirection());
+        let response = page.map_or_else(|| self.json(), IntoResponse::into_response);
+        with_challenge(response)
     }
+}
+
+/// RFC 9110 §15.5.2: a 401 says how to authenticate. No browser knows this scheme, so none asks for a password.
+pub(crate) fn with_challenge(mut response: Response) -> Response {
+    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::CONFLICT) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("OidcSession realm=\"session\""));
+    }
+    response
 }
 
 #[cfg(test)]

@@ -6,18 +6,26 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::HeaderValue;
 use http::uri::PathAndQuery;
+use percent_encoding::percent_decode;
 use tokio::sync::OnceCell;
 
 use super::context::Context;
 use super::navigation::Asker;
 use super::reject::SessionRejection;
+use super::texts::Language;
 use crate::manager::watch::Looked;
 use crate::manager::{Manager, Refusal};
 use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
+
+/// Whether a percent-encoded name is that of a user.
+fn names(named: &[u8], subject: &str) -> bool {
+    percent_decode(named).eq(subject.bytes())
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct RequestSession {
@@ -31,8 +39,9 @@ struct State {
     key: Option<SessionKey>,
     /// Whether the request brought anything by the name of the session cookie.
     cookie: CookieState,
-    /// As the browser sees it: routers inside cut what they matched. For pages only.
+    /// As the browser sees it: routers inside cut what they matched. For people only.
     path: Option<PathAndQuery>,
+    claims: Claims,
     mode: Mutex<Mode>,
     admission: OnceCell<Result<Admitted, Refusal>>,
     /// Whether somebody has served the request with its session.
@@ -49,6 +58,15 @@ pub(crate) struct Admitted {
     pub(crate) record: Arc<SessionRecord>,
     /// Noted before it was looked up.
     pub(crate) looked: Looked,
+}
+
+/// What a request says besides, of its user or of its browser.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims {
+    /// The `sub` it was made for, percent-encoded, if a script says so.
+    pub(crate) subject: Option<HeaderValue>,
+    /// `Accept-Language`, where a person looks at the answer.
+    pub(crate) languages: Option<HeaderValue>,
 }
 
 /// How the session of a request is dealt with.
@@ -73,6 +91,7 @@ impl RequestSession {
         asker: Asker,
         path: Option<PathAndQuery>,
         kind: RequestKind,
+        claims: Claims,
     ) -> Self {
         let state = State {
             context,
@@ -80,6 +99,7 @@ impl RequestSession {
             key,
             cookie,
             path,
+            claims,
             mode: Mutex::new(Mode::Admit(kind)),
             admission: OnceCell::new(),
             used: AtomicBool::new(false),
@@ -115,6 +135,19 @@ impl RequestSession {
     /// Who waits for the answer.
     pub(crate) fn asker(&self) -> Asker {
         self.state.asker
+    }
+
+    /// The language of the pages that it gets.
+    pub(crate) fn language(&self) -> Language {
+        Language::preferred(self.state.claims.languages.as_ref())
+    }
+
+    /// Whether the session is that of the user whom the request was made for, if it says.
+    fn of_its_user(&self, admitted: Admitted) -> Result<Admitted, Refusal> {
+        match &self.state.claims.subject {
+            Some(named) if !names(named.as_bytes(), admitted.record.subject().as_str()) => Err(Refusal::OtherUser),
+            _ => Ok(admitted),
+        }
     }
 
     /// What the request is answered where its session does not admit it.
@@ -159,7 +192,8 @@ impl RequestSession {
         let admit = async || match self.key() {
             Some(key) => {
                 let looked = self.manager().before_look();
-                self.manager().admit(key, kind).await.map(|record| Admitted { record, looked })
+                let admitted = self.manager().admit(key, kind).await.map(|record| Admitted { record, looked });
+                admitted.and_then(|admitted| self.of_its_user(admitted))
             }
             None => Err(Refusal::Unknown),
         };
@@ -173,7 +207,8 @@ impl RequestSession {
             let admission = match self.key() {
                 Some(key) => {
                     let looked = self.manager().before_look();
-                    self.manager().admit_at_once(key, self.kind())?.map(|record| Admitted { record, looked })
+                    let admitted = self.manager().admit_at_once(key, self.kind())?;
+                    admitted.map(|record| Admitted { record, looked }).and_then(|admitted| self.of_its_user(admitted))
                 }
                 None => Err(Refusal::Unknown),
             };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::CACHE_CONTROL;
@@ -15,9 +16,12 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::manager::Refusal;
 use crate::web::cross_site::{can_do_harm, is_cross_site};
+use crate::web::navigation::Asker;
 use crate::web::reject::SessionRejection;
 use crate::web::request::RequestSession;
+use crate::web::send_again::keep;
 
 /// Lets only requests of signed-in users through; made by
 /// [`RelyingParty::require_session`](crate::RelyingParty::require_session).
@@ -57,7 +61,8 @@ impl<S, B> Service<Request<B>> for RequireSession<S>
 where
     S: Service<Request<B>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
 {
     type Response = Response;
     type Error = Infallible;
@@ -71,13 +76,18 @@ where
         let state = match first_look(&request, &self.origin) {
             Look::Serve => State::Serving { inner: self.inner.call(request) },
             Look::Reject(rejection) => State::Rejected { response: Some(rejection.into_response()) },
+            Look::Keep(session, refusal) => State::Waiting { response: kept(session, refusal, request).boxed() },
             Look::Wait(session) => {
                 // The clone takes the place of the service that was made ready.
                 let clone = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, clone);
                 let response = async move {
-                    if let Err(refusal) = session.admit().await {
-                        return session.rejection(*refusal).into_response();
+                    match session.admit().await {
+                        Ok(_) => {}
+                        Err(refusal) if is_kept(&session, *refusal) => {
+                            return kept(session.clone(), *refusal, request).await;
+                        }
+                        Err(refusal) => return session.rejection(*refusal).into_response(),
                     }
                     inner.call(request).await.map_or_else(|never| match never {}, not_stored)
                 };
@@ -127,6 +137,20 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for RequireSession
     }
 }
 
+/// Whether a person has sent a form after the end.
+fn is_kept(session: &RequestSession, refusal: Refusal) -> bool {
+    session.asker() == Asker::Form && refusal.is_over()
+}
+
+async fn kept<B>(session: RequestSession, refusal: Refusal, request: Request<B>) -> Response
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<axum::BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    keep(&session, refusal, &parts, body).await
+}
+
 fn not_stored(mut response: Response) -> Response {
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -136,19 +160,22 @@ fn not_stored(mut response: Response) -> Response {
 enum Look {
     Serve,
     Reject(SessionRejection),
+    /// What was entered may be kept until its user has signed in again.
+    Keep(RequestSession, Refusal),
     /// Nobody can tell before the registry, or the provider, has answered.
     Wait(RequestSession),
 }
 
 fn first_look<B>(request: &Request<B>, origin: &str) -> Look {
     if can_do_harm(request.method(), request.headers()) && is_cross_site(request.headers(), origin) {
-        return Look::Reject(SessionRejection::cross_site());
+        return Look::Reject(SessionRejection::cross_site(Asker::of(request.method(), request.headers())));
     }
     let Some(session) = request.extensions().get::<RequestSession>() else {
         return Look::Reject(SessionRejection::no_layer());
     };
     match session.admit_at_once() {
         Some(Ok(_)) => Look::Serve,
+        Some(Err(refusal)) if is_kept(session, *refusal) => Look::Keep(session.clone(), *refusal),
         Some(Err(refusal)) => Look::Reject(session.rejection(*refusal)),
         None => Look::Wait(session.clone()),
     }

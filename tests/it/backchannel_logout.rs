@@ -120,7 +120,9 @@ async fn right_tokens_of_all_kinds_are_accepted() {
         ("sid alone", |_, c| drop(c.as_object_mut().unwrap().remove("sub"))),
         ("sub alone", |_, c| drop(c.as_object_mut().unwrap().remove("sid"))),
         ("sid of another sub", |_, c| c["sub"] = "somebody".into()),
-        ("unknown claims", |_, c| c["logout_reason"] = "session_expiration".into()),
+        ("unknown claims", |_, c| c["logout_reasons"] = "session_expiration".into()),
+        ("a reason that is not known", |_, c| c["logout_reason"] = "full moon".into()),
+        ("a reason that is none", |_, c| c["logout_reason"] = json!(["terminated"])),
         ("more events", |_, c| c["events"]["urn:other"] = json!(1)),
         ("the event with members", |_, c| {
             c["events"]["http://schemas.openid.net/event/backchannel-logout"] = json!({"a": 1});
@@ -136,6 +138,22 @@ async fn right_tokens_of_all_kinds_are_accepted() {
         assert_eq!(post_token(&world, &token).await, StatusCode::OK, "{name}");
         assert_eq!(world.me().await, StatusCode::UNAUTHORIZED, "{name}");
         world.app.assert_ended(EndReason::BackChannelLogout);
+    }
+}
+
+/// As Duende IdentityServer 7.3 says why.
+#[tokio::test]
+async fn the_providers_reason_is_that_of_the_end() {
+    for (reason, expected) in [
+        ("session_expiration", EndReason::ProviderSessionExpired),
+        ("terminated", EndReason::ProviderTerminated),
+        ("user_logout", EndReason::ProviderUserLogout),
+    ] {
+        let world = World::signed_in().await;
+        let token = changed(&world, |_, claims| claims["logout_reason"] = reason.into());
+        assert_eq!(post_token(&world, &token).await, StatusCode::OK, "{reason}");
+        world.app.assert_ended(expected);
+        assert_eq!(world.browser.get(&world.app.at("/auth/session")).await.json()["reason"], expected.as_str());
     }
 }
 

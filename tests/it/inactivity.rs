@@ -258,6 +258,7 @@ async fn the_status_counts_down() {
         serde_json::json!({
             "authenticated": true, "state": "confirmed", "sub": "alice",
             "idle_expires_in": T.as_secs() - 100, "absolute_expires_in": ABSOLUTE.as_secs() - 100,
+            "session": page.json()["session"], "idle_timeout": T.as_secs(), "signal_interval": G.as_secs(),
         })
     );
     let stranger = crate::browser::Browser::new().get(&world.app.at("/auth/session")).await;

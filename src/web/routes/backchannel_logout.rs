@@ -19,7 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -28,12 +28,14 @@ use url::form_urlencoded;
 
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
-use crate::protocol::logout_token::{LogoutToken, Whom};
+use crate::protocol::logout_token::{LogoutReason, LogoutToken, Whom};
 use crate::provider::keys::{Bearer, VerifyError};
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
 use crate::web::context::Context;
+use crate::web::navigation::Asker;
 use crate::web::page::{json, no_store, with_retry_after};
+use crate::web::pages::{Page, PageKind};
 
 const MAX_BODY: usize = 64 * 1024;
 /// The whole body has to be there in this time.
@@ -91,6 +93,11 @@ pub(crate) fn route(context: &Context) -> Router {
 }
 
 async fn backchannel_logout(State(context): State<Context>, request: Request<Body>) -> Response {
+    if Asker::of(request.method(), request.headers()) == Asker::Page {
+        let mut response = Page::new(PageKind::MethodNotAllowed).into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
     let outcome = receive(&context, request).await;
     let label = match &outcome {
         Ok(_) => "accepted",
@@ -137,7 +144,13 @@ async fn receive(context: &Context, request: Request<Body>) -> Result<usize, Ref
     let verified = tokio::time::timeout(KEY_TIMEOUT, provider.verify(&token, Bearer::Anybody));
     let verified = verified.await.map_err(|_| Refusal::KeysUnavailable)??;
     let token = LogoutToken::validate(verified, &provider.expected(), context.logout_tokens())?;
-    Ok(context.manager().end_matching(target(context, token), EndReason::BackChannelLogout).await?)
+    let reason = match token.reason {
+        LogoutReason::SessionExpiration => EndReason::ProviderSessionExpired,
+        LogoutReason::Terminated => EndReason::ProviderTerminated,
+        LogoutReason::UserLogout => EndReason::ProviderUserLogout,
+        LogoutReason::Unknown => EndReason::BackChannelLogout,
+    };
+    Ok(context.manager().end_matching(target(context, token), reason).await?)
 }
 
 fn target(context: &Context, token: LogoutToken) -> LogoutTarget {

@@ -15,7 +15,7 @@ use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 use tower_sessions::{Session, session};
 
-use super::login::{Attempt, Wanted, begin, cannot_sign_in};
+use super::login::{Attempt, Wanted, begin, cannot_sign_in, unavailable};
 use super::own_session::OwnSession;
 use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
@@ -29,7 +29,7 @@ use crate::session::record::SessionRecord;
 use crate::web::app_data;
 use crate::web::context::Context;
 use crate::web::navigation::login_url;
-use crate::web::page::{redirect, unavailable};
+use crate::web::page::redirect;
 
 pub(super) async fn callback(
     State(context): State<Context>,
@@ -43,7 +43,7 @@ pub(super) async fn callback(
         Ok(state) => state,
         Err(error) => {
             tracing::info!(%error, "a login was refused");
-            return bad_request("The answer of the sign-in service is not complete.", &ReturnTo::front_page());
+            return bad_request("incomplete", &ReturnTo::front_page());
         }
     };
     let Some(transaction) = context.cookies().login(&headers, &state, context.now()) else {
@@ -83,7 +83,7 @@ async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, sess
             Ok(record) if is_served(&record, context) => return redirect(front_page.as_str()),
             Ok(_) => {}
             Err(refusal) if refusal.is_over() => {}
-            Err(_) => return unavailable(None),
+            Err(_) => return unavailable(None, &front_page),
         }
     }
     match Attempt::of(state) {
@@ -92,10 +92,7 @@ async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, sess
             let wanted = Wanted { return_to: front_page, authentication, session: None, seen: None, follows: None };
             begin(context, headers, Attempt::Second, wanted).await
         }
-        Attempt::Second => {
-            let text = "This sign-in was finished before, took too long, or was begun in another browser.";
-            bad_request(text, &ReturnTo::front_page())
-        }
+        Attempt::Second => bad_request("late", &front_page),
     }
 }
 
@@ -120,7 +117,7 @@ async fn begin_session(
             // Without its cookie the session is of no use to anyone; its tokens are dropped, as of any login that fails.
             let _ = manager.end(key, EndReason::SupersededByLogin).await;
         }
-        return unavailable(None);
+        return unavailable(None, return_to);
     }
     if let Some(previous) = previous {
         // Where the registry fails, nobody has its cookie any more.
@@ -185,7 +182,7 @@ async fn code_of(
     let manager = context.manager();
     let metadata = match manager.provider().metadata().await {
         Ok(metadata) => metadata,
-        Err(error) => return Err(unavailable(error.retry_after).into()),
+        Err(error) => return Err(unavailable(error.retry_after, &transaction.return_to).into()),
     };
     let sends_issuer = metadata.authorization_response_iss_parameter_supported;
     match AuthorizationResponse::parse(query, context.registration().issuer(), sends_issuer) {
@@ -196,11 +193,11 @@ async fn code_of(
         }
         Ok(AuthorizationResponse::Error(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a login");
-            Err(bad_request("The sign-in service did not sign you in.", &transaction.return_to).into())
+            Err(bad_request("refused", &transaction.return_to).into())
         }
         Err(error) => {
             tracing::warn!(%error, "a login was refused");
-            Err(bad_request("The answer of the sign-in service is not valid.", &transaction.return_to).into())
+            Err(bad_request("invalid", &transaction.return_to).into())
         }
     }
 }
@@ -220,7 +217,7 @@ async fn silently_refused(
             Ok(()) => visibly(),
             Err(error) => {
                 tracing::error!(%error, "a session that is over at the provider could not be ended");
-                unavailable(None)
+                unavailable(None, return_to)
             }
         },
         // Core §3.1.2.6: the user has to do something.
@@ -233,21 +230,16 @@ async fn silently_refused(
 fn failed(error: &LoginError, return_to: &ReturnTo) -> Response {
     tracing::warn!(%error, "a login failed");
     match error {
-        LoginError::CodeRefused(_) => {
-            bad_request("The sign-in service did not accept this sign-in any more.", return_to)
-        }
-        LoginError::LoggedOut => {
-            bad_request("You were signed out while you signed in. Please sign in again.", return_to)
-        }
+        LoginError::CodeRefused(_) => bad_request("not_accepted", return_to),
+        LoginError::LoggedOut => bad_request("overtaken", return_to),
         LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
-            let text = "The sign-in service gave an answer that cannot be used.";
-            cannot_sign_in(StatusCode::BAD_GATEWAY, text, return_to)
+            cannot_sign_in(StatusCode::BAD_GATEWAY, "unusable", return_to)
         }
-        LoginError::Unavailable(error) => unavailable(error.retry_after),
-        LoginError::Registry(_) => unavailable(None),
+        LoginError::Unavailable(error) => unavailable(error.retry_after, return_to),
+        LoginError::Registry(_) => unavailable(None, return_to),
     }
 }
 
-fn bad_request(text: &str, return_to: &ReturnTo) -> Response {
+fn bad_request(text: &'static str, return_to: &ReturnTo) -> Response {
     cannot_sign_in(StatusCode::BAD_REQUEST, text, return_to)
 }

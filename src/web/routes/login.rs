@@ -1,10 +1,10 @@
 //! `GET /auth/login`: sends the browser to the provider; with a good session and by a link of another site, to where the
 //! link leads.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::header::{HOST, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri};
@@ -22,7 +22,8 @@ use crate::session::record::ActivitySignal;
 use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
 use crate::web::navigation::login_url;
-use crate::web::page::{page, redirect, unavailable};
+use crate::web::page::redirect;
+use crate::web::pages::Page;
 
 /// The way back to a longer page is not remembered.
 const LONGEST_RETURN_TO: usize = 1536;
@@ -35,7 +36,7 @@ pub(super) async fn login(
 ) -> Response {
     if is_prefetch(&headers) {
         // Nothing begins, and browsers keep no answer of this status for the click.
-        return unavailable(None);
+        return unavailable(None, &ReturnTo::front_page());
     }
     if let Some(location) = by_its_public_name(&headers, context.public_url(), &uri) {
         return redirect(&location);
@@ -52,8 +53,7 @@ pub(super) async fn login(
     let authentication = Authentication::parse(uri.query().unwrap_or_default());
     let (Some(return_to), Some(authentication)) = (return_to, authentication) else {
         tracing::info!("a login was refused: return_to is not one path of this application, or a parameter is wrong");
-        let text = "The link that brought you here is not valid.";
-        return cannot_sign_in(StatusCode::BAD_REQUEST, text, &ReturnTo::front_page());
+        return cannot_sign_in(StatusCode::BAD_REQUEST, "link", &ReturnTo::front_page());
     };
     if let Some(key) = session.key()
         && asks_for_nothing(&authentication, &uri)
@@ -67,8 +67,14 @@ pub(super) async fn login(
         response.headers_mut().append(SET_COOKIE, context.cookies().set_led_on());
         return response;
     }
-    let session = session.key().copied().filter(|_| authentication.prompt == Prompt::None);
-    let follows = context.cookies().ended(&headers);
+    let own_key = session.key().copied();
+    let session = own_key.filter(|_| authentication.prompt == Prompt::None);
+    let follows = match (context.cookies().ended(&headers), own_key) {
+        (Some(noted), _) => Some(noted),
+        // Who comes here straight from a page has the cookie still.
+        (None, Some(key)) => context.manager().end_mark(&key).await,
+        (None, None) => None,
+    };
     let wanted = Wanted { return_to, authentication, session, seen: None, follows };
     let mut response = begin(&context, &headers, Attempt::First, wanted).await;
     if follows.is_some() && response.status().is_redirection() {
@@ -101,9 +107,16 @@ async fn is_confirmed(context: &Context, key: &SessionKey) -> bool {
     }
 }
 
-/// The page for a login that came to nothing.
-pub(super) fn cannot_sign_in(status: StatusCode, text: &str, return_to: &ReturnTo) -> Response {
-    page(status, "Cannot sign in", text, &login_again(return_to))
+/// The page for a login that came to nothing, with the words of that name.
+pub(super) fn cannot_sign_in(status: StatusCode, text: &'static str, return_to: &ReturnTo) -> Response {
+    Page::sign_in_failed(status, text, login_again(return_to)).into_response()
+}
+
+/// The page for a provider or registry that is out of reach. The login begins again by itself.
+pub(super) fn unavailable(retry_after: Option<Duration>, return_to: &ReturnTo) -> Response {
+    let again = login_again(return_to);
+    let page = Page::unavailable(retry_after.unwrap_or_default(), Some(again.clone()), true);
+    page.link("again", again).into_response()
 }
 
 /// The login that leads where this one would have led.
@@ -197,7 +210,7 @@ pub(super) async fn begin(context: &Context, headers: &HeaderMap, attempt: Attem
         }
         Err(error) => {
             tracing::warn!(%error, "a login could not begin");
-            unavailable(error.retry_after)
+            unavailable(error.retry_after, &transaction.return_to)
         }
     }
 }

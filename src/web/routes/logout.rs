@@ -5,8 +5,8 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::SET_COOKIE;
-use http::{Extensions, HeaderMap};
+use http::header::{ALLOW, SET_COOKIE};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 
 use super::own_session::OwnSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
@@ -17,8 +17,19 @@ use crate::web::app_data;
 use crate::web::context::Context;
 use crate::web::cross_site::is_cross_site;
 use crate::web::navigation::Asker;
-use crate::web::page::redirect;
+use crate::web::page::{error, redirect};
+use crate::web::pages::{Page, PageKind};
 use crate::web::reject::SessionRejection;
+
+/// A link to it, or a reload: a page asks, and its button does it.
+pub(super) async fn ask(OwnSession(claimed): OwnSession) -> Response {
+    if claimed.asker() == Asker::Page {
+        return Page::new(PageKind::SignOut).sign_out_form().into_response();
+    }
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
 
 pub(super) async fn logout(
     State(context): State<Context>,
@@ -27,11 +38,11 @@ pub(super) async fn logout(
     extensions: Extensions,
 ) -> Response {
     if is_cross_site(&headers, context.origin()) {
-        return SessionRejection::cross_site().into_response();
+        return SessionRejection::cross_site(claimed.asker()).into_response();
     }
     let location = match end(&context, claimed.key()).await {
         Ok(location) => location,
-        Err(refusal) => return SessionRejection::of(refusal, Asker::Script, None).into_response(),
+        Err(refusal) => return claimed.rejection(refusal).into_response(),
     };
     app_data::flush(app_data::of(&extensions)).await;
     let mut response = redirect(&location);

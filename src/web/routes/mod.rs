@@ -5,26 +5,34 @@
 //! | `GET /auth/login` | `login` | sends the browser to the provider |
 //! | `GET /auth/callback` | `callback` | takes the provider's answer and starts the session |
 //! | `POST /auth/logout` | `logout` | ends the session, then sends the browser to the provider's logout |
+//! | `GET /auth/logout` | `logout` | a page that asks |
+//! | `/auth/form` | `form` | what was entered before the end of a session |
 //! | `POST /auth/backchannel-logout` | `backchannel_logout` | takes the provider's logout tokens |
 //! | `GET /auth/session` | `status` | says how long the session stands; no activity |
+//! | `GET /auth/session.js` | `script` | the guard of a page; also at a path that never changes |
 //! | `POST /auth/session` | `status` | "stay signed in": signals the provider now |
 
 pub(crate) mod backchannel_logout;
 mod callback;
+mod form;
 mod login;
 mod logout;
 mod own_session;
+pub(crate) mod script;
 mod status;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::{get, post};
-use http::HeaderValue;
-use http::header::REFERRER_POLICY;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::header::{ALLOW, CONTENT_TYPE, REFERRER_POLICY};
+use http::{HeaderValue, StatusCode};
 
 use crate::web::context::Context;
+use crate::web::navigation::Asker;
+use crate::web::page::error;
+use crate::web::pages::{Page, PageKind};
 use crate::web::request::RequestSession;
 
 pub(crate) fn all(context: &Context) -> Router {
@@ -32,8 +40,13 @@ pub(crate) fn all(context: &Context) -> Router {
         .route("/auth/login", get(login::login))
         .route("/auth/callback", get(callback::callback))
         .layer(middleware::map_response(no_referrer))
-        .route("/auth/logout", post(logout::logout))
+        .route("/auth/logout", get(logout::ask).post(logout::logout))
         .route("/auth/session", get(status::status).post(status::stay))
+        .route("/auth/session.js", get(script::current))
+        .route("/auth/session/{name}", get(script::lasting))
+        .route("/auth/form", get(form::fetch).post(form::show))
+        .route("/auth/form.js", get(form::script))
+        .route("/auth/{*path}", any(async || StatusCode::NOT_FOUND))
         .layer(middleware::from_fn(own_route))
         .with_state(context.clone())
         .merge(backchannel_logout::route(context))
@@ -50,5 +63,22 @@ async fn own_route(request: Request, next: Next) -> Response {
     if let Some(session) = request.extensions().get::<RequestSession>() {
         session.mark_own_route();
     }
-    next.run(request).await
+    let is_person = Asker::of(request.method(), request.headers()).is_person();
+    let response = next.run(request).await;
+    let kind = match response.status() {
+        StatusCode::NOT_FOUND => PageKind::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => PageKind::MethodNotAllowed,
+        _ => return response,
+    };
+    // A page or JSON of ours has something to say; what axum answers has not.
+    if response.headers().contains_key(CONTENT_TYPE) {
+        return response;
+    }
+    let mut ours = match (is_person, kind) {
+        (true, kind) => Page::new(kind).into_response(),
+        (false, PageKind::NotFound) => error(StatusCode::NOT_FOUND, "not_found"),
+        (false, _) => error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+    };
+    ours.headers_mut().extend(response.headers().get(ALLOW).map(|methods| (ALLOW, methods.clone())));
+    ours
 }

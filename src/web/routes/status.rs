@@ -1,6 +1,6 @@
 //! `/auth/session`: how long the session stands, and "stay signed in".
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +10,7 @@ use super::own_session::OwnSession;
 use crate::manager::Refusal;
 use crate::session::decide::{Decision, decide};
 use crate::session::end_reason::EndReason;
+use crate::session::id::SessionKey;
 use crate::session::policy::{RequestKind, SessionPolicy};
 use crate::session::record::SessionRecord;
 use crate::web::context::Context;
@@ -34,7 +35,7 @@ pub(super) async fn status(State(context): State<Context>, OwnSession(claimed): 
 }
 
 fn describe(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> serde_json::Value {
-    let seconds_until = |deadline: SystemTime| deadline.duration_since(now).unwrap_or_default().as_secs();
+    let seconds_until = |deadline: SystemTime| seconds(deadline.duration_since(now).unwrap_or_default());
     match decide(record, policy, now, RequestKind::Passive) {
         Decision::End(reason) => ended(reason),
         // It may stand: a click asks the provider.
@@ -45,12 +46,29 @@ fn describe(record: &SessionRecord, policy: &SessionPolicy, now: SystemTime) -> 
             "sub": record.subject(),
             "idle_expires_in": seconds_until(record.idle_deadline(policy)),
             "absolute_expires_in": seconds_until(record.absolute_deadline(policy).0),
+            "session": name(record.key()),
+            "idle_timeout": seconds(policy.op_session_lifetime),
+            "signal_interval": seconds(policy.longest_silence()),
         }),
     }
 }
 
 fn ended(reason: EndReason) -> serde_json::Value {
     serde_json::json!({"authenticated": false, "state": "ended", "reason": reason.as_str()})
+}
+
+/// Tells the session from others of this browser, and nothing else.
+fn name(key: &SessionKey) -> String {
+    key.to_string().chars().take(16).collect()
+}
+
+/// In milliseconds, rounded down; a whole number where it is one.
+fn seconds(duration: Duration) -> serde_json::Value {
+    let millis = u32::try_from(duration.as_millis() % 1000).unwrap_or_default();
+    match millis {
+        0 => duration.as_secs().into(),
+        _ => Duration::new(duration.as_secs(), millis * 1_000_000).as_secs_f64().into(),
+    }
 }
 
 /// Signals the provider now, unless it has confirmed the session a moment ago.
@@ -60,7 +78,7 @@ pub(super) async fn stay(
     headers: HeaderMap,
 ) -> Response {
     if is_cross_site(&headers, context.origin()) {
-        return SessionRejection::cross_site().into_response();
+        return SessionRejection::cross_site(Asker::Script).into_response();
     }
     let confirmed = match claimed.key() {
         Some(key) => context.manager().confirm(key).await,

@@ -1,0 +1,177 @@
+//! A form that was sent after the end of its session: kept by the browser, sealed, until its user has signed in again.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONTENT_TYPE, ORIGIN};
+use http::{HeaderMap, Method, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
+use crate::session::id::{SubjectHash, random_text};
+
+/// Larger ones are not kept.
+pub(crate) const MOST_BYTES: usize = 64 * 1024;
+/// A sealed one is larger, and percent-encoded when it is sent.
+pub(crate) const MOST_SEALED: usize = 512 * 1024;
+/// How long one is kept: as long as the end of its session is remembered.
+pub(crate) const RETENTION: Duration = Duration::from_secs(10 * 60);
+/// What the address that a form is sent to again ends with.
+pub(crate) const MARK: &str = "oidc-session-form";
+
+/// A form that somebody has sent, with what binds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct KeptForm {
+    /// Names it, so that it is sent once.
+    pub(crate) id: String,
+    /// Path and query, as the browser sees them.
+    pub(crate) path: String,
+    pub(crate) content_type: String,
+    #[serde(with = "base64_bytes")]
+    pub(crate) body: Vec<u8>,
+    /// Whose session it was.
+    pub(crate) subject: SubjectHash,
+    /// The browser that sent it, by its cookie.
+    pub(crate) browser: String,
+    pub(crate) sent_at: SystemTime,
+}
+
+impl KeptForm {
+    pub(crate) fn new(
+        path: String,
+        content_type: String,
+        body: Vec<u8>,
+        subject: SubjectHash,
+        browser: String,
+        sent_at: SystemTime,
+    ) -> Self {
+        Self { id: random_text(), path, content_type, body, subject, browser, sent_at }
+    }
+
+    pub(crate) fn is_of(&self, browser: &str, now: SystemTime) -> bool {
+        let age = now.duration_since(self.sent_at).unwrap_or_default();
+        age < RETENTION
+            && aws_lc_rs::constant_time::verify_slices_are_equal(self.browser.as_bytes(), browser.as_bytes()).is_ok()
+    }
+
+    /// Where it is sent to again.
+    pub(crate) fn action(&self) -> String {
+        format!("{}{}{MARK}", self.path, if self.path.contains('?') { '&' } else { '?' })
+    }
+
+    /// What its user has entered, for a look at it.
+    pub(crate) fn fields(&self) -> Vec<(String, String)> {
+        if is_urlencoded(&self.content_type) {
+            let pairs = url::form_urlencoded::parse(&self.body);
+            return pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        }
+        vec![(String::new(), String::from_utf8_lossy(&self.body).into_owned())]
+    }
+}
+
+fn is_urlencoded(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// What kind of form a request is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Its body can be kept as it is.
+    Plain(String),
+    /// It may have files, which are not kept.
+    Multipart,
+    Other,
+}
+
+impl Kind {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match kind.as_str() {
+            "application/x-www-form-urlencoded" | "text/plain" => Self::Plain(content_type.to_owned()),
+            "multipart/form-data" => Self::Multipart,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a browser says that a page of this application has sent it; who says nothing may be anybody.
+pub(crate) fn is_own(headers: &HeaderMap, origin: &str) -> bool {
+    let mut sites = headers.get_all(&SEC_FETCH_SITE).iter().peekable();
+    if sites.peek().is_some() {
+        return sites.all(|site| site.as_bytes() == b"same-origin");
+    }
+    let mut origins = headers.get_all(ORIGIN).iter().peekable();
+    origins.peek().is_some() && origins.all(|sent| sent.as_bytes() == origin.as_bytes())
+}
+
+/// The address of a form that is sent again, without the mark; nothing of any other.
+pub(crate) fn sent_again(method: &Method, uri: &Uri) -> Option<String> {
+    if *method != Method::POST {
+        return None;
+    }
+    let rest = uri.query()?.strip_suffix(MARK)?;
+    match rest.strip_suffix('&') {
+        Some(query) => Some(format!("{}?{query}", uri.path())),
+        None => rest.is_empty().then(|| uri.path().to_owned()),
+    }
+}
+
+mod base64_bytes {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Engine, STANDARD};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_forms_that_are_sent_again() {
+        for (path, expected) in [
+            ("/desk?oidc-session-form", Some("/desk")),
+            ("/desk?a=b&oidc-session-form", Some("/desk?a=b")),
+            ("/desk", None),
+            ("/desk?a=b", None),
+            ("/desk?xoidc-session-form", None),
+        ] {
+            let uri: Uri = path.parse().unwrap();
+            assert_eq!(sent_again(&Method::POST, &uri).as_deref(), expected, "{path}");
+            assert_eq!(sent_again(&Method::GET, &uri), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_kept_only_where_the_browser_says_that_it_is_ours() {
+        for (headers, expected) in [
+            (&[][..], false),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "https://shop.example")], false),
+            (&[("origin", "https://shop.example")], true),
+            (&[("origin", "null")], false),
+            (&[("origin", "https://evil.example")], false),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(is_own(&map, "https://shop.example"), expected, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+// The guard of a page: it warns before a session ends, says when and why it has ended, and keeps what was typed.
+// <session-guard warn="60" hide="main"> shows it; onSession and sessionFetch are for pages with a look of their own.
+
+const HERE = import.meta.url.replace(/session(\/\w+)?\.js.*$/, "");
+const SESSION = HERE + "session", LOGIN = HERE + "login", LOGOUT = HERE + "logout";
+const PATIENCE = 10_000; // for an answer
+const JUMP = 2_000; // more than this between the two clocks is sleep, or somebody who sets the time
+
+// in words: each language's texts in the order of NAMES; {0} is a time.
+const NAMES = "warning left stay out ended again unsure continue away retry idle elsewhere admin here over seconds minutes".split(" ");
+const TEXTS = {
+  en: "Are you still there?|You will be signed out in {0}.|Stay signed in|Sign out now|You have been signed out|Sign in again|You may have been signed out|Continue|The server cannot be reached|Try again|You were signed out after a time without activity.|You signed out in another application.|Your session was ended by an administrator.|You signed out.|Your session has ended.|{0} seconds|{0} minutes",
+  de: "Sind Sie noch da?|Sie werden in {0} abgemeldet.|Angemeldet bleiben|Jetzt abmelden|Sie wurden abgemeldet|Erneut anmelden|Sie wurden möglicherweise abgemeldet|Weiter|Der Server ist nicht erreichbar|Erneut versuchen|Sie wurden nach einer Zeit ohne Aktivität abgemeldet.|Sie haben sich in einer anderen Anwendung abgemeldet.|Ihre Sitzung wurde von der Administration beendet.|Sie haben sich abgemeldet.|Ihre Sitzung ist beendet.|{0} Sekunden|{0} Minuten",
+  fr: "Êtes-vous toujours là ?|Vous serez déconnecté dans {0}.|Rester connecté|Se déconnecter|Vous avez été déconnecté|Se reconnecter|Vous avez peut-être été déconnecté|Continuer|Le serveur est injoignable|Réessayer|Vous avez été déconnecté après une période d’inactivité.|Vous vous êtes déconnecté dans une autre application.|Votre session a été fermée par un administrateur.|Vous vous êtes déconnecté.|Votre session est terminée.|{0} secondes|{0} minutes",
+  es: "¿Sigue ahí?|Su sesión se cerrará en {0}.|Seguir conectado|Cerrar sesión|Su sesión se ha cerrado|Iniciar sesión de nuevo|Es posible que su sesión se haya cerrado|Continuar|No se puede contactar con el servidor|Reintentar|Su sesión se cerró tras un tiempo sin actividad.|Ha cerrado la sesión en otra aplicación.|Un administrador ha cerrado su sesión.|Ha cerrado la sesión.|Su sesión ha terminado.|{0} segundos|{0} minutos",
+  it: "È ancora lì?|La sessione terminerà tra {0}.|Resta connesso|Esci ora|La sessione è terminata|Accedi di nuovo|La sessione potrebbe essere terminata|Continua|Il server non è raggiungibile|Riprova|La sessione è terminata dopo un periodo di inattività.|È uscito da un’altra applicazione.|La sessione è stata chiusa da un amministratore.|È uscito.|La sessione è terminata.|{0} secondi|{0} minuti",
+  pt: "Ainda está aí?|A sua sessão termina em {0}.|Continuar ligado|Terminar sessão|A sua sessão terminou|Iniciar sessão novamente|A sua sessão pode ter terminado|Continuar|Não é possível contactar o servidor|Tentar novamente|A sua sessão terminou após um período sem atividade.|Terminou a sessão noutra aplicação.|A sua sessão foi terminada por um administrador.|Terminou a sessão.|A sua sessão terminou.|{0} segundos|{0} minutos",
+  nl: "Bent u er nog?|U wordt over {0} afgemeld.|Aangemeld blijven|Nu afmelden|U bent afgemeld|Opnieuw aanmelden|U bent mogelijk afgemeld|Doorgaan|De server is niet bereikbaar|Opnieuw proberen|U bent afgemeld na een tijd zonder activiteit.|U hebt zich in een andere toepassing afgemeld.|Uw sessie is door een beheerder beëindigd.|U hebt zich afgemeld.|Uw sessie is beëindigd.|{0} seconden|{0} minuten",
+  pl: "Czy nadal tu jesteś?|Wylogowanie nastąpi za: {0}.|Pozostań zalogowany|Wyloguj teraz|Wylogowano|Zaloguj ponownie|Być może nastąpiło wylogowanie|Kontynuuj|Serwer jest nieosiągalny|Spróbuj ponownie|Wylogowano z powodu braku aktywności.|Wylogowano w innej aplikacji.|Sesja została zakończona przez administratora.|Wylogowano.|Sesja została zakończona.|{0} s|{0} min",
+  ja: "まだご利用中ですか？|あと{0}でログアウトされます。|ログインを続ける|今すぐログアウト|ログアウトされました|もう一度ログイン|ログアウトされた可能性があります|続ける|サーバーに接続できません|再試行|操作がなかったためログアウトされました。|別のアプリケーションでログアウトしました。|管理者によってセッションが終了されました。|ログアウトしました。|セッションが終了しました。|{0}秒|{0}分",
+  zh: "您还在吗？|您将在{0}后退出登录。|保持登录|立即退出|您已退出登录|重新登录|您可能已退出登录|继续|无法连接服务器|重试|由于长时间没有操作，您已退出登录。|您已在其他应用中退出登录。|您的会话已被管理员结束。|您已退出登录。|您的会话已结束。|{0}秒|{0}分钟",
+};
+const WHY = {
+  idle_timeout: "idle", provider_session_expired: "idle", provider_user_logout: "elsewhere", provider_terminated: "admin",
+  rp_initiated_logout: "here",
+};
+
+function words(element) {
+  const lang = (element?.closest("[lang]")?.lang || document.documentElement.lang || "en").toLowerCase();
+  const texts = (TEXTS[lang.split("-")[0]] || TEXTS.en).split("|");
+  return (name, ...values) => {
+    const text = element?.getAttribute("text-" + name) ?? texts[NAMES.indexOf(name)];
+    return text.replace("{0}", values[0]);
+  };
+}
+
+// What is known of the session. All of it comes from an answer of the server, asked by this tab or by another.
+const known = { state: "unknown", sub: null, session: null, reason: null };
+let idle = null; // { left, sent, received }: milliseconds, and both clocks when it was asked and when it was answered
+let interval = { look: 15_000, signal: 90_000, timeout: 900_000 };
+let asked = clocks();
+let failed = false; // the last question has no answer
+let offset = Date.now() - performance.now();
+let timer, typed, signalTimer;
+const listeners = new Set();
+const waiting = new Set();
+let warn = 60_000, warned = false, isSigned = true, started = false, pending = null;
+
+function clocks() { return { wall: Date.now(), steady: performance.now() }; }
+function since(then) { return Math.max(Date.now() - then.wall, performance.now() - then.steady); }
+/** Milliseconds to the idle end: at least, when private content is concerned, and at most. */
+function atLeast() { return idle ? idle.left - since(idle.sent) : Infinity; }
+function atMost() { return idle ? idle.left - since(idle.received) : Infinity; }
+function warnAt() { return Math.min(warn, interval.timeout / 2); }
+
+const channel = "BroadcastChannel" in self ? new BroadcastChannel("oidc-session") : null;
+channel?.addEventListener("message", ({ data }) => {
+  if (!started) return;
+  // Whoever has signed in elsewhere is asked about, not believed; so is another session than this page's.
+  if (known.session && data.session === known.session) take(data.answer, data.at);
+  else if (known.sub || data.answer.authenticated) ask();
+});
+
+/** One tab asks for all; the others hear the answer. */
+async function ask() {
+  if (pending) return pending;
+  pending = (async () => {
+    const at = clocks();
+    asked = at;
+    let answer = null;
+    try {
+      const response = await fetch(SESSION, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+      if (response.ok) answer = await response.json();
+    } catch { /* not reachable */ }
+    failed = !answer;
+    if (answer) {
+      take(answer, at);
+      if (known.session) channel?.postMessage({ session: known.session, answer, at: { wall: at.wall } });
+    } else tell();
+  })().finally(() => { pending = null; plan(); });
+  return pending;
+}
+
+/** By a timer: not where another tab asks at this moment. */
+async function askInTurn() {
+  if (!navigator.locks) return ask();
+  await navigator.locks.request("oidc-session", { ifAvailable: true }, (lock) => lock && ask());
+  plan();
+}
+
+function take(answer, at) {
+  const steady = at.steady ?? performance.now() - Math.max(0, Date.now() - at.wall);
+  failed = false;
+  asked = { wall: at.wall, steady };
+  if (answer.authenticated) {
+    if (known.sub && known.sub !== answer.sub) return leave();
+    idle = { left: answer.idle_expires_in * 1000, sent: asked, received: clocks() };
+    interval = {
+      look: Math.min(15_000, answer.signal_interval * 1000),
+      signal: answer.signal_interval * 500,
+      timeout: answer.idle_timeout * 1000,
+    };
+    Object.assign(known, { state: "confirmed", sub: answer.sub, session: answer.session, reason: null });
+  } else {
+    // A page that nobody was signed in at has nothing to end.
+    const is = answer.state === "none" || answer.state === "ended";
+    known.state = !known.sub ? "none" : is ? "ended" : "unconfirmed";
+    known.reason = answer.reason ?? known.reason;
+    idle = null;
+  }
+  tell();
+  plan();
+}
+
+/** The page is another's. */
+function leave() {
+  known.state = "left";
+  for (const one of waiting) one.fail(new DOMException("somebody else has signed in", "AbortError"));
+  tell();
+  location.reload();
+}
+
+let told = {};
+function tell() {
+  const left = atMost();
+  const is = known.state;
+  const view = { state: is, sub: known.sub, reason: known.reason, seconds: Math.max(0, Math.ceil(left / 1000)), reachable: !failed };
+  if (is === "confirmed" && left <= warnAt()) view.state = "warning";
+  if (failed && is !== "ended" && known.sub && atLeast() <= 0) view.state = "unreachable";
+  const before = told.state;
+  told = view;
+  if (view.state !== before) {
+    if (view.state === "warning") emit("session-warning", { seconds: view.seconds });
+    if (view.state === "ended") emit("session-ended", { reason: view.reason });
+    if (view.state === "confirmed" && before && before !== "unknown" && before !== "none") emit("session-continued", {});
+    if (view.state === "warning") forgetInput();
+  }
+  if (view.state === "confirmed" || view.state === "warning") for (const one of [...waiting]) one.go();
+  for (const listener of listeners) listener(view);
+}
+
+function emit(name, detail) { document.dispatchEvent(new CustomEvent(name, { detail })); }
+
+/** When to ask next: often enough to see an end in time, and when something is to be said. */
+function plan() {
+  clearTimeout(timer);
+  if (!started) return;
+  const most = interval.look * 0.96;
+  const gone = since(asked);
+  let next = document.visibilityState === "visible" && known.state !== "none" ? Math.max(0, most - gone) : Infinity;
+  if (idle && !failed) {
+    const left = atMost();
+    const due = left > warnAt() ? left - warnAt() : Math.max(left, 0) + 20;
+    // Equal steps, so that none comes right after another.
+    const steps = Math.ceil((gone + due) / most);
+    next = Math.min(next, steps > 1 ? Math.max(0, (gone + due) / steps - gone) : due);
+    if (document.visibilityState !== "visible") next = due;
+  }
+  if (next < Infinity) timer = setTimeout(askInTurn, next + Math.random() * 30);
+}
+
+// Sleep, and clocks that are set: it asks, and says nothing before it knows.
+setInterval(() => {
+  if (!started) return;
+  const now = Date.now() - performance.now();
+  if (Math.abs(now - offset) > JUMP) { offset = now; ask(); }
+  if (idle || failed) tell();
+}, 500);
+
+function look() { if (started && document.visibilityState === "visible") ask(); }
+document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible") { tellIfOver(); look(); } });
+document.addEventListener("resume", look);
+addEventListener("online", look);
+addEventListener("focus", () => { if (known.state === "ended" || known.state === "unconfirmed") look(); });
+addEventListener("pagehide", (event) => { if (event.persisted && known.sub) cover(true); });
+addEventListener("pageshow", (event) => { if (event.persisted) { cover(known.sub !== null); ask().then(() => cover(false)); } });
+
+function tellIfOver() { if (idle && atLeast() <= 0) { cover(true); ask().then(() => cover(false)); } }
+const covers = new Set();
+function cover(is) { for (const one of covers) one(is && known.sub !== null); }
+
+// What a person does is activity, in a visible page, and nothing else.
+const LAST = "oidc-session.signal";
+function lastSignal() {
+  try { const at = Number(localStorage.getItem(LAST)); return at <= Date.now() ? at : 0; } catch { return typed ?? 0; }
+}
+function forgetInput() { clearTimeout(signalTimer); signalTimer = null; }
+function input(event) {
+  if (!event.isTrusted || !isSigned || !started || signalTimer || document.visibilityState !== "visible") return;
+  if (told.state !== "confirmed") return;
+  signalTimer = setTimeout(() => {
+    signalTimer = null;
+    if (told.state === "confirmed" && document.visibilityState === "visible" && Date.now() - lastSignal() >= interval.signal) stay();
+  }, Math.max(0, lastSignal() + interval.signal - Date.now()));
+}
+for (const name of ["pointerdown", "pointermove", "keydown", "wheel", "touchstart", "touchmove"])
+  addEventListener(name, input, { capture: true, passive: true });
+
+/** "Stay signed in": asks the provider. Resolves to whether the session stands. */
+export async function stay() {
+  typed = Date.now();
+  try { localStorage.setItem(LAST, String(typed)); } catch { /* by this tab alone */ }
+  try {
+    const response = await fetch(SESSION, { method: "POST", redirect: "manual", signal: AbortSignal.timeout(PATIENCE * 2) });
+    // Only the browser can ask this provider.
+    if (response.type === "opaqueredirect") location.reload();
+    failed = !(response.ok || response.status === 401);
+  } catch { failed = true; }
+  if (failed) tell();
+  await pending;
+  if (!failed) await ask();
+  return known.state === "confirmed";
+}
+
+/** Tells `listener` of the session, now and whenever something changes; returns what stops that. */
+export function onSession(listener) {
+  listeners.add(listener);
+  if (!started) { started = true; ask(); }
+  if (told.state) listener(told);
+  return () => listeners.delete(listener);
+}
+
+/** `fetch` that outlives the session: where that has ended, it waits until the same user has signed in again. */
+export async function sessionFetch(resource, options) {
+  onSession(() => {})();
+  if (known.state === "unknown") await ask();
+  const request = new Request(resource, options);
+  if (new URL(request.url).origin !== location.origin) return fetch(request);
+  const sub = known.sub;
+  if (sub !== null) request.headers.set("oidc-session-sub", encodeURIComponent(sub));
+  for (;;) {
+    const response = await fetch(request.clone());
+    if (response.status === 409 && /^OidcSession /.test(response.headers.get("www-authenticate") ?? "")) { await ask(); return response; }
+    if (response.status !== 401 || !/^OidcSession /.test(response.headers.get("www-authenticate") ?? "") || sub === null) return response;
+    await ask();
+    if (told.state !== "confirmed" && told.state !== "warning") await new Promise((go, fail) => {
+      const one = { go: () => { waiting.delete(one); go(); }, fail };
+      waiting.add(one);
+      request.signal.addEventListener("abort", () => { waiting.delete(one); fail(request.signal.reason); });
+    });
+  }
+}
+
+const STYLE = `
+:host { display: contents }
+dialog { box-sizing: border-box; max-width: min(30rem, 100vw - 2rem); padding: 1.5rem; border: 1px solid #767676; border-radius: .5rem;
+  font: 1rem/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff }
+dialog.cover { width: 100vw; height: 100vh; max-width: none; max-height: none; margin: 0; border: 0; border-radius: 0;
+  place-content: center; overflow: auto }
+dialog.cover[open] { display: grid }
+dialog::backdrop { background: rgb(0 0 0 / .5) }
+h2 { margin: 0 0 .5rem; font-size: 1.25rem } p { margin: 0 0 1rem }
+div { display: flex; flex-wrap: wrap; gap: .75rem }
+button, a { font: inherit; padding: .5rem 1rem; border: 1px solid #1a4fa3; border-radius: .25rem; background: #fff; color: #1a4fa3;
+  text-decoration: none; cursor: pointer }
+.first { background: #1a4fa3; color: #fff }
+:focus-visible { outline: 3px solid #1a4fa3; outline-offset: 2px }
+.live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+@media (prefers-color-scheme: dark) {
+  dialog { color: #f2f2f2; background: #1c1c1e; border-color: #8e8e93 }
+  button, a { background: #1c1c1e; color: #9cc2ff; border-color: #9cc2ff } .first { background: #9cc2ff; color: #10131a }
+  :focus-visible { outline-color: #9cc2ff }
+}`;
+
+class SessionGuard extends HTMLElement {
+  #dialog; #title; #text; #buttons; #live; #shown = null; #hidden = false; #covered = false; #page = null; #stop; #announced; #failed = false;
+  connectedCallback() {
+    const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+    const style = new CSSStyleSheet();
+    style.replaceSync(STYLE);
+    root.adoptedStyleSheets = [style];
+    root.innerHTML = '<dialog role="alertdialog" aria-modal="true" aria-labelledby="title" aria-describedby="text"><h2 id="title"></h2>' +
+      '<p id="text"></p><div></div><span class="live" role="status"></span></dialog>';
+    [this.#dialog, this.#title, this.#text, this.#buttons, this.#live] = ["dialog", "h2", "p", "div", ".live"].map((one) => root.querySelector(one));
+    this.#dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      if (this.#shown === "warning") this.#stay();
+    });
+    // Browsers close a dialog at the second Escape whatever one says.
+    this.#dialog.addEventListener("close", () => { if (this.#shown && this.isConnected) this.#dialog.showModal(); });
+    if (this.hasAttribute("warn")) warn = Number(this.getAttribute("warn")) * 1000;
+    if (this.getAttribute("activity") === "off") isSigned = false;
+    if (this.hasAttribute("sub")) known.sub ??= this.getAttribute("sub");
+    covers.add(this.#cover);
+    this.#stop = onSession((view) => this.#show(view));
+  }
+  disconnectedCallback() { this.#stop?.(); covers.delete(this.#cover); this.#open(null); this.#hide(false); }
+
+  #cover = (is) => { this.#covered = is; this.#hide(this.#covered || this.#isOver(this.#shown)); };
+  #isOver(shown) { return ["ended", "unconfirmed", "unreachable", "left"].includes(shown); }
+  async #stay() {
+    const stands = await stay();
+    this.#failed = !stands && told.reachable === false;
+  }
+  #show(view) {
+    const shown = ["warning", "ended", "unconfirmed", "unreachable"].includes(view.state) ? view.state : null;
+    this.#hide(this.#covered || this.#isOver(view.state));
+    this.#open(shown);
+    if (shown === "warning") this.#count(view.seconds);
+    if (shown === "ended") this.#text.textContent = words(this)(WHY[view.reason] ?? "over");
+    if (shown === "unconfirmed") this.#text.textContent = view.reachable ? "" : words(this)("away");
+  }
+  #count(seconds) {
+    const word = words(this);
+    const left = word("left", seconds > 90 ? word("minutes", Math.round(seconds / 60)) : word("seconds", seconds));
+    this.#text.textContent = told.reachable ? left : left + " " + word("away") + ".";
+    const step = [10, 30, 60].find((step) => seconds <= step);
+    if (step && step !== this.#announced) { this.#announced = step; this.#live.textContent = left; }
+    if (this.#page === null) this.#page = document.title;
+    document.title = `(${seconds}) ${word("warning")} – ${this.#page}`;
+  }
+  #open(shown) {
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    if (this.#page !== null) { document.title = this.#page; this.#page = null; }
+    this.#announced = null;
+    this.#live.textContent = "";
+    if (!shown) { if (this.#dialog.open) this.#dialog.close(); return; }
+    const word = words(this);
+    this.#dialog.className = shown === "warning" ? "" : "cover";
+    this.#title.textContent = word({ warning: "warning", ended: "ended", unconfirmed: "unsure", unreachable: "away" }[shown]);
+    this.#text.textContent = "";
+    this.#buttons.replaceChildren(...{
+      warning: [this.#button("stay", () => this.#stay()), this.#button("out", signOut)],
+      ended: [this.#link()],
+      unconfirmed: [this.#button("continue", () => this.#stay())],
+      unreachable: [this.#button("retry", () => ask())],
+    }[shown]);
+    this.#buttons.firstElementChild.className = "first";
+    if (!this.#dialog.open) this.#dialog.showModal();
+    this.#buttons.firstElementChild.focus();
+  }
+  #button(name, action) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = words(this)(name);
+    button.addEventListener("click", action);
+    return button;
+  }
+  #link() {
+    return this.#button("again", () => open(`${LOGIN}?return_to=${encodeURIComponent(location.pathname + location.search)}`, "_blank", "noopener"));
+  }
+  #hide(is) {
+    if (is === this.#hidden) return;
+    this.#hidden = is;
+    const names = this.getAttribute("hide");
+    for (const one of names ? document.querySelectorAll(names) : []) {
+      one.inert = is;
+      for (const [name, value] of [["visibility", "hidden"], ["content-visibility", "hidden"]])
+        if (is) one.style.setProperty(name, value, "important"); else one.style.removeProperty(name);
+    }
+  }
+}
+
+function signOut() {
+  const form = document.createElement("form");
+  form.method = "post";
+  form.action = LOGOUT;
+  document.body.append(form);
+  form.submit();
+}
+
+if (!customElements.get("session-guard")) customElements.define("session-guard", SessionGuard);

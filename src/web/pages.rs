@@ -1,0 +1,419 @@
+//! The pages that a person sees of the crate: why something is not possible, and the way on.
+
+use std::fmt::Write;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, REFRESH, RETRY_AFTER, VARY,
+};
+use http::{HeaderValue, StatusCode};
+
+use super::page::no_store;
+use super::texts::Language;
+use crate::session::end_reason::EndReason;
+use crate::session::id::random_reference;
+
+/// What a page is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PageKind {
+    /// A request from another site was not carried out (403).
+    Forbidden,
+    /// What was entered is there no more (404).
+    Gone,
+    /// The address does not take this method (405).
+    MethodNotAllowed,
+    /// There is nothing at the address, which is one of the crate's (404).
+    NotFound,
+    /// Somebody else is signed in than the one who entered what was to be sent (409).
+    OtherUser,
+    /// Shows what was entered before the session ended, to be sent again (200).
+    SendAgain,
+    /// It was sent before (409).
+    Sent,
+    /// A login came to nothing (400, 502).
+    SignInFailed,
+    /// The session is over, or there was none, and something was sent that needs one (401).
+    SignInNeeded,
+    /// Asks whether to sign out (200).
+    SignOut,
+    /// Too much was sent (413).
+    TooLarge,
+    /// Whether the session stands has not been asked for a while (401).
+    Unconfirmed,
+    /// The provider or the store cannot be reached, or gives no verdict (503). The page tries again by itself.
+    Unavailable,
+}
+
+/// A page for a person, as [`RelyingPartyBuilder::pages`](crate::RelyingPartyBuilder::pages) gets it. As a response it is the
+/// built-in page, in the browser's language where [`RelyingParty::layer`](crate::RelyingParty::layer) stands around.
+#[derive(Clone, Debug)]
+pub struct Page {
+    kind: PageKind,
+    status: StatusCode,
+    language: Language,
+    /// What is said, by the names of the texts.
+    texts: Vec<&'static str>,
+    /// Where "Try again" leads, or the sign-in.
+    links: Vec<(&'static str, String)>,
+    retry: Option<Retry>,
+    reference: String,
+    form: Option<Form>,
+}
+
+/// When, and where, a page is tried again.
+#[derive(Clone, Debug)]
+struct Retry {
+    after: Duration,
+    url: Option<String>,
+    by_itself: bool,
+}
+
+/// The form of a page.
+#[derive(Clone, Debug)]
+enum Form {
+    SignOut,
+    /// A sealed form, kept by the browser until somebody has signed in.
+    Keep {
+        seal: String,
+    },
+    /// Asks the browser for what it has kept.
+    Fetch,
+    /// Shows what is sealed, and sends it.
+    Send {
+        seal: String,
+        action: String,
+        user: String,
+        fields: Vec<(String, String)>,
+    },
+}
+
+impl Page {
+    /// A page of the application's own that says the same as the crate's: [`TooLarge`](PageKind::TooLarge),
+    /// [`NotFound`](PageKind::NotFound), [`Forbidden`](PageKind::Forbidden) and the like.
+    #[must_use]
+    pub fn new(kind: PageKind) -> Self {
+        let (status, text) = match kind {
+            PageKind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            PageKind::Gone => (StatusCode::NOT_FOUND, "gone"),
+            PageKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method"),
+            PageKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            PageKind::OtherUser => (StatusCode::CONFLICT, "other_user"),
+            PageKind::SendAgain => (StatusCode::OK, "send_again"),
+            PageKind::Sent => (StatusCode::CONFLICT, "sent"),
+            PageKind::SignInFailed => (StatusCode::BAD_REQUEST, "refused"),
+            PageKind::SignInNeeded => (StatusCode::UNAUTHORIZED, "sign_in"),
+            PageKind::SignOut => (StatusCode::OK, "sign_out"),
+            PageKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            PageKind::Unconfirmed => (StatusCode::UNAUTHORIZED, "unconfirmed"),
+            PageKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        let reference = random_reference();
+        Self {
+            kind,
+            status,
+            language: Language::ENGLISH,
+            texts: vec![text],
+            links: Vec::new(),
+            retry: None,
+            reference,
+            form: None,
+        }
+    }
+
+    /// A login that came to nothing.
+    pub(crate) fn sign_in_failed(status: StatusCode, text: &'static str, again: String) -> Self {
+        Self { status, texts: vec![text], ..Self::new(PageKind::SignInFailed) }.link("again", again)
+    }
+
+    /// Something cannot be told at the moment; it is tried again by itself, at `url` or where the browser is.
+    pub(crate) fn unavailable(after: Duration, url: Option<String>, by_itself: bool) -> Self {
+        let after = Duration::from_secs(after.saturating_add(Duration::from_millis(999)).as_secs().max(1));
+        Self { retry: Some(Retry { after, url, by_itself }), ..Self::new(PageKind::Unavailable) }
+    }
+
+    /// Something was sent, and nobody is signed in.
+    pub(crate) fn sign_in_needed(reason: Option<EndReason>) -> Self {
+        let mut page = Self::new(PageKind::SignInNeeded);
+        if let Some(reason) = reason {
+            page.texts = vec![why(reason)];
+        }
+        page
+    }
+
+    pub(crate) fn link(mut self, label: &'static str, url: String) -> Self {
+        self.links.push((label, url));
+        self
+    }
+
+    pub(crate) fn text(mut self, name: &'static str) -> Self {
+        self.texts.push(name);
+        self
+    }
+
+    pub(crate) fn sign_out_form(mut self) -> Self {
+        self.form = Some(Form::SignOut);
+        self
+    }
+
+    pub(crate) fn keep(mut self, seal: String) -> Self {
+        self.form = Some(Form::Keep { seal });
+        self
+    }
+
+    pub(crate) fn fetch_kept() -> Self {
+        Self { status: StatusCode::OK, form: Some(Form::Fetch), ..Self::new(PageKind::Gone) }
+    }
+
+    pub(crate) fn send(seal: String, action: String, user: String, fields: Vec<(String, String)>) -> Self {
+        Self { form: Some(Form::Send { seal, action, user, fields }), ..Self::new(PageKind::SendAgain) }
+    }
+
+    pub(crate) fn in_language(mut self, language: Language) -> Self {
+        self.language = language;
+        self
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn kind(&self) -> PageKind {
+        self.kind
+    }
+
+    /// The status of the response, whatever page is made of this.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The language of its words, for `<html lang>`.
+    #[must_use]
+    pub fn language(&self) -> &'static str {
+        self.language.tag()
+    }
+
+    /// What stands in the log beside it.
+    #[must_use]
+    pub fn reference(&self) -> &str {
+        &self.reference
+    }
+
+    /// Its heading, in plain text.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        self.language.say(match self.kind {
+            PageKind::Forbidden => "title.forbidden",
+            PageKind::Gone | PageKind::NotFound => "title.not_found",
+            PageKind::MethodNotAllowed => "title.method",
+            PageKind::OtherUser => "title.other_user",
+            PageKind::SendAgain => "title.send_again",
+            PageKind::Sent => "title.sent",
+            PageKind::SignInFailed => "title.failed",
+            PageKind::SignInNeeded if self.texts.first() == Some(&"sign_in") => "title.sign_in",
+            PageKind::SignInNeeded => "title.ended",
+            PageKind::SignOut => "title.sign_out",
+            PageKind::TooLarge => "title.too_large",
+            PageKind::Unconfirmed => "title.unconfirmed",
+            PageKind::Unavailable => "title.unavailable",
+        })
+    }
+
+    /// What stands in its `<main>`, as HTML: heading, text, and the ways on. A page that has to work needs all of it.
+    #[must_use]
+    pub fn main(&self) -> String {
+        let say = |name: &str| escape(self.language.say(name));
+        let mut html = format!("<h1>{}</h1>", escape(self.title()));
+        for text in &self.texts {
+            let words = match &self.form {
+                Some(Form::Send { user, action, .. }) => {
+                    say(text).replace("{0}", &escape(user)).replace("{1}", &escape(path_of(action)))
+                }
+                _ => say(text),
+            };
+            let _ = write!(html, "<p>{words}</p>");
+        }
+        match &self.form {
+            None => {}
+            Some(Form::SignOut) => {
+                let _ = write!(
+                    html,
+                    "<form method=\"post\" action=\"/auth/logout\"><p><button>{}</button></p></form>",
+                    say("do_sign_out")
+                );
+            }
+            Some(Form::Keep { seal }) => {
+                let _ = write!(html, "<input type=\"hidden\" id=\"kept\" value=\"{}\">", escape(seal));
+            }
+            Some(Form::Fetch) => html.push_str("<div id=\"fetch\"></div>"),
+            Some(Form::Send { seal, action, fields, .. }) => {
+                html.push_str("<dl>");
+                for (name, value) in fields {
+                    let _ = write!(html, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
+                }
+                let _ = write!(
+                    html,
+                    "</dl><form method=\"post\" action=\"{}\"><input type=\"hidden\" name=\"seal\" value=\"{}\">\
+                     <p><button>{}</button></p></form>",
+                    escape(action),
+                    escape(seal),
+                    say("do_send")
+                );
+            }
+        }
+        for (label, url) in &self.links {
+            let _ = write!(html, "<p><a class=\"first\" href=\"{}\">{}</a></p>", escape(url), say(label));
+        }
+        let _ = write!(html, "<p><a href=\"/\">{}</a></p>", say("front"));
+        let _ = write!(html, "<p class=\"small\">{}: {}</p>", say("reference"), escape(&self.reference));
+        html
+    }
+
+    /// The script that a page with what was entered needs.
+    #[must_use]
+    pub fn script(&self) -> Option<&'static str> {
+        matches!(self.form, Some(Form::Keep { .. } | Form::Fetch)).then_some("/auth/form.js")
+    }
+
+    /// The built-in page.
+    fn html(&self) -> String {
+        let script = self.script().map(|path| format!("<script type=\"module\" src=\"{path}\"></script>"));
+        format!(
+            "<!doctype html><html lang=\"{}\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{}</title>\
+             <style>{STYLE}</style>{}</head><body><main>{}</main></body></html>",
+            self.language(),
+            escape(self.title()),
+            script.unwrap_or_default(),
+            self.main()
+        )
+    }
+
+    /// The built-in response, without what holds for any.
+    fn built_in(&self) -> Response {
+        let mut response = Response::new(Body::from(self.html()));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.extend(content_security_policy().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+        response
+    }
+
+    /// What is sent, made by `make` or built in.
+    pub(crate) fn answer(self, make: Option<&PageMaker>) -> Response {
+        let mut response = make.map_or_else(|| self.built_in(), |make| make(self.clone()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        // The address may hold a code; but a form has to say where it came from, or the origin takes it for another's.
+        let referrer = if self.form.is_some() { "same-origin" } else { "no-referrer" };
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static(referrer));
+        headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static(self.language.tag()));
+        headers.append(VARY, HeaderValue::from_static("accept-language"));
+        if let Some(Retry { after, url, by_itself }) = &self.retry {
+            let seconds = after.as_secs();
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            let refresh = url.as_ref().map_or_else(|| seconds.to_string(), |url| format!("{seconds}; url={url}"));
+            if *by_itself {
+                headers.extend(HeaderValue::try_from(refresh).ok().map(|refresh| (REFRESH, refresh)));
+            }
+        }
+        no_store(response)
+    }
+}
+
+/// Makes pages of an application's own look.
+pub(crate) type PageMaker = dyn Fn(Page) -> Response + Send + Sync;
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        tracing::info!(reference = %self.reference, kind = ?self.kind, status = self.status.as_u16(), "a page for a person");
+        let mut response = self.clone().answer(None);
+        // The layer knows the browser's language, and who makes pages.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Why a session is over, by the name of the words: no more than is known, and nothing about others.
+pub(crate) fn why(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::IdleTimeout | EndReason::ProviderSessionExpired => "idle",
+        EndReason::ProviderUserLogout => "elsewhere",
+        EndReason::ProviderTerminated => "admin",
+        EndReason::RpInitiatedLogout => "here",
+        _ => "over",
+    }
+}
+
+fn path_of(action: &str) -> &str {
+    action.split(['?', '#']).next().unwrap_or_default()
+}
+
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--text:#1a1a1a;--back:#fff;--link:#1a4fa3;--on:#fff;--line:#767676}\
+@media(prefers-color-scheme:dark){:root{--text:#f2f2f2;--back:#1c1c1e;--link:#9cc2ff;--on:#10131a;--line:#8e8e93}}\
+body{font:1rem/1.5 system-ui,sans-serif;color:var(--text);background:var(--back);margin:0}\
+main{max-width:34rem;margin:12vh auto;padding:0 1rem;overflow-wrap:anywhere}\
+h1{font-size:1.5rem;line-height:1.25}a{color:var(--link)}\
+button,.first{display:inline-block;font:inherit;padding:.5rem 1rem;border:1px solid var(--link);border-radius:.25rem;\
+background:var(--link);color:var(--on);text-decoration:none;cursor:pointer}\
+:focus-visible{outline:3px solid var(--link);outline-offset:2px}\
+dl{border:1px solid var(--line);border-radius:.25rem;padding:.75rem 1rem}dt{font-weight:600}\
+dd{margin:0 0 .5rem;white-space:pre-wrap}.small{font-size:.875rem}";
+
+/// Its own style, our own script, nothing else; and nobody may frame it.
+fn content_security_policy() -> Option<HeaderValue> {
+    static POLICY: OnceLock<Option<HeaderValue>> = OnceLock::new();
+    let policy = POLICY.get_or_init(|| {
+        let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+        let policy = format!(
+            "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'"
+        );
+        HeaderValue::try_from(policy).ok()
+    });
+    policy.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_have_entered_is_shown_and_is_no_html() {
+        let page = Page::send(
+            "seal".to_owned(),
+            "/desk?a=<b>&c".to_owned(),
+            "<i>alice</i>".to_owned(),
+            vec![("note".to_owned(), "</dd><script>alert(1)</script> \"é\"".to_owned())],
+        );
+        let html = page.main();
+        assert!(
+            html.contains("&lt;script&gt;alert(1)&lt;/script&gt; &quot;é&quot;") && !html.contains("<script"),
+            "{html}"
+        );
+        assert!(html.contains("as &lt;i&gt;alice&lt;/i&gt;. This will be sent to /desk:"), "{html}");
+        assert!(html.contains("action=\"/desk?a=&lt;b&gt;&amp;c\""), "{html}");
+    }
+
+    #[test]
+    fn no_more_is_said_about_an_end_than_is_known() {
+        for reason in EndReason::ALL {
+            let expected = match reason.as_str() {
+                "idle_timeout" | "provider_session_expired" => "idle",
+                "provider_user_logout" => "elsewhere",
+                "provider_terminated" => "admin",
+                "rp_initiated_logout" => "here",
+                _ => "over",
+            };
+            assert_eq!(why(*reason), expected, "{reason}");
+        }
+    }
+}
