@@ -74,7 +74,7 @@ mod tests {
         for round in 0..10_000_u32 {
             let [_, _, one, two] = round.to_be_bytes();
             drop(guards.of(SessionKey::from_bytes([[one; 16], [two; 16]].concat().try_into().unwrap()), || {
-                std::future::ready(Over::Session).boxed()
+                std::future::ready(Over::Session(None)).boxed()
             }));
         }
         assert!(guards.by_session.lock().unwrap().len() < 100);

@@ -99,7 +99,9 @@ impl Manager {
             });
             let closing = pin!(self.tasks.closing());
             let (now, found) = match select(select(pin!(watch.notice()), closing), look).await {
-                Either::Left((Either::Left((Notice::Ended(_), _)), _)) => return Over::Session,
+                Either::Left((Either::Left((Notice::Ended(reason), _)), _)) => {
+                    return Over::Session(Some(reason));
+                }
                 Either::Left((Either::Left((Notice::Look, _)), _)) => {
                     plan.look_soon(self.now(), random_fraction());
                     continue;
@@ -112,19 +114,20 @@ impl Manager {
                     Decision::Proceed | Decision::Signal | Decision::SilentLogin => {
                         Plan::after_look(now, self.trust(), next_deadline(&record, &self.policy), random_fraction())
                     }
-                    Decision::Refuse | Decision::Wait(_) => return Over::Session,
+                    Decision::Refuse | Decision::Wait(_) => return Over::Session(None),
                     Decision::End(reason) => {
                         // Where the registry fails, the next request ends it.
                         let _ = self.end(&key, reason).await;
-                        return Over::Session;
+                        return Over::Session(Some(reason));
                     }
                 },
-                Ok(Loaded::Ended(_) | Loaded::Unknown) => return Over::Session,
+                Ok(Loaded::Ended(mark)) => return Over::Session(Some(mark.reason)),
+                Ok(Loaded::Unknown) => return Over::Session(None),
                 Err(error) => {
                     tracing::warn!(%error, "a long response could not be checked");
                     match plan.after_failure(self.now(), random_fraction()) {
                         Some(plan) => plan,
-                        None => return Over::Session,
+                        None => return Over::Session(None),
                     }
                 }
             };

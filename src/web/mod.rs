@@ -19,3 +19,4 @@ pub(crate) mod send_again;
 pub(crate) mod stream;
 pub(crate) mod texts;
 pub(crate) mod upgrade;
+pub(crate) mod websocket;

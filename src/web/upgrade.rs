@@ -1,22 +1,30 @@
 //! Cuts WebSockets, and whatever else a connection was upgraded to, when their session is over.
 //!
 //! An upgraded connection goes past the layer: hyper hands it to whoever holds the request's `OnUpgrade`. So the
-//! application gets another one, whose far end is in our hands, and the bytes are passed on while the session lives.
+//! application gets another one, whose far end is in our hands, and the bytes are passed on while the session lives. A
+//! WebSocket is closed with 4401 and the reason, unless it is cut in the middle of a frame.
 
 use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::future::{BoxFuture, Either, select, try_join};
+use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, split};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use super::websocket::{Frames, close};
 use crate::manager::Over;
 
 const BUFFER: usize = 16 * 1024;
+/// How long a browser has to take the frame that closes a WebSocket.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The two halves of a connection that waits to be upgraded.
 pub(crate) struct Bridge {
@@ -53,16 +61,66 @@ impl Bridge {
             return;
         }
         let over = over.map_or_else(|| std::future::pending().boxed(), |over| over());
-        let Self { outside, mut inside, .. } = self;
+        let is_websocket =
+            response.headers().get(UPGRADE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(b"websocket"));
         tokio::spawn(async move {
-            let passing = std::pin::pin!(async {
-                let mut outside = TokioIo::new(outside.await.ok()?);
-                copy_bidirectional(&mut outside, &mut inside).await.ok()
-            });
-            if let Either::Right(_) = select(passing, over).await {
-                tracing::debug!("an upgraded connection was cut: its session is over");
+            let Ok(outside) = self.outside.await else { return };
+            let (outside_reads, mut outside_writes) = split(TokioIo::new(outside));
+            let (inside_reads, inside_writes) = split(self.inside);
+            let mut frames = Frames::default();
+            let passing = try_join(
+                pass_in(outside_reads, inside_writes),
+                pass_out(inside_reads, &mut outside_writes, &mut frames),
+            );
+            let over = match select(pin!(passing), over).await {
+                Either::Left(_) => return,
+                Either::Right((over, _)) => over,
+            };
+            tracing::debug!("an upgraded connection was cut: its session is over");
+            if let Over::Session(reason) = over
+                && is_websocket
+                && frames.is_between_two()
+            {
+                let close = async {
+                    outside_writes.write_all(&close(reason)).await?;
+                    outside_writes.shutdown().await
+                };
+                // Who does not take it is cut all the same.
+                let _ = timeout(CLOSING, close).await;
             }
         });
+    }
+}
+
+async fn pass_in(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
+    tokio::io::copy(&mut from, &mut to).await?;
+    to.shutdown().await
+}
+
+/// Passes on what the application sends, and notes where its frames end.
+async fn pass_out(
+    mut from: impl AsyncRead + Unpin,
+    to: &mut (impl AsyncWrite + Unpin),
+    frames: &mut Frames,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        let mut rest = buffer.get(..read).unwrap_or_default();
+        if rest.is_empty() {
+            return to.shutdown().await;
+        }
+        while !rest.is_empty() {
+            // Dropped half-way, this has written nothing.
+            let written = to.write(rest).await?;
+            if written == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            let (sent, left) = rest.split_at_checked(written).unwrap_or((rest, &[]));
+            frames.note(sent);
+            rest = left;
+        }
+        to.flush().await?;
     }
 }
 
@@ -80,7 +138,7 @@ async fn mint() -> Option<(OnUpgrade, DuplexStream)> {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
-        headers.insert(http::header::UPGRADE, http::HeaderValue::from_static("session"));
+        headers.insert(UPGRADE, http::HeaderValue::from_static("session"));
         std::future::ready(Ok::<_, Infallible>(response))
     });
     tokio::spawn(

@@ -29,6 +29,8 @@ async fn p11_event_streams_end_with_the_session() {
     let mut events = open(&world, "/events").await;
     assert_eq!(events.chunk().await.unwrap().unwrap(), "data: hello\n\n");
     world.provider.end_sessions_of("alice").await;
+    let last = soon(events.chunk()).await.unwrap().unwrap();
+    assert_eq!(last, "event: session-ended\ndata: {\"reason\":\"back_channel_logout\"}\n\n");
     assert_eq!(soon(events.chunk()).await.unwrap(), None);
 }
 
@@ -69,7 +71,7 @@ async fn p11_streams_end_at_the_absolute_lifetime() {
     let mut events = open(&world, "/events").await;
     events.chunk().await.unwrap().unwrap();
     world.clock.advance(ABSOLUTE);
-    assert_eq!(soon(events.chunk()).await.unwrap(), None);
+    assert!(soon(events.text()).await.unwrap().contains("absolute_lifetime"));
     world.app.until_ended(EndReason::AbsoluteLifetime).await;
 }
 
@@ -95,7 +97,8 @@ async fn p11_web_sockets_are_cut() {
     socket.send(Message::text(big.as_str())).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(big));
     world.provider.end_sessions_of("alice").await;
-    assert!(soon(socket.next()).await.is_none_or(|message| message.is_err()));
+    let Some(Ok(Message::Close(Some(close)))) = soon(socket.next()).await else { panic!("it says why") };
+    assert_eq!((u16::from(close.code), close.reason.as_str()), (4401, "back_channel_logout"));
     assert!(connect_async(request(None)).await.is_err());
 }
 

@@ -184,7 +184,14 @@ fn one_place_reads_the_time() {
             || name.starts_with("registry::memory");
         assert!(is_shell || !code.contains("clock.now()"), "{name} reads the clock");
         // What is timed on a socket is real: bodies, connections, stores.
-        let is_socket = ["calls::", "web::routes::backchannel_logout", "api::response", "registry::", "test_provider"];
+        let is_socket = [
+            "calls::",
+            "web::routes::backchannel_logout",
+            "web::upgrade",
+            "api::response",
+            "registry::",
+            "test_provider",
+        ];
         let is_timed = code.contains("tokio::time::") && !is_socket.iter().any(|room| name.starts_with(room));
         assert!(!is_timed || name == "clock", "{name} waits by another clock than ours");
     }
