@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -155,7 +156,7 @@ async fn me(session: OidcSession) -> Json<Value> {
 }
 
 /// The notes of a session, on a page with the guard.
-async fn desk(State(warn): State<Duration>, session: OidcSession, data: Session) -> Result<Response, StatusCode> {
+async fn desk(State(warn): State<Duration>, session: OidcSession, data: Session) -> Result<Response, Page> {
     let notes: Vec<String> = read(&data).await?;
     let notes = notes.iter().fold(String::new(), |html, note| html + "<li>" + &escape(note) + "</li>");
     let previous = session.previous_end().map(|reason| {
@@ -184,18 +185,20 @@ struct Note {
     note: String,
 }
 
-async fn write(_session: OidcSession, data: Session, Form(Note { note }): Form<Note>) -> Result<Response, StatusCode> {
-    if note.len() > 4 * 1024 {
-        return Ok(Page::new(PageKind::TooLarge).into_response());
-    }
+async fn write(data: Session, note: Result<Form<Note>, FormRejection>) -> Result<Response, Page> {
+    let note = match note {
+        Ok(Form(Note { note })) if note.len() <= 4 * 1024 => note,
+        Err(rejection) if rejection.status() != StatusCode::PAYLOAD_TOO_LARGE => return Ok(rejection.into_response()),
+        _ => return Err(Page::new(PageKind::TooLarge)),
+    };
     let mut notes = read(&data).await?;
     notes.push(note);
-    data.insert("notes", notes).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    data.insert("notes", notes).await.map_err(|_| Page::new(PageKind::Unavailable))?;
     Ok(Redirect::to("/desk").into_response())
 }
 
-async fn read(data: &Session) -> Result<Vec<String>, StatusCode> {
-    let notes = data.get("notes").await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+async fn read(data: &Session) -> Result<Vec<String>, Page> {
+    let notes = data.get("notes").await.map_err(|_| Page::new(PageKind::Unavailable))?;
     Ok(notes.unwrap_or_default())
 }
 

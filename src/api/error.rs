@@ -6,7 +6,7 @@ use http::StatusCode;
 use crate::calls::transport::NoAnswer;
 use crate::manager::RetryAfter;
 use crate::web::navigation::Asker;
-use crate::web::page::{error, json, redirect};
+use crate::web::page::{error, json, redirect, with_challenge};
 use crate::web::reject::SessionRejection;
 
 /// Why an API could not be called. As a response it is what the contract of the layer says: 401 or a redirect to the
@@ -90,7 +90,7 @@ impl IntoResponse for ApiError {
             Problem::Rejected(rejection) => rejection.into_response(),
             Problem::StepUp { login, asker: Asker::Page } => redirect(&login),
             Problem::StepUp { login, asker: Asker::Form | Asker::Script } => {
-                json(StatusCode::UNAUTHORIZED, &serde_json::json!({"error": STEP_UP, "login": login}))
+                with_challenge(json(StatusCode::UNAUTHORIZED, &serde_json::json!({"error": STEP_UP, "login": login})))
             }
             Problem::StepUpFailed => {
                 tracing::warn!("an API is not content with a login that was made as it asked");

@@ -173,17 +173,17 @@ impl Manager {
         found(self.registry.load(key).await.map_err(|error| unavailable(&error))?)
     }
 
-    /// What is left of a session that ended.
     /// Notes that what is named so has been done; only the first who says so is told that it is new.
     pub(crate) async fn spend(&self, name: &AttemptKey) -> Result<Spent, RegistryError> {
         self.registry.spend(name).await
     }
 
-    pub(crate) async fn end_mark(&self, key: &SessionKey) -> Option<EndMark> {
-        match self.registry.load(key).await {
-            Ok(Loaded::Ended(mark)) => Some(mark),
-            _ => None,
-        }
+    /// What is left of a session that ended.
+    pub(crate) async fn end_mark(&self, key: &SessionKey) -> Result<Option<EndMark>, RegistryError> {
+        Ok(match self.registry.load(key).await? {
+            Loaded::Ended(mark) => Some(mark),
+            Loaded::Live(_) | Loaded::Unknown => None,
+        })
     }
 
     fn emit(&self, event: &SessionEvent) {

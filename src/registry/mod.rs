@@ -40,8 +40,9 @@ pub const TOMBSTONE_RETENTION: Duration = LOGIN_TIMEOUT.saturating_add(Duration:
 /// How long a registry remembers why a session ended, and whose it was: as long as its user may still ask.
 pub const END_MARK_RETENTION: Duration = Duration::from_secs(10 * 60);
 
-/// How long a registry remembers that a login attempt was spent: no attempt lives longer.
-pub const SPENT_RETENTION: Duration = LOGIN_TIMEOUT;
+/// How long a registry remembers that a login attempt was spent, or a kept form: two minutes longer than any lives, for clocks
+/// that differ.
+pub const SPENT_RETENTION: Duration = LOGIN_TIMEOUT.saturating_add(Duration::from_secs(2 * 60));
 
 /// How long nobody else gets a lease that ran out, counted from the first who asks: its holder may be about to commit what
 /// the provider answered while the store was out of reach.

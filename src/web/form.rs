@@ -2,9 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use axum::extract::OriginalUri;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_TYPE, ORIGIN};
+use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use serde::{Deserialize, Serialize};
 
@@ -107,16 +109,31 @@ pub(crate) fn is_own(headers: &HeaderMap, origin: &str) -> bool {
     origins.peek().is_some() && origins.all(|sent| sent.as_bytes() == origin.as_bytes())
 }
 
-/// The address of a form that is sent again, without the mark; nothing of any other.
-pub(crate) fn sent_again(method: &Method, uri: &Uri) -> Option<String> {
-    if *method != Method::POST {
-        return None;
+/// Takes the mark of a form that is sent again from the address of a request; says whether it was there.
+pub(crate) fn take_mark(parts: &mut Parts) -> bool {
+    if parts.method != Method::POST {
+        return false;
     }
+    let Some(uri) = without_mark(&parts.uri) else { return false };
+    parts.uri = uri;
+    if let Some(original) = parts.extensions.get_mut::<OriginalUri>()
+        && let Some(uri) = without_mark(&original.0)
+    {
+        original.0 = uri;
+    }
+    true
+}
+
+fn without_mark(uri: &Uri) -> Option<Uri> {
     let rest = uri.query()?.strip_suffix(MARK)?;
-    match rest.strip_suffix('&') {
-        Some(query) => Some(format!("{}?{query}", uri.path())),
-        None => rest.is_empty().then(|| uri.path().to_owned()),
-    }
+    let path = match rest.strip_suffix('&') {
+        Some(query) => format!("{}?{query}", uri.path()),
+        None if rest.is_empty() => uri.path().to_owned(),
+        None => return None,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 mod base64_bytes {
@@ -148,10 +165,14 @@ mod tests {
             ("/desk", None),
             ("/desk?a=b", None),
             ("/desk?xoidc-session-form", None),
+            ("https://shop.example/desk?oidc-session-form", Some("https://shop.example/desk")),
         ] {
-            let uri: Uri = path.parse().unwrap();
-            assert_eq!(sent_again(&Method::POST, &uri).as_deref(), expected, "{path}");
-            assert_eq!(sent_again(&Method::GET, &uri), None, "{path}");
+            for method in [Method::POST, Method::GET] {
+                let (mut parts, ()) = http::Request::builder().method(&method).uri(path).body(()).unwrap().into_parts();
+                let expected = expected.filter(|_| method == Method::POST);
+                assert_eq!(take_mark(&mut parts), expected.is_some(), "{method} {path}");
+                assert_eq!(parts.uri.to_string(), expected.unwrap_or(path), "{method} {path}");
+            }
         }
     }
 

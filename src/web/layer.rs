@@ -6,12 +6,16 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::extract::OriginalUri;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::header::{
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, SET_COOKIE,
+    TRANSFER_ENCODING, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -80,8 +84,34 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
+        let is_again = form::take_mark(&mut parts);
         let session = request_session(&self.context, &mut parts);
         let visit = Visit::begin(session, &mut parts.extensions);
+        if is_again {
+            let clone = self.inner.clone();
+            let mut inner = std::mem::replace(&mut self.inner, clone);
+            return SessionFuture::later(async move {
+                let session = visit.session.clone();
+                // Once it is spent it is delivered, whoever waits for the answer.
+                let delivered = session.manager().spawn({
+                    let session = session.clone();
+                    async move {
+                        match unseal(&session, parts, body).await {
+                            Ok(request) => inner.call(request).await.map(|response| response.map(Body::new)),
+                            Err(told) => Ok(told),
+                        }
+                    }
+                });
+                let response = match delivered.await {
+                    Ok(response) => response?,
+                    Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                };
+                Ok(match visit.finish(response) {
+                    Finished::Now(response) => response,
+                    Finished::Later(response) => response.await,
+                })
+            });
+        }
         if visit.session.key().is_some() && Bridge::is_needed(&parts) {
             // The clone takes the place of the service that was made ready.
             let clone = self.inner.clone();
@@ -92,20 +122,6 @@ where
                 if let Some(bridge) = bridge {
                     bridge.pass_until(&response, visit.over());
                 }
-                Ok(match visit.finish(response) {
-                    Finished::Now(response) => response,
-                    Finished::Later(response) => response.await,
-                })
-            });
-        }
-        if let Some(path) = form::sent_again(&parts.method, &parts.uri) {
-            let clone = self.inner.clone();
-            let mut inner = std::mem::replace(&mut self.inner, clone);
-            return SessionFuture::later(async move {
-                let response = match unseal(&visit.session, &path, parts, body).await {
-                    Ok(request) => inner.call(request).await?.map(Body::new),
-                    Err(told) => told,
-                };
                 Ok(match visit.finish(response) {
                     Finished::Now(response) => response,
                     Finished::Later(response) => response.await,
@@ -243,9 +259,10 @@ impl Visit {
         // What a script of ours shows has its words already.
         let page = if self.session.asker().is_person() { page.in_language(self.session.language()) } else { page };
         let mut made = page.answer(self.session.context().pages());
-        // What was said with the first one holds: cookies, challenges, methods.
-        for (name, value) in said {
-            if *name == SET_COOKIE || !made.headers().contains_key(name) && *name != CONTENT_LENGTH {
+        // What was said with the first one holds: cookies, challenges, methods. What was said of its bytes does not.
+        let of_its_bytes = [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, TRANSFER_ENCODING];
+        for (name, value) in said.iter().filter(|(name, _)| !of_its_bytes.contains(name)) {
+            if [SET_COOKIE, VARY].contains(name) || !made.headers().contains_key(name) {
                 made.headers_mut().append(name, value.clone());
             }
         }
@@ -256,7 +273,7 @@ impl Visit {
         // What the cookie could tell goes on with the login.
         if is_dead
             && let Some(key) = self.session.key().filter(|_| self.session.asker() == Asker::Page)
-            && let Some(mark) = self.session.manager().end_mark(key).await
+            && let Ok(Some(mark)) = self.session.manager().end_mark(key).await
         {
             let mark = self.session.context().cookies().set_ended(&mark);
             response.headers_mut().extend(mark.map(|mark| (SET_COOKIE, mark)));
@@ -282,7 +299,12 @@ fn request_session(context: &Context, parts: &mut http::request::Parts) -> Reque
         Asker::Form | Asker::Script => RequestKind::UserActivity,
     };
     // Only a person is sent away and comes back, or reads a page; only a script says whom it takes for its user.
-    let path = parts.uri.path_and_query().filter(|_| asker.is_person()).cloned();
+    let path = asker.is_person().then(|| {
+        // As the browser sees it: a router outside may have cut what it matched.
+        let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
+        uri.path_and_query().cloned()
+    });
+    let path = path.flatten();
     let claims = match asker {
         Asker::Script if key.is_some() => Claims { subject: parts.headers.get(&SUBJECT).cloned(), languages: None },
         Asker::Script => Claims::default(),

@@ -25,6 +25,13 @@ pub(crate) fn login_url(return_to: Option<&PathAndQuery>, authentication: &Authe
     url
 }
 
+/// A path to link to, as it was asked for: two slashes would name another host.
+pub(crate) fn own_path(path: &PathAndQuery) -> &str {
+    let path = path.as_str();
+    let is_own = path.starts_with('/') && !path.starts_with("//") && !path.contains('\\');
+    if is_own { path } else { "/" }
+}
+
 /// Who waits for the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
@@ -79,6 +86,15 @@ fn prefers_html(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+
+    #[test]
+    fn links_stay_here() {
+        for (path, expected) in
+            [("/me?a=b", "/me?a=b"), ("//evil.example/x", "/"), ("/", "/"), ("/a//b", "/a//b"), ("*", "/")]
+        {
+            assert_eq!(own_path(&path.parse().unwrap()), expected, "{path}");
+        }
+    }
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use crate::manager::RetryAfter;
@@ -35,6 +35,14 @@ pub(crate) fn redirect(location: &str) -> Response {
         response.headers_mut().insert(LOCATION, location);
     }
     no_store(response)
+}
+
+/// RFC 9110 §15.5.2: a 401 says how to authenticate. No browser knows this scheme, so none asks for a password.
+pub(crate) fn with_challenge(mut response: Response) -> Response {
+    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::CONFLICT) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("OidcSession realm=\"session\""));
+    }
+    response
 }
 
 pub(crate) fn no_store(mut response: Response) -> Response {

@@ -11,13 +11,23 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
     CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, REFRESH, RETRY_AFTER, VARY,
+    X_FRAME_OPTIONS,
 };
 use http::{HeaderValue, StatusCode};
 
-use super::page::no_store;
+use super::page::{no_store, with_challenge};
 use super::texts::Language;
 use crate::session::end_reason::EndReason;
 use crate::session::id::random_reference;
+
+/// A page tries again after this at the earliest.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const SHORTEST_PAUSE_OF_LOGINS: Duration = Duration::from_secs(5);
+
+/// In whole seconds, and at least one.
+fn in_seconds(pause: Duration) -> Duration {
+    Duration::from_secs(pause.saturating_add(Duration::from_millis(999)).as_secs()).max(SHORTEST_PAUSE)
+}
 
 /// What a page is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +92,7 @@ enum Form {
     /// A sealed form, kept by the browser until somebody has signed in.
     Keep {
         seal: String,
+        on: String,
     },
     /// Asks the browser for what it has kept.
     Fetch,
@@ -121,7 +132,11 @@ impl Page {
             language: Language::ENGLISH,
             texts: vec![text],
             links: Vec::new(),
-            retry: None,
+            retry: (kind == PageKind::Unavailable).then_some(Retry {
+                after: SHORTEST_PAUSE,
+                url: None,
+                by_itself: true,
+            }),
             reference,
             form: None,
         }
@@ -133,9 +148,17 @@ impl Page {
     }
 
     /// Something cannot be told at the moment; it is tried again by itself, at `url` or where the browser is.
-    pub(crate) fn unavailable(after: Duration, url: Option<String>, by_itself: bool) -> Self {
-        let after = Duration::from_secs(after.saturating_add(Duration::from_millis(999)).as_secs().max(1));
-        Self { retry: Some(Retry { after, url, by_itself }), ..Self::new(PageKind::Unavailable) }
+    pub(crate) fn unavailable(after: Duration, url: Option<String>) -> Self {
+        // A login goes through the provider, which may be what is ailing.
+        let shortest = if url.is_some() { SHORTEST_PAUSE_OF_LOGINS } else { SHORTEST_PAUSE };
+        let after = in_seconds(after).max(shortest);
+        Self { retry: Some(Retry { after, url, by_itself: true }), ..Self::new(PageKind::Unavailable) }
+    }
+
+    /// The same of something that a person has sent, which a reload sends again.
+    pub(crate) fn unavailable_to_send(after: Duration) -> Self {
+        let retry = Retry { after: in_seconds(after), url: None, by_itself: false };
+        Self { retry: Some(retry), texts: vec!["unavailable_form"], ..Self::new(PageKind::Unavailable) }
     }
 
     /// Something was sent, and nobody is signed in.
@@ -162,8 +185,9 @@ impl Page {
         self
     }
 
-    pub(crate) fn keep(mut self, seal: String) -> Self {
-        self.form = Some(Form::Keep { seal });
+    /// Has the browser keep what is sealed, and come back to it by `on`; where no script runs it says that it does not.
+    pub(crate) fn keep(mut self, seal: String, on: String) -> Self {
+        self.form = Some(Form::Keep { seal, on });
         self
     }
 
@@ -247,8 +271,16 @@ impl Page {
                     say("do_sign_out")
                 );
             }
-            Some(Form::Keep { seal }) => {
-                let _ = write!(html, "<input type=\"hidden\" id=\"kept\" value=\"{}\">", escape(seal));
+            Some(Form::Keep { seal, on }) => {
+                let _ = write!(
+                    html,
+                    "<p id=\"whether\">{}</p><input type=\"hidden\" id=\"kept\" value=\"{}\" data-text=\"{}\" \
+                     data-href=\"{}\">",
+                    say("not_kept"),
+                    escape(seal),
+                    say("kept"),
+                    escape(on)
+                );
             }
             Some(Form::Fetch) => html.push_str("<div id=\"fetch\"></div>"),
             Some(Form::Send { seal, action, fields, .. }) => {
@@ -266,8 +298,9 @@ impl Page {
                 );
             }
         }
+        let id = if matches!(self.form, Some(Form::Keep { .. })) { " id=\"on\"" } else { "" };
         for (label, url) in &self.links {
-            let _ = write!(html, "<p><a class=\"first\" href=\"{}\">{}</a></p>", escape(url), say(label));
+            let _ = write!(html, "<p><a class=\"first\"{id} href=\"{}\">{}</a></p>", escape(url), say(label));
         }
         let _ = write!(html, "<p><a href=\"/\">{}</a></p>", say("front"));
         let _ = write!(html, "<p class=\"small\">{}: {}</p>", say("reference"), escape(&self.reference));
@@ -321,7 +354,10 @@ impl Page {
                 headers.extend(HeaderValue::try_from(refresh).ok().map(|refresh| (REFRESH, refresh)));
             }
         }
-        no_store(response)
+        // Whatever page it is: nobody shows it as a part of another. Policies add up.
+        headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("frame-ancestors 'none'"));
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        with_challenge(no_store(response))
     }
 }
 
@@ -375,7 +411,7 @@ fn content_security_policy() -> Option<HeaderValue> {
     let policy = POLICY.get_or_init(|| {
         let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
         let policy = format!(
-            "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'"
+            "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'sha256-{hash}'; base-uri 'none'"
         );
         HeaderValue::try_from(policy).ok()
     });

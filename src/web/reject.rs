@@ -1,12 +1,11 @@
 //! What requests without a good session are answered.
 
 use axum::response::{IntoResponse, Response};
-use http::header::WWW_AUTHENTICATE;
+use http::StatusCode;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, StatusCode};
 
-use super::navigation::{Asker, login_url};
-use super::page::{error, json, redirect, with_retry_after};
+use super::navigation::{Asker, login_url, own_path};
+use super::page::{error, json, redirect, with_challenge, with_retry_after};
 use super::pages::{Page, PageKind};
 use crate::manager::{Refusal, RetryAfter};
 use crate::protocol::authorization::Authentication;
@@ -103,19 +102,14 @@ impl SessionRejection {
             Kind::Unauthorized { reason } => Page::sign_in_needed(reason).text("not_kept").link("do_sign_in", login()),
             Kind::Unavailable { retry_after: RetryAfter(pause) } => {
                 // What a person has sent is not to be lost by itself.
-                let page = Page::unavailable(pause, None, self.asker == Asker::Page);
-                let again =
-                    self.path.as_ref().filter(|_| self.asker == Asker::Page).map(|path| path.as_str().to_owned());
-                let page = match again {
-                    Some(path) => page.link("again", path),
-                    None => page,
-                };
-                page.link("do_sign_in", login())
+                if self.asker == Asker::Form {
+                    return Some(Page::unavailable_to_send(pause));
+                }
+                let again = self.path.as_ref().map_or("/", own_path).to_owned();
+                Page::unavailable(pause, None).link("again", again).link("do_sign_in", login())
             }
-            Kind::Unconfirmed => {
-                let path = self.path.as_ref().map_or("/", PathAndQuery::as_str);
-                Page::new(PageKind::Unconfirmed).link("continue", path.to_owned())
-            }
+            // A passive route asks nobody, however often it is opened.
+            Kind::Unconfirmed => Page::new(PageKind::Unconfirmed).link("continue", login()),
         })
     }
 
@@ -149,14 +143,6 @@ impl IntoResponse for SessionRejection {
         let response = page.map_or_else(|| self.json(), IntoResponse::into_response);
         with_challenge(response)
     }
-}
-
-/// RFC 9110 §15.5.2: a 401 says how to authenticate. No browser knows this scheme, so none asks for a password.
-pub(crate) fn with_challenge(mut response: Response) -> Response {
-    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::CONFLICT) {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("OidcSession realm=\"session\""));
-    }
-    response
 }
 
 #[cfg(test)]

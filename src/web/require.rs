@@ -139,7 +139,7 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for RequireSession
 
 /// Whether a person has sent a form after the end.
 fn is_kept(session: &RequestSession, refusal: Refusal) -> bool {
-    session.asker() == Asker::Form && refusal.is_over()
+    session.asker() == Asker::Form && (refusal.is_over() || refusal == Refusal::Unconfirmed)
 }
 
 async fn kept<B>(session: RequestSession, refusal: Refusal, request: Request<B>) -> Response

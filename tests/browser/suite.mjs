@@ -230,6 +230,55 @@ test("sign out now, and Back shows nothing private", async () => {
   await context.close();
 });
 
+test("a sign-out in one tab is seen in another, and what scripts do is no activity", async () => {
+  const { context, page } = await signedIn();
+  const second = await context.newPage();
+  watch(second);
+  await second.goto(`${app}/desk`);
+  await second.evaluate(() => {
+    for (const kind of ["keydown", "pointerdown", "wheel"]) document.body.dispatchEvent(new Event(kind, { bubbles: true }));
+  });
+  await warning(page).waitFor({ timeout: T * 1000 });
+  assert.equal(second.asked.POST.length, 0);
+  await page.getByRole("button", { name: "Sign out now" }).click();
+  await ended(second).waitFor({ timeout: 1500 });
+  assert.match(await ended(second).innerText(), /You signed out\./);
+  await context.close();
+});
+
+test("a clock that is set makes it ask, and say nothing", async () => {
+  const { context, page } = await signedIn();
+  await page.evaluate(() => {
+    window.said = [];
+    for (const name of ["session-warning", "session-ended", "session-continued"])
+      document.addEventListener(name, () => window.said.push(name));
+    const now = Date.now;
+    Date.now = () => now() + 3_600_000;
+  });
+  const before = page.asked.GET.length;
+  await pause(1.2);
+  assert.ok(page.asked.GET.length > before, "it asks");
+  assert.deepEqual(await page.evaluate(() => window.said), []);
+  assert.equal(await dialog(page).isVisible(), false);
+  assert.ok(await page.locator("main").isVisible());
+  await context.close();
+});
+
+for (const [name, options, words] of [
+  ["dark", { colorScheme: "dark" }, "Stay signed in"],
+  ["narrow", { viewport: { width: 390, height: 500 } }, "Stay signed in"],
+  ["ja", {}, "ログインを続ける"],
+  ["de", { viewport: { width: 500, height: 350 } }, "Angemeldet bleiben"],
+]) test(`the warning, ${name}`, async () => {
+  const { context, page } = await signedIn(options);
+  if (name.length === 2) await page.evaluate((lang) => { document.documentElement.lang = lang; }, name);
+  await page.getByRole("button", { name: words }).waitFor({ timeout: T * 1000 });
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  await hasNoFindings(page, name);
+  await picture(page, `warning-${name}`);
+  await context.close();
+});
+
 test("a form sent after the end arrives once, as the same user", async () => {
   const { context, page } = await signedIn();
   const text = "a long letter <b>with</b> \"all\" & more\nand a second line é";

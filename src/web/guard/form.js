@@ -1,13 +1,29 @@
 // Keeps what was entered, sealed by the server, in this tab until its user has signed in; then shows it again.
 const KEY = "oidc-session.form";
 const kept = document.getElementById("kept");
-if (kept) sessionStorage.setItem(KEY, kept.value);
-const seal = sessionStorage.getItem(KEY);
-if (document.getElementById("fetch") && seal) {
+if (kept) {
+  try {
+    sessionStorage.setItem(KEY, kept.value);
+    document.getElementById("whether").textContent = kept.dataset.text;
+    document.getElementById("on").href = kept.dataset.href;
+  } catch {}
+}
+
+async function show(seal) {
   const response = await fetch("/auth/form", { method: "POST", body: new URLSearchParams({ seal }) });
   // Whoever is not signed in any more signs in once more.
-  if (!response.headers.get("content-type")?.startsWith("text/html")) location.reload();
+  if (!response.headers.get("content-type")?.startsWith("text/html")) return location.reload();
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   document.title = page.title;
   document.querySelector("main").replaceWith(page.querySelector("main"));
+  for (const form of document.forms)
+    form.addEventListener("submit", () => setTimeout(() => form.querySelector("button").disabled = true));
+}
+
+const place = document.getElementById("fetch");
+let seal = null;
+try { seal = sessionStorage.getItem(KEY); } catch {}
+if (place && seal) {
+  place.hidden = true;
+  await show(seal).catch(() => { place.hidden = false; setTimeout(() => location.reload(), 2000); });
 }

@@ -3,8 +3,10 @@
 
 const HERE = import.meta.url.replace(/session(\/\w+)?\.js.*$/, "");
 const SESSION = HERE + "session", LOGIN = HERE + "login", LOGOUT = HERE + "logout";
-const PATIENCE = 10_000; // for an answer
-const JUMP = 2_000; // more than this between the two clocks is sleep, or somebody who sets the time
+// For an answer.
+const PATIENCE = 10_000;
+// more than this between the two clocks is sleep, or somebody who sets the time.
+const JUMP = 2_000;
 
 // in words: each language's texts in the order of NAMES; {0} is a time.
 const NAMES = "warning left stay out ended again unsure continue away retry idle elsewhere admin here over seconds minutes".split(" ");
@@ -36,12 +38,14 @@ function words(element) {
 
 // What is known of the session. All of it comes from an answer of the server, asked by this tab or by another.
 const known = { state: "unknown", sub: null, session: null, reason: null };
-let idle = null; // { left, sent, received }: milliseconds, and both clocks when it was asked and when it was answered
+// { left, sent, received }: milliseconds, and both clocks when it was asked and when it was answered
+let idle = null;
 let interval = { look: 15_000, signal: 90_000, timeout: 900_000 };
 let asked = clocks();
-let failed = false; // the last question has no answer
+// the last question has no answer
+let failed = false;
 let offset = Date.now() - performance.now();
-let timer, typed, signalTimer;
+let timer, typed = 0, signalTimer;
 const listeners = new Set();
 const waiting = new Set();
 let warn = 60_000, warned = false, isSigned = true, started = false, pending = null;
@@ -56,45 +60,70 @@ function warnAt() { return Math.min(warn, interval.timeout / 2); }
 const channel = "BroadcastChannel" in self ? new BroadcastChannel("oidc-session") : null;
 channel?.addEventListener("message", ({ data }) => {
   if (!started) return;
+  // Somebody is about to sign out: the server knows in a moment.
+  if (data.leaving) known.reason = "rp_initiated_logout", [200, 600].forEach((pause) => setTimeout(() => known.state === "confirmed" && ask(true), pause));
+  else if (data.failed) asked = { wall: data.at, steady: steadyOf(data.at) };
   // Whoever has signed in elsewhere is asked about, not believed; so is another session than this page's.
-  if (known.session && data.session === known.session) take(data.answer, data.at);
-  else if (known.sub || data.answer.authenticated) ask();
+  else if (known.session && data.session === known.session) take(data.answer, data.sent, data.received);
+  else if (data.answer.authenticated || known.state === "confirmed") ask(true);
 });
+function steadyOf(wall) { return performance.now() - Math.max(0, Date.now() - wall); }
 
-/** One tab asks for all; the others hear the answer. */
-async function ask() {
-  if (pending) return pending;
-  pending = (async () => {
-    const at = clocks();
-    asked = at;
+/** One tab asks for all; the others hear the answer. A question that was put before something happened does not answer it. */
+function ask(anew) {
+  if (pending && !anew) return pending.answered;
+  pending?.stop.abort();
+  const mine = (pending = { stop: new AbortController() });
+  mine.answered = (async () => {
+    const sent = clocks();
+    asked = sent;
+    const patience = setTimeout(() => mine.stop.abort(), PATIENCE);
     let answer = null;
     try {
-      const response = await fetch(SESSION, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+      const response = await fetch(SESSION, { cache: "no-store", signal: mine.stop.signal });
       if (response.ok) answer = await response.json();
-    } catch { /* not reachable */ }
-    failed = !answer;
+    } catch {}
+    clearTimeout(patience);
+    if (pending !== mine) return pending?.answered;
+    pending = null;
+    const received = Date.now();
     if (answer) {
-      take(answer, at);
-      if (known.session) channel?.postMessage({ session: known.session, answer, at: { wall: at.wall } });
-    } else tell();
-  })().finally(() => { pending = null; plan(); });
-  return pending;
+      if (known.session || answer.session)
+        channel?.postMessage({ session: known.session ?? answer.session, answer, sent: sent.wall, received });
+      take(answer, sent.wall, received);
+    } else {
+      failed = true;
+      channel?.postMessage({ failed, at: sent.wall });
+      tell();
+    }
+    plan();
+  })();
+  return mine.answered;
 }
 
 /** By a timer: not where another tab asks at this moment. */
 async function askInTurn() {
-  if (!navigator.locks) return ask();
-  await navigator.locks.request("oidc-session", { ifAvailable: true }, (lock) => lock && ask());
-  plan();
+  let is = !navigator.locks;
+  try { is ||= await navigator.locks.request("oidc-session", { ifAvailable: true }, async (lock) => lock && (await ask(), true)); } catch { is = false; }
+  if (is) return navigator.locks || ask();
+  // One that is suspended keeps its lock.
+  if (since(asked) > 2 * interval.look) ask(); else timer = setTimeout(plan, 500);
 }
 
-function take(answer, at) {
-  const steady = at.steady ?? performance.now() - Math.max(0, Date.now() - at.wall);
+// when the answer was asked for that was taken last
+let taken = 0;
+function take(answer, sent, received) {
+  const at = { wall: sent, steady: steadyOf(sent) };
+  // It slept on the way, or a later one was faster.
+  if (since(at) > PATIENCE + JUMP) return void ask(true);
+  if (sent < taken && taken <= Date.now()) return;
+  taken = sent;
   failed = false;
-  asked = { wall: at.wall, steady };
+  asked = at;
+  if (known.state === "left") return;
   if (answer.authenticated) {
     if (known.sub && known.sub !== answer.sub) return leave();
-    idle = { left: answer.idle_expires_in * 1000, sent: asked, received: clocks() };
+    idle = { left: answer.idle_expires_in * 1000, sent: asked, received: { wall: received, steady: steadyOf(received) } };
     interval = {
       look: Math.min(15_000, answer.signal_interval * 1000),
       signal: answer.signal_interval * 500,
@@ -117,7 +146,8 @@ function leave() {
   known.state = "left";
   for (const one of waiting) one.fail(new DOMException("somebody else has signed in", "AbortError"));
   tell();
-  location.reload();
+  // Not by a reload, which would send a form again, or give back what was typed.
+  location.replace(location.pathname + location.search);
 }
 
 let told = {};
@@ -125,19 +155,25 @@ function tell() {
   const left = atMost();
   const is = known.state;
   const view = { state: is, sub: known.sub, reason: known.reason, seconds: Math.max(0, Math.ceil(left / 1000)), reachable: !failed };
-  if (is === "confirmed" && left <= warnAt()) view.state = "warning";
-  if (failed && is !== "ended" && known.sub && atLeast() <= 0) view.state = "unreachable";
+  if (is === "confirmed" && atLeast() <= 0) {
+    // Nobody knows before the answer; until then nothing private is shown, and nothing is said.
+    view.state = failed ? "unreachable" : "asking";
+    if (!failed && !pending) ask();
+  } else if (is === "confirmed" && left <= warnAt() && (failed || idle.left <= warnAt() + 100)) view.state = "warning";
+  if (failed && is === "unconfirmed") view.state = "unreachable";
   const before = told.state;
   told = view;
-  if (view.state !== before) {
-    if (view.state === "warning") emit("session-warning", { seconds: view.seconds });
+  if (view.state !== before && view.state !== "asking") {
+    if (view.state === "warning") { emit("session-warning", { seconds: view.seconds }); forgetInput(); }
     if (view.state === "ended") emit("session-ended", { reason: view.reason });
-    if (view.state === "confirmed" && before && before !== "unknown" && before !== "none") emit("session-continued", {});
-    if (view.state === "warning") forgetInput();
+    if (view.state === "confirmed" && said && said !== "confirmed") emit("session-continued", {});
+    if (["confirmed", "warning", "ended", "unconfirmed", "unreachable"].includes(view.state)) said = view.state;
   }
-  if (view.state === "confirmed" || view.state === "warning") for (const one of [...waiting]) one.go();
-  for (const listener of listeners) listener(view);
+  if (is === "confirmed" && !failed && view.state !== "asking") for (const one of [...waiting]) one.go();
+  for (const listener of listeners) try { listener(view); } catch (error) { reportError(error); }
 }
+// what people and pages were told last
+let said;
 
 function emit(name, detail) { document.dispatchEvent(new CustomEvent(name, { detail })); }
 
@@ -163,53 +199,78 @@ function plan() {
 setInterval(() => {
   if (!started) return;
   const now = Date.now() - performance.now();
-  if (Math.abs(now - offset) > JUMP) { offset = now; ask(); }
+  if (Math.abs(now - offset) > JUMP) { offset = now; ask(true); }
   if (idle || failed) tell();
 }, 500);
 
-function look() { if (started && document.visibilityState === "visible") ask(); }
-document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible") { tellIfOver(); look(); } });
+function look() { if (started && document.visibilityState === "visible") { if (idle && atLeast() <= 0) tell(); ask(true); } }
+document.addEventListener("visibilitychange", look);
 document.addEventListener("resume", look);
 addEventListener("online", look);
 addEventListener("focus", () => { if (known.state === "ended" || known.state === "unconfirmed") look(); });
-addEventListener("pagehide", (event) => { if (event.persisted && known.sub) cover(true); });
-addEventListener("pageshow", (event) => { if (event.persisted) { cover(known.sub !== null); ask().then(() => cover(false)); } });
-
-function tellIfOver() { if (idle && atLeast() <= 0) { cover(true); ask().then(() => cover(false)); } }
+// What comes back from the back/forward cache is covered before anybody sees it.
+addEventListener("pagehide", (event) => { if (event.persisted) cover(true); });
+addEventListener("pageshow", (event) => { if (event.persisted && started) { cover(true); ask(true).then(() => cover(false)); } });
 const covers = new Set();
-function cover(is) { for (const one of covers) one(is && known.sub !== null); }
+function cover(is) { for (const one of covers) one(known.sub !== null && (is || known.state === "left")); }
 
 // What a person does is activity, in a visible page, and nothing else.
 const LAST = "oidc-session.signal";
 function lastSignal() {
-  try { const at = Number(localStorage.getItem(LAST)); return at <= Date.now() ? at : 0; } catch { return typed ?? 0; }
+  try { const at = Number(localStorage.getItem(LAST)); return at <= Date.now() ? at : 0; } catch { return typed; }
 }
 function forgetInput() { clearTimeout(signalTimer); signalTimer = null; }
+let pointer = "";
 function input(event) {
   if (!event.isTrusted || !isSigned || !started || signalTimer || document.visibilityState !== "visible") return;
   if (told.state !== "confirmed") return;
-  signalTimer = setTimeout(() => {
+  // A pointer at rest moves where the page moves under it.
+  if (event.type === "pointermove") {
+    const at = event.screenX + " " + event.screenY, before = pointer;
+    pointer = at;
+    if (!before || before === at) return;
+  }
+  signalWhenDue();
+}
+function signalWhenDue() {
+  const due = lastSignal() + interval.signal - Date.now();
+  signalTimer = setTimeout(async () => {
     signalTimer = null;
-    if (told.state === "confirmed" && document.visibilityState === "visible" && Date.now() - lastSignal() >= interval.signal) stay();
-  }, Math.max(0, lastSignal() + interval.signal - Date.now()));
+    if (told.state !== "confirmed") return;
+    const signal = async (lock) => {
+      if (lock === null) return;
+      if (Date.now() < lastSignal() + interval.signal) return signalWhenDue();
+      await stay();
+    };
+    if (navigator.locks) await navigator.locks.request("oidc-session.signal", { ifAvailable: true }, signal).catch(() => {});
+    else await signal();
+  }, Math.max(0, due) + (due > 0 ? 5 : 0));
 }
 for (const name of ["pointerdown", "pointermove", "keydown", "wheel", "touchstart", "touchmove"])
   addEventListener(name, input, { capture: true, passive: true });
 
-/** "Stay signed in": asks the provider. Resolves to whether the session stands. */
+function noteSignal(at) {
+  typed = at;
+  try { localStorage.setItem(LAST, String(at)); } catch {}
+}
+
+/** "Stay signed in": asks the provider. Resolves to "confirmed", "navigate" where only a navigation can ask, or what else it is. */
 export async function stay() {
-  typed = Date.now();
-  try { localStorage.setItem(LAST, String(typed)); } catch { /* by this tab alone */ }
+  const before = lastSignal();
+  noteSignal(Date.now());
+  let answer = null, error = null;
   try {
-    const response = await fetch(SESSION, { method: "POST", redirect: "manual", signal: AbortSignal.timeout(PATIENCE * 2) });
-    // Only the browser can ask this provider.
-    if (response.type === "opaqueredirect") location.reload();
-    failed = !(response.ok || response.status === 401);
-  } catch { failed = true; }
-  if (failed) tell();
-  await pending;
-  if (!failed) await ask();
-  return known.state === "confirmed";
+    answer = await fetch(SESSION, { method: "POST", signal: AbortSignal.timeout(PATIENCE * 2) });
+    if (answer.status === 401) error = (await answer.json()).error;
+  } catch {}
+  if (!answer || !(answer.ok || answer.status === 401)) {
+    noteSignal(before);
+    failed = true;
+    tell();
+    return "unreachable";
+  }
+  await ask(true);
+  return error === "not_confirmed" ? "navigate" : known.state;
 }
 
 /** Tells `listener` of the session, now and whenever something changes; returns what stops that. */
@@ -223,20 +284,26 @@ export function onSession(listener) {
 /** `fetch` that outlives the session: where that has ended, it waits until the same user has signed in again. */
 export async function sessionFetch(resource, options) {
   onSession(() => {})();
-  if (known.state === "unknown") await ask();
+  while (known.state === "unknown") { await ask(); if (failed) await new Promise((go) => setTimeout(go, 1000)); }
   const request = new Request(resource, options);
   if (new URL(request.url).origin !== location.origin) return fetch(request);
   const sub = known.sub;
   if (sub !== null) request.headers.set("oidc-session-sub", encodeURIComponent(sub));
   for (;;) {
     const response = await fetch(request.clone());
-    if (response.status === 409 && /^OidcSession /.test(response.headers.get("www-authenticate") ?? "")) { await ask(); return response; }
-    if (response.status !== 401 || !/^OidcSession /.test(response.headers.get("www-authenticate") ?? "") || sub === null) return response;
-    await ask();
-    if (told.state !== "confirmed" && told.state !== "warning") await new Promise((go, fail) => {
-      const one = { go: () => { waiting.delete(one); go(); }, fail };
+    const isOurs = /^OidcSession /.test(response.headers.get("www-authenticate") ?? "");
+    if (!isOurs || sub === null || ![401, 409].includes(response.status)) return response;
+    await ask(true);
+    if (response.status === 409) return response;
+    request.signal.throwIfAborted();
+    // The server is not asked again and again, whatever it says.
+    await new Promise((go) => setTimeout(go, failed ? 1000 : 0));
+    if (failed || known.state !== "confirmed") await new Promise((go, fail) => {
+      const abort = () => one.fail(request.signal.reason);
+      const done = (then) => (value) => { waiting.delete(one); request.signal.removeEventListener("abort", abort); then(value); };
+      const one = { go: done(go), fail: done(fail) };
       waiting.add(one);
-      request.signal.addEventListener("abort", () => { waiting.delete(one); fail(request.signal.reason); });
+      request.signal.addEventListener("abort", abort);
     });
   }
 }
@@ -263,7 +330,7 @@ button, a { font: inherit; padding: .5rem 1rem; border: 1px solid #1a4fa3; borde
 }`;
 
 class SessionGuard extends HTMLElement {
-  #dialog; #title; #text; #buttons; #live; #shown = null; #hidden = false; #covered = false; #page = null; #stop; #announced; #failed = false;
+  #dialog; #title; #text; #buttons; #live; #shown = null; #state; #hidden = []; #covered = false; #page = null; #stop; #announced;
   connectedCallback() {
     const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
     const style = new CSSStyleSheet();
@@ -277,7 +344,7 @@ class SessionGuard extends HTMLElement {
       if (this.#shown === "warning") this.#stay();
     });
     // Browsers close a dialog at the second Escape whatever one says.
-    this.#dialog.addEventListener("close", () => { if (this.#shown && this.isConnected) this.#dialog.showModal(); });
+    this.#dialog.addEventListener("close", () => { if (this.#shown && this.isConnected && !this.#dialog.open) this.#dialog.showModal(); });
     if (this.hasAttribute("warn")) warn = Number(this.getAttribute("warn")) * 1000;
     if (this.getAttribute("activity") === "off") isSigned = false;
     if (this.hasAttribute("sub")) known.sub ??= this.getAttribute("sub");
@@ -286,15 +353,17 @@ class SessionGuard extends HTMLElement {
   }
   disconnectedCallback() { this.#stop?.(); covers.delete(this.#cover); this.#open(null); this.#hide(false); }
 
-  #cover = (is) => { this.#covered = is; this.#hide(this.#covered || this.#isOver(this.#shown)); };
-  #isOver(shown) { return ["ended", "unconfirmed", "unreachable", "left"].includes(shown); }
+  #cover = (is) => { this.#covered = is; this.#hide(this.#covered || this.#isOver()); };
+  #isOver() { return ["asking", "ended", "unconfirmed", "unreachable", "left"].includes(this.#state); }
   async #stay() {
-    const stands = await stay();
-    this.#failed = !stands && told.reachable === false;
+    // Where only a navigation can ask the provider, another tab does; this one goes on when it hears.
+    if (await stay() === "navigate") this.#buttons.replaceChildren(this.#link("continue", location.pathname + location.search));
   }
   #show(view) {
+    this.#state = view.state;
     const shown = ["warning", "ended", "unconfirmed", "unreachable"].includes(view.state) ? view.state : null;
-    this.#hide(this.#covered || this.#isOver(view.state));
+    this.#hide(this.#covered || this.#isOver());
+    if (view.state === "asking" && this.#shown === "warning") return;
     this.#open(shown);
     if (shown === "warning") this.#count(view.seconds);
     if (shown === "ended") this.#text.textContent = words(this)(WHY[view.reason] ?? "over");
@@ -322,9 +391,9 @@ class SessionGuard extends HTMLElement {
     this.#text.textContent = "";
     this.#buttons.replaceChildren(...{
       warning: [this.#button("stay", () => this.#stay()), this.#button("out", signOut)],
-      ended: [this.#link()],
+      ended: [this.#link("again", `${LOGIN}?return_to=${encodeURIComponent(location.pathname + location.search)}`)],
       unconfirmed: [this.#button("continue", () => this.#stay())],
-      unreachable: [this.#button("retry", () => ask())],
+      unreachable: [this.#button("retry", () => ask(true))],
     }[shown]);
     this.#buttons.firstElementChild.className = "first";
     if (!this.#dialog.open) this.#dialog.showModal();
@@ -337,22 +406,23 @@ class SessionGuard extends HTMLElement {
     button.addEventListener("click", action);
     return button;
   }
-  #link() {
-    return this.#button("again", () => open(`${LOGIN}?return_to=${encodeURIComponent(location.pathname + location.search)}`, "_blank", "noopener"));
-  }
+  #link(name, url) { return this.#button(name, () => open(url, "_blank", "noopener")); }
   #hide(is) {
-    if (is === this.#hidden) return;
-    this.#hidden = is;
     const names = this.getAttribute("hide");
-    for (const one of names ? document.querySelectorAll(names) : []) {
-      one.inert = is;
-      for (const [name, value] of [["visibility", "hidden"], ["content-visibility", "hidden"]])
-        if (is) one.style.setProperty(name, value, "important"); else one.style.removeProperty(name);
+    const wanted = is && names ? [...document.querySelectorAll(names)] : [];
+    for (const one of [...wanted, ...this.#hidden]) {
+      const hides = wanted.includes(one);
+      if (hides === this.#hidden.includes(one)) continue;
+      one.inert = hides;
+      for (const name of ["visibility", "content-visibility"])
+        if (hides) one.style.setProperty(name, "hidden", "important"); else one.style.removeProperty(name);
     }
+    this.#hidden = wanted;
   }
 }
 
 function signOut() {
+  channel?.postMessage({ leaving: true });
   const form = document.createElement("form");
   form.method = "post";
   form.action = LOGOUT;

@@ -72,7 +72,7 @@ pub(super) async fn login(
     let follows = match (context.cookies().ended(&headers), own_key) {
         (Some(noted), _) => Some(noted),
         // Who comes here straight from a page has the cookie still.
-        (None, Some(key)) => context.manager().end_mark(&key).await,
+        (None, Some(key)) => context.manager().end_mark(&key).await.unwrap_or_default(),
         (None, None) => None,
     };
     let wanted = Wanted { return_to, authentication, session, seen: None, follows };
@@ -115,7 +115,7 @@ pub(super) fn cannot_sign_in(status: StatusCode, text: &'static str, return_to: 
 /// The page for a provider or registry that is out of reach. The login begins again by itself.
 pub(super) fn unavailable(retry_after: Option<Duration>, return_to: &ReturnTo) -> Response {
     let again = login_again(return_to);
-    let page = Page::unavailable(retry_after.unwrap_or_default(), Some(again.clone()), true);
+    let page = Page::unavailable(retry_after.unwrap_or_default(), Some(again.clone()));
     page.link("again", again).into_response()
 }
 

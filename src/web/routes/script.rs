@@ -54,11 +54,12 @@ pub(super) async fn current(headers: HeaderMap) -> Response {
     response
 }
 
-/// That of another version is gone: the page that names it is old.
-pub(super) async fn lasting(Path(name): Path<String>) -> Response {
+/// While replicas of two versions run, a page of one may ask the other: it gets what there is, and asks anew next time.
+pub(super) async fn lasting(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let script = script();
-    if name.strip_suffix(".js") != Some(&script.hash) {
-        return StatusCode::NOT_FOUND.into_response();
+    let Some(hash) = name.strip_suffix(".js") else { return StatusCode::NOT_FOUND.into_response() };
+    if hash != script.hash {
+        return current(headers).await;
     }
     let mut response = answer(script);
     response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
