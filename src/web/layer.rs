@@ -15,7 +15,7 @@ use http::header::{
     ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, SET_COOKIE,
     TRANSFER_ENCODING, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -29,7 +29,7 @@ use crate::web::cookie::Presented;
 use crate::web::form;
 use crate::web::navigation::Asker;
 use crate::web::pages::Page;
-use crate::web::request::{Admitted, Claims, CookieState, RequestSession};
+use crate::web::request::{Admitted, Claim, CookieState, RequestSession};
 use crate::web::send_again::unseal;
 use crate::web::stream::{can_take_long, cut_when_over};
 use crate::web::upgrade::Bridge;
@@ -84,7 +84,7 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
-        let is_again = form::take_mark(&mut parts);
+        let is_again = parts.method == Method::POST && form::take_mark(&mut parts);
         let session = request_session(&self.context, &mut parts);
         let visit = Visit::begin(session, &mut parts.extensions);
         if is_again {
@@ -227,7 +227,9 @@ impl Visit {
         B::Error: Into<axum::BoxError>,
     {
         let mut response = response.map(Body::new);
-        if let Some(page) = response.extensions_mut().remove::<Page>() {
+        if !response.extensions().is_empty()
+            && let Some(page) = response.extensions_mut().remove::<Page>()
+        {
             response = self.in_its_words(page, response.headers());
         }
         if !self.session.has_cookie() && !self.session.was_asked_for() {
@@ -305,10 +307,10 @@ fn request_session(context: &Context, parts: &mut http::request::Parts) -> Reque
         uri.path_and_query().cloned()
     });
     let path = path.flatten();
-    let claims = match asker {
-        Asker::Script if key.is_some() => Claims { subject: parts.headers.get(&SUBJECT).cloned(), languages: None },
-        Asker::Script => Claims::default(),
-        Asker::Form | Asker::Page => Claims { subject: None, languages: parts.headers.get(ACCEPT_LANGUAGE).cloned() },
+    let claim = match asker {
+        Asker::Script if key.is_none() => None,
+        Asker::Script => parts.headers.get(&SUBJECT).cloned().map(Claim::Subject),
+        Asker::Form | Asker::Page => parts.headers.get(ACCEPT_LANGUAGE).cloned().map(Claim::Languages),
     };
-    RequestSession::new(context.clone(), key, cookie, asker, path, kind, claims)
+    RequestSession::new(context.clone(), key, cookie, asker, path, kind, claim.map(Box::new))
 }

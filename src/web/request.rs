@@ -41,7 +41,7 @@ struct State {
     cookie: CookieState,
     /// As the browser sees it: routers inside cut what they matched. For people only.
     path: Option<PathAndQuery>,
-    claims: Claims,
+    claim: Option<Box<Claim>>,
     mode: Mutex<Mode>,
     admission: OnceCell<Result<Admitted, Refusal>>,
     /// Whether somebody has served the request with its session.
@@ -60,13 +60,13 @@ pub(crate) struct Admitted {
     pub(crate) looked: Looked,
 }
 
-/// What a request says besides, of its user or of its browser.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Claims {
-    /// The `sub` it was made for, percent-encoded, if a script says so.
-    pub(crate) subject: Option<HeaderValue>,
+/// What few requests say besides, of their user or their browser.
+#[derive(Clone, Debug)]
+pub(crate) enum Claim {
+    /// The `sub` it was made for, percent-encoded.
+    Subject(HeaderValue),
     /// `Accept-Language`, where a person looks at the answer.
-    pub(crate) languages: Option<HeaderValue>,
+    Languages(HeaderValue),
 }
 
 /// How the session of a request is dealt with.
@@ -91,7 +91,7 @@ impl RequestSession {
         asker: Asker,
         path: Option<PathAndQuery>,
         kind: RequestKind,
-        claims: Claims,
+        claim: Option<Box<Claim>>,
     ) -> Self {
         let state = State {
             context,
@@ -99,7 +99,7 @@ impl RequestSession {
             key,
             cookie,
             path,
-            claims,
+            claim,
             mode: Mutex::new(Mode::Admit(kind)),
             admission: OnceCell::new(),
             used: AtomicBool::new(false),
@@ -139,13 +139,18 @@ impl RequestSession {
 
     /// The language of the pages that it gets.
     pub(crate) fn language(&self) -> Language {
-        Language::preferred(self.state.claims.languages.as_ref())
+        match self.state.claim.as_deref() {
+            Some(Claim::Languages(accepted)) => Language::preferred(Some(accepted)),
+            _ => Language::ENGLISH,
+        }
     }
 
     /// Whether the session is that of the user whom the request was made for, if it says.
     fn of_its_user(&self, admitted: Admitted) -> Result<Admitted, Refusal> {
-        match &self.state.claims.subject {
-            Some(named) if !names(named.as_bytes(), admitted.record.subject().as_str()) => Err(Refusal::OtherUser),
+        match self.state.claim.as_deref() {
+            Some(Claim::Subject(named)) if !names(named.as_bytes(), admitted.record.subject().as_str()) => {
+                Err(Refusal::OtherUser)
+            }
             _ => Ok(admitted),
         }
     }
@@ -208,7 +213,12 @@ impl RequestSession {
                 Some(key) => {
                     let looked = self.manager().before_look();
                     let admitted = self.manager().admit_at_once(key, self.kind())?;
-                    admitted.map(|record| Admitted { record, looked }).and_then(|admitted| self.of_its_user(admitted))
+                    let admitted = admitted.map(|record| Admitted { record, looked });
+                    if self.state.claim.is_some() {
+                        admitted.and_then(|admitted| self.of_its_user(admitted))
+                    } else {
+                        admitted
+                    }
                 }
                 None => Err(Refusal::Unknown),
             };
