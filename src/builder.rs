@@ -23,7 +23,7 @@ use crate::relying_party::RelyingParty;
 use crate::session::event::SessionEvent;
 use crate::session::id::ClientTag;
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
-use crate::web::context::{Context, Pages, Parts};
+use crate::web::context::{Context, Ends, Pages, Parts};
 use crate::web::cookie::{CookieKey, Cookies};
 use crate::web::pages::Page;
 
@@ -69,6 +69,7 @@ pub struct RelyingPartyBuilder {
     logout_tokens: LogoutTokenPolicy,
     apis: Vec<Api>,
     pages: Pages,
+    ends: Ends,
 }
 
 impl RelyingPartyBuilder {
@@ -90,6 +91,7 @@ impl RelyingPartyBuilder {
             logout_tokens: LogoutTokenPolicy::new(),
             apis: Vec::new(),
             pages: Pages::default(),
+            ends: Ends::Passed,
         }
     }
 
@@ -179,6 +181,13 @@ impl RelyingPartyBuilder {
         self
     }
 
+    /// Tells people on a page why their session ended before they go to the login, where it was not by their own sign-out;
+    /// default: a navigation goes straight to the login.
+    pub fn explain_ends(mut self) -> Self {
+        self.ends = Ends::Explained;
+        self
+    }
+
     /// Makes the pages that people see of the crate: a login that failed, "signed out", "try again". `make` gets everything
     /// that the built-in page is made of; status and the headers that matter are the crate's in any case.
     ///
@@ -252,6 +261,7 @@ impl RelyingPartyBuilder {
             logout_tokens: self.logout_tokens,
             apis: Arc::new(apis),
             pages: self.pages,
+            ends: self.ends,
         })))
     }
 

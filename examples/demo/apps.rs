@@ -1,9 +1,10 @@
 //! The cast: a provider, four applications of three kinds, an API.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -11,7 +12,7 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tower_oidc_session::test_provider::{Coordination, ExpiredSessions, TestClient, TestProvider};
+use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, Fault, TestClient, TestProvider};
 use tower_oidc_session::{
     ApiError, ClientCredentials, EndReason, OidcSession, RelyingParty, SessionClient, SessionEvent, SessionPolicy,
 };
@@ -79,8 +80,14 @@ impl App {
 }
 
 impl Demo {
-    pub(crate) async fn start(session_lifetime: Duration, signal_interval: Duration) -> Result<Self, String> {
+    /// `port` is the provider's, before those of the applications; with 0 all are free ones.
+    pub(crate) async fn start(
+        session_lifetime: Duration,
+        signal_interval: Duration,
+        port: u16,
+    ) -> Result<Self, String> {
         let provider = TestProvider::builder()
+            .address(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
             .session_lifetime(session_lifetime)
             .access_token_lifetime(session_lifetime)
             .coordination(Coordination::AllClients)
@@ -88,23 +95,37 @@ impl Demo {
             .client(TestClient::new("api", SECRET))
             .start()
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| in_use(port, &error))?;
         let api = start_api(&provider).await?;
         let mut apps = Vec::new();
-        for (name, kind) in [
+        let others = Arc::<Mutex<Vec<App>>>::default();
+        for (number, (name, kind)) in (1..).zip([
             ("shop", ClientKind::Refreshing),
             ("bank", ClientKind::Refreshing),
             ("reports", ClientKind::Introspected),
             ("wiki", ClientKind::Tokenless),
-        ] {
-            apps.push(start_app(name, kind, &provider, &api, session_lifetime, signal_interval).await?);
+        ]) {
+            let port = if port == 0 { 0 } else { port + number };
+            let context = Surroundings {
+                provider: provider.clone(),
+                api: api.clone(),
+                others: others.clone(),
+                session_lifetime,
+                signal_interval,
+            };
+            apps.push(start_app(name, kind, port, context).await?);
         }
+        others.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&apps);
         Ok(Self { provider, apps })
     }
 }
 
-async fn listen() -> Result<(TcpListener, String), String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+fn in_use(port: u16, error: &std::io::Error) -> String {
+    format!("port {port} cannot be had ({error}): choose another by --port, or 0 for free ones")
+}
+
+async fn listen(port: u16) -> Result<(TcpListener, String), String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| in_use(port, &error))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     Ok((listener, format!("http://{address}")))
 }
@@ -115,7 +136,7 @@ fn serve(listener: TcpListener, router: Router) {
 
 /// An API that asks the provider about each token.
 async fn start_api(provider: &TestProvider) -> Result<String, String> {
-    let (listener, url) = listen().await?;
+    let (listener, url) = listen(0).await?;
     let introspection = format!("{}/introspect", provider.issuer());
     serve(listener, Router::new().fallback(answer).with_state(introspection));
     Ok(url)
@@ -138,23 +159,25 @@ async fn answer(State(introspection): State<String>, request: Request) -> Respon
     }
 }
 
+/// What is around an application.
+#[derive(Clone)]
+struct Surroundings {
+    provider: TestProvider,
+    api: String,
+    others: Arc<Mutex<Vec<App>>>,
+    session_lifetime: Duration,
+    signal_interval: Duration,
+}
+
 #[derive(Clone)]
 struct Context {
     app: App,
-    provider: TestProvider,
-    api: String,
-    session_lifetime: Duration,
+    around: Surroundings,
 }
 
-async fn start_app(
-    name: &'static str,
-    kind: ClientKind,
-    provider: &TestProvider,
-    api: &str,
-    session_lifetime: Duration,
-    signal_interval: Duration,
-) -> Result<App, String> {
-    let (listener, url) = listen().await?;
+async fn start_app(name: &'static str, kind: ClientKind, port: u16, around: Surroundings) -> Result<App, String> {
+    let (listener, url) = listen(port).await?;
+    let provider = &around.provider;
     let client = TestClient::at(name, SECRET, &url);
     provider.register(match kind {
         ClientKind::Refreshing | ClientKind::Tokenless => client,
@@ -162,14 +185,15 @@ async fn start_app(
         ClientKind::Introspected => client.without_refresh_token().access_token_lifetime(A_DAY),
     });
     let app = App { name, url: url.clone(), kind, log: Arc::default() };
-    let policy = SessionPolicy::new().op_session_lifetime(session_lifetime).access_token_lifetime(signal_interval);
+    let policy =
+        SessionPolicy::new().op_session_lifetime(around.session_lifetime).access_token_lifetime(around.signal_interval);
     let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(name, SECRET))
         .public_url(&url)
         .policy(match kind {
             ClientKind::Refreshing | ClientKind::Introspected => policy,
             ClientKind::Tokenless => policy.discard_tokens().signal_by_silent_login(),
         })
-        .api(api)
+        .api(around.api.as_str())
         .on_event({
             let app = app.clone();
             move |event| app.note(event)
@@ -177,7 +201,7 @@ async fn start_app(
         .build()
         .await
         .map_err(|error| error.to_string())?;
-    let context = Context { app: app.clone(), provider: provider.clone(), api: api.to_owned(), session_lifetime };
+    let context = Context { app: app.clone(), around };
     let router = Router::new()
         .route("/poll", get(async || "nothing new"))
         .route_layer(rp.require_session())
@@ -191,6 +215,7 @@ async fn start_app(
                 .route_layer(rp.require_session()),
         )
         .merge(Router::new().route("/state", get(state)).layer(rp.passive()))
+        .route("/outage/{how}", post(outage).layer(rp.passive()))
         .route("/", get(async || Html(include_str!("page.html"))).layer(rp.passive()))
         .with_state(context)
         .merge(rp.routes())
@@ -204,7 +229,19 @@ async fn me(session: OidcSession) -> Json<Value> {
 }
 
 async fn call(State(context): State<Context>, client: SessionClient, request: Request) -> Result<Response, ApiError> {
-    client.forward(request, &context.api).await
+    client.forward(request, &context.around.api).await
+}
+
+/// Takes the provider away from all applications, and gives it back.
+async fn outage(State(context): State<Context>, Path(how): Path<String>) -> StatusCode {
+    let provider = &context.around.provider;
+    provider.clear_faults();
+    if how == "begins" {
+        for endpoint in [Endpoint::Authorize, Endpoint::Token, Endpoint::UserInfo, Endpoint::Introspection] {
+            provider.set_fault(endpoint, Fault::Status { code: 503, retry_after: None });
+        }
+    }
+    StatusCode::NO_CONTENT
 }
 
 /// What the page shows. It is asked for every second and is no activity.
@@ -213,6 +250,7 @@ async fn state(State(context): State<Context>, session: Option<OidcSession>) -> 
     let now = SystemTime::now();
     let left = |until: SystemTime| until.duration_since(now).unwrap_or_default().as_secs_f64();
     let at_provider: Vec<Value> = context
+        .around
         .provider
         .sessions()
         .iter()
@@ -232,13 +270,22 @@ async fn state(State(context): State<Context>, session: Option<OidcSession>) -> 
             json!({"ago": ago, "what": format!("{happening:?}")})
         })
         .collect();
+    let others = context.around.others.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let others: Vec<Value> = others
+        .iter()
+        .map(|app| {
+            let last = app.happenings().last().map(|(_, happening)| format!("{happening:?}"));
+            json!({"name": app.name, "url": app.url, "last": last})
+        })
+        .collect();
     Json(json!({
+        "others": others,
         "app": context.app.name,
         "kind": context.app.kind.describe(),
         "clicks": if context.app.kind == ClientKind::Tokenless { "navigate" } else { "fetch" },
         "sub": session.as_ref().map(|session| session.subject().as_str().to_owned()),
         "idle": session.as_ref().map(|session| left(session.idle_expires_at())),
-        "lifetime": context.session_lifetime.as_secs_f64(),
+        "lifetime": context.around.session_lifetime.as_secs_f64(),
         "provider": at_provider,
         "log": log,
     }))

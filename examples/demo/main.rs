@@ -2,7 +2,7 @@
 //!
 //! `demo` shows live pages; `demo --headless` plays the story by itself, checks every step and exits with 0 only if all
 //! held. `--session-lifetime 60s` and `--signal-interval 15s` set the provider's inactivity timeout *T* and how often
-//! activity is signalled, *G*.
+//! activity is signalled, *G*. `--port 4000` is the provider's port, before those of the applications; 0 takes free ones.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
@@ -18,7 +18,10 @@ struct Arguments {
     headless: bool,
     session_lifetime: Option<Duration>,
     signal_interval: Option<Duration>,
+    port: u16,
 }
+
+const PORT: u16 = 4000;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -42,7 +45,7 @@ async fn run() -> Result<(), String> {
     }
     let lifetime = arguments.session_lifetime.unwrap_or(Duration::from_secs(60));
     let interval = arguments.signal_interval.unwrap_or(Duration::from_secs(15));
-    let demo = Demo::start(lifetime, interval).await?;
+    let demo = Demo::start(lifetime, interval, arguments.port).await?;
     println!("The provider ends sessions after {lifetime:?} without activity; applications signal every {interval:?}.");
     println!("Open two or more and sign in as alice or bob (the password is the name):\n");
     for app in &demo.apps {
@@ -53,15 +56,21 @@ async fn run() -> Result<(), String> {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { headless: false, session_lifetime: None, signal_interval: None };
+    let mut found = Arguments { headless: false, session_lifetime: None, signal_interval: None, port: PORT };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--headless" => found.headless = true,
             "--session-lifetime" => found.session_lifetime = Some(duration(&word, words.next())?),
             "--signal-interval" => found.signal_interval = Some(duration(&word, words.next())?),
+            "--port" => {
+                let value = words.next().unwrap_or_default();
+                found.port = value.parse().map_err(|_| format!("--port is {value:?}: it takes a port, or 0"))?;
+            }
             other => {
-                return Err(format!("{other}: known are --headless, --session-lifetime 60s, --signal-interval 15s"));
+                return Err(format!(
+                    "{other}: known are --headless, --session-lifetime 60s, --signal-interval 15s, --port {PORT}"
+                ));
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::apps::{App, ClientKind, Demo, Happening};
 
 /// Plays the story; an error is the step that did not hold.
 pub(crate) async fn tell(lifetime: Duration, interval: Duration) -> Result<(), String> {
-    let demo = Demo::start(lifetime, interval).await?;
+    let demo = Demo::start(lifetime, interval, 0).await?;
     let start = Instant::now();
     let say = |text: &str| println!("{:5.1} s  {text}", start.elapsed().as_secs_f64());
     say(&format!("the provider ends sessions after {lifetime:?} idle; applications signal every {interval:?}"));

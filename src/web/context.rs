@@ -13,6 +13,7 @@ use crate::manager::Manager;
 use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::Registration;
 use crate::provider::Provider;
+use crate::session::end_reason::EndReason;
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
 
 /// Clones share everything.
@@ -37,6 +38,15 @@ pub(crate) struct Parts {
     pub(crate) logout_tokens: LogoutTokenPolicy,
     pub(crate) apis: Arc<Apis>,
     pub(crate) pages: Pages,
+    pub(crate) ends: Ends,
+}
+
+/// Whether people are told why their session ended, before the login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    Explained,
+    /// They are led to the login.
+    Passed,
 }
 
 /// What makes the pages that people see, if the application does.
@@ -93,6 +103,12 @@ impl Context {
 
     pub(crate) fn apis(&self) -> &Arc<Apis> {
         &self.shared.parts.apis
+    }
+
+    /// Whether people are told of an end before the login: not of their own doing.
+    pub(crate) fn explains(&self, reason: EndReason) -> bool {
+        self.shared.parts.ends == Ends::Explained
+            && !matches!(reason, EndReason::RpInitiatedLogout | EndReason::SupersededByLogin)
     }
 
     pub(crate) fn pages(&self) -> Option<&PageMaker> {

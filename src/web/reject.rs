@@ -38,11 +38,19 @@ pub struct SessionRejection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     CrossSite,
+    /// A person is told why before the login.
+    Explained {
+        reason: EndReason,
+    },
     NoLayer,
     OtherUser,
     SilentLogin,
-    Unauthorized { reason: Option<EndReason> },
-    Unavailable { retry_after: RetryAfter },
+    Unauthorized {
+        reason: Option<EndReason>,
+    },
+    Unavailable {
+        retry_after: RetryAfter,
+    },
     Unconfirmed,
 }
 
@@ -58,6 +66,11 @@ impl SessionRejection {
             Refusal::Unknown => Kind::Unauthorized { reason: None },
         };
         Self { kind, asker, path: path.cloned() }
+    }
+
+    /// A session that has ended, to a person who is told why.
+    pub(crate) fn explained(reason: EndReason, path: Option<&PathAndQuery>) -> Self {
+        Self { kind: Kind::Explained { reason }, asker: Asker::Page, path: path.cloned() }
     }
 
     pub(crate) fn cross_site(asker: Asker) -> Self {
@@ -83,7 +96,7 @@ impl SessionRejection {
             Kind::SilentLogin => StatusCode::SEE_OTHER,
             // Who only looks is led on.
             Kind::Unauthorized { .. } if self.asker == Asker::Page => StatusCode::SEE_OTHER,
-            Kind::Unauthorized { .. } | Kind::Unconfirmed => StatusCode::UNAUTHORIZED,
+            Kind::Explained { .. } | Kind::Unauthorized { .. } | Kind::Unconfirmed => StatusCode::UNAUTHORIZED,
             Kind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -97,6 +110,7 @@ impl SessionRejection {
         let login = || self.login(&Authentication::default());
         Some(match self.kind {
             Kind::CrossSite => Page::new(PageKind::Forbidden),
+            Kind::Explained { reason } => Page::sign_in_needed(Some(reason)).link("do_sign_in", login()),
             Kind::OtherUser => Page::new(PageKind::OtherUser),
             Kind::NoLayer | Kind::SilentLogin => return None,
             Kind::Unauthorized { reason } => Page::sign_in_needed(reason).text("not_kept").link("do_sign_in", login()),
@@ -122,7 +136,7 @@ impl SessionRejection {
             Kind::SilentLogin => redirect(&self.login(&Authentication::silent())),
             Kind::Unauthorized { .. } if self.asker == Asker::Page => redirect(&self.login(&Authentication::default())),
             Kind::Unauthorized { reason: None } => error(status, "not_authenticated"),
-            Kind::Unauthorized { reason: Some(reason) } => {
+            Kind::Explained { reason } | Kind::Unauthorized { reason: Some(reason) } => {
                 json(status, &serde_json::json!({"error": "session_ended", "reason": reason.as_str()}))
             }
             // The session may stand: a navigation of the user's makes it known, a request of a script cannot.

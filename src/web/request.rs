@@ -157,7 +157,12 @@ impl RequestSession {
 
     /// What the request is answered where its session does not admit it.
     pub(crate) fn rejection(&self, refusal: Refusal) -> SessionRejection {
-        SessionRejection::of(refusal, self.asker(), self.path())
+        match refusal {
+            Refusal::Ended(reason) if self.asker() == Asker::Page && self.context().explains(reason) => {
+                SessionRejection::explained(reason, self.path())
+            }
+            _ => SessionRejection::of(refusal, self.asker(), self.path()),
+        }
     }
 
     fn mode(&self) -> MutexGuard<'_, Mode> {

@@ -29,6 +29,7 @@ mod jar;
 mod login;
 mod logout;
 mod outage;
+mod pages;
 mod promotion;
 mod provider_pages;
 mod races;

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tower::{Layer, ServiceExt};
@@ -301,6 +301,10 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
                 "done"
             }),
         )
+        .route(
+            "/previous-end",
+            get(async |session: OidcSession| session.previous_end().map_or("", |reason| reason.as_str())),
+        )
         .route("/download", get(download))
         .route("/socket", any(socket))
         .route(
@@ -308,6 +312,12 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
             post(async |session: OidcSession| session.end().await.map(|()| "left").map_err(|e| e.to_string())),
         )
         .route("/remember", post(async |session: Session| session.insert("cart", "tea").await.unwrap()))
+        .route(
+            "/note",
+            post(async |uri: http::Uri, headers: HeaderMap, body: String| {
+                format!("{uri} {} {body}", headers["content-type"].to_str().unwrap())
+            }),
+        )
         .route("/orders", get(orders).with_state(api.clone().unwrap_or_default()))
         .route("/layered", post(layered).with_state(api.clone().unwrap_or_default()))
         .route("/long", get(long).with_state((slow.clone(), api.clone().unwrap_or_default())))

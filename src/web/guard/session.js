@@ -331,6 +331,11 @@ button, a { font: inherit; padding: .5rem 1rem; border: 1px solid #1a4fa3; borde
 
 class SessionGuard extends HTMLElement {
   #dialog; #title; #text; #buttons; #live; #shown = null; #state; #hidden = []; #covered = false; #page = null; #stop; #announced;
+  static observedAttributes = ["activity", "warn"];
+  attributeChangedCallback(name, _, value) {
+    if (name === "warn") warn = (Number(value) || 60) * 1000;
+    else isSigned = value !== "off";
+  }
   connectedCallback() {
     const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
     const style = new CSSStyleSheet();
@@ -345,8 +350,6 @@ class SessionGuard extends HTMLElement {
     });
     // Browsers close a dialog at the second Escape whatever one says.
     this.#dialog.addEventListener("close", () => { if (this.#shown && this.isConnected && !this.#dialog.open) this.#dialog.showModal(); });
-    if (this.hasAttribute("warn")) warn = Number(this.getAttribute("warn")) * 1000;
-    if (this.getAttribute("activity") === "off") isSigned = false;
     if (this.hasAttribute("sub")) known.sub ??= this.getAttribute("sub");
     covers.add(this.#cover);
     this.#stop = onSession((view) => this.#show(view));
