@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 import { chromium } from "playwright-core";
 import axe from "axe-core";
 
@@ -62,6 +63,12 @@ async function hasNoFindings(page, what) {
   const { violations } = await page.evaluate(() => axe.run(document));
   assert.deepEqual(violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" ")}`), [], what);
 }
+
+test("the script is small", async () => {
+  const script = await (await fetch(`${app}/auth/session.js`)).text();
+  const size = gzipSync(script, { level: 9 }).length;
+  assert.ok(size <= 8 * 1024, `${size} bytes compressed`);
+});
 
 test("the warning comes in time, has the focus, and Enter stays", async () => {
   const { context, page } = await signedIn();

@@ -9,27 +9,31 @@ const PATIENCE = 10_000;
 const JUMP = 2_000;
 
 // in words: each language's texts in the order of NAMES; {0} is a time.
-const NAMES = "warning left stay out ended again unsure continue away retry idle elsewhere admin here over seconds minutes".split(" ");
+const NAMES = "warning left stay out ended again unsure continue away retry idle elsewhere admin here over".split(" ");
 const TEXTS = {
-  en: "Are you still there?|You will be signed out in {0}.|Stay signed in|Sign out now|You have been signed out|Sign in again|You may have been signed out|Continue|The server cannot be reached|Try again|You were signed out after a time without activity.|You signed out in another application.|Your session was ended by an administrator.|You signed out.|Your session has ended.|{0} seconds|{0} minutes",
-  de: "Sind Sie noch da?|Sie werden in {0} abgemeldet.|Angemeldet bleiben|Jetzt abmelden|Sie wurden abgemeldet|Erneut anmelden|Sie wurden möglicherweise abgemeldet|Weiter|Der Server ist nicht erreichbar|Erneut versuchen|Sie wurden nach einer Zeit ohne Aktivität abgemeldet.|Sie haben sich in einer anderen Anwendung abgemeldet.|Ihre Sitzung wurde von der Administration beendet.|Sie haben sich abgemeldet.|Ihre Sitzung ist beendet.|{0} Sekunden|{0} Minuten",
-  fr: "Êtes-vous toujours là ?|Vous serez déconnecté dans {0}.|Rester connecté|Se déconnecter|Vous avez été déconnecté|Se reconnecter|Vous avez peut-être été déconnecté|Continuer|Le serveur est injoignable|Réessayer|Vous avez été déconnecté après une période d’inactivité.|Vous vous êtes déconnecté dans une autre application.|Votre session a été fermée par un administrateur.|Vous vous êtes déconnecté.|Votre session est terminée.|{0} secondes|{0} minutes",
-  es: "¿Sigue ahí?|Su sesión se cerrará en {0}.|Seguir conectado|Cerrar sesión|Su sesión se ha cerrado|Iniciar sesión de nuevo|Es posible que su sesión se haya cerrado|Continuar|No se puede contactar con el servidor|Reintentar|Su sesión se cerró tras un tiempo sin actividad.|Ha cerrado la sesión en otra aplicación.|Un administrador ha cerrado su sesión.|Ha cerrado la sesión.|Su sesión ha terminado.|{0} segundos|{0} minutos",
-  it: "È ancora lì?|La sessione terminerà tra {0}.|Resta connesso|Esci ora|La sessione è terminata|Accedi di nuovo|La sessione potrebbe essere terminata|Continua|Il server non è raggiungibile|Riprova|La sessione è terminata dopo un periodo di inattività.|È uscito da un’altra applicazione.|La sessione è stata chiusa da un amministratore.|È uscito.|La sessione è terminata.|{0} secondi|{0} minuti",
-  pt: "Ainda está aí?|A sua sessão termina em {0}.|Continuar ligado|Terminar sessão|A sua sessão terminou|Iniciar sessão novamente|A sua sessão pode ter terminado|Continuar|Não é possível contactar o servidor|Tentar novamente|A sua sessão terminou após um período sem atividade.|Terminou a sessão noutra aplicação.|A sua sessão foi terminada por um administrador.|Terminou a sessão.|A sua sessão terminou.|{0} segundos|{0} minutos",
-  nl: "Bent u er nog?|U wordt over {0} afgemeld.|Aangemeld blijven|Nu afmelden|U bent afgemeld|Opnieuw aanmelden|U bent mogelijk afgemeld|Doorgaan|De server is niet bereikbaar|Opnieuw proberen|U bent afgemeld na een tijd zonder activiteit.|U hebt zich in een andere toepassing afgemeld.|Uw sessie is door een beheerder beëindigd.|U hebt zich afgemeld.|Uw sessie is beëindigd.|{0} seconden|{0} minuten",
-  pl: "Czy nadal tu jesteś?|Wylogowanie nastąpi za: {0}.|Pozostań zalogowany|Wyloguj teraz|Wylogowano|Zaloguj ponownie|Być może nastąpiło wylogowanie|Kontynuuj|Serwer jest nieosiągalny|Spróbuj ponownie|Wylogowano z powodu braku aktywności.|Wylogowano w innej aplikacji.|Sesja została zakończona przez administratora.|Wylogowano.|Sesja została zakończona.|{0} s|{0} min",
-  ja: "まだご利用中ですか？|あと{0}でログアウトされます。|ログインを続ける|今すぐログアウト|ログアウトされました|もう一度ログイン|ログアウトされた可能性があります|続ける|サーバーに接続できません|再試行|操作がなかったためログアウトされました。|別のアプリケーションでログアウトしました。|管理者によってセッションが終了されました。|ログアウトしました。|セッションが終了しました。|{0}秒|{0}分",
-  zh: "您还在吗？|您将在{0}后退出登录。|保持登录|立即退出|您已退出登录|重新登录|您可能已退出登录|继续|无法连接服务器|重试|由于长时间没有操作，您已退出登录。|您已在其他应用中退出登录。|您的会话已被管理员结束。|您已退出登录。|您的会话已结束。|{0}秒|{0}分钟",
+  en: "Are you still there?|You will be signed out in {0}.|Stay signed in|Sign out now|You have been signed out|Sign in again|You may have been signed out|Continue|The server cannot be reached|Try again|You were signed out after a time without activity.|You signed out in another application.|Your session was ended by an administrator.|You signed out.|Your session has ended.",
+  de: "Sind Sie noch da?|Sie werden in {0} abgemeldet.|Angemeldet bleiben|Jetzt abmelden|Sie wurden abgemeldet|Erneut anmelden|Sie wurden möglicherweise abgemeldet|Weiter|Der Server ist nicht erreichbar|Erneut versuchen|Sie wurden nach einer Zeit ohne Aktivität abgemeldet.|Sie haben sich in einer anderen Anwendung abgemeldet.|Ihre Sitzung wurde von der Administration beendet.|Sie haben sich abgemeldet.|Ihre Sitzung ist beendet.",
+  fr: "Êtes-vous toujours là ?|Vous serez déconnecté dans {0}.|Rester connecté|Se déconnecter|Vous avez été déconnecté|Se reconnecter|Vous avez peut-être été déconnecté|Continuer|Le serveur est injoignable|Réessayer|Vous avez été déconnecté après une période d’inactivité.|Vous vous êtes déconnecté dans une autre application.|Votre session a été fermée par un administrateur.|Vous vous êtes déconnecté.|Votre session est terminée.",
+  es: "¿Sigue ahí?|Su sesión se cerrará en {0}.|Seguir conectado|Cerrar sesión|Su sesión se ha cerrado|Iniciar sesión de nuevo|Es posible que su sesión se haya cerrado|Continuar|No se puede contactar con el servidor|Reintentar|Su sesión se cerró tras un tiempo sin actividad.|Ha cerrado la sesión en otra aplicación.|Un administrador ha cerrado su sesión.|Ha cerrado la sesión.|Su sesión ha terminado.",
+  it: "È ancora lì?|La sessione terminerà tra {0}.|Resta connesso|Esci ora|La sessione è terminata|Accedi di nuovo|La sessione potrebbe essere terminata|Continua|Il server non è raggiungibile|Riprova|La sessione è terminata dopo un periodo di inattività.|È uscito da un’altra applicazione.|La sessione è stata chiusa da un amministratore.|È uscito.|La sessione è terminata.",
+  pt: "Ainda está aí?|A sua sessão termina em {0}.|Continuar ligado|Terminar sessão|A sua sessão terminou|Iniciar sessão novamente|A sua sessão pode ter terminado|Continuar|Não é possível contactar o servidor|Tentar novamente|A sua sessão terminou após um período sem atividade.|Terminou a sessão noutra aplicação.|A sua sessão foi terminada por um administrador.|Terminou a sessão.|A sua sessão terminou.",
+  nl: "Bent u er nog?|U wordt over {0} afgemeld.|Aangemeld blijven|Nu afmelden|U bent afgemeld|Opnieuw aanmelden|U bent mogelijk afgemeld|Doorgaan|De server is niet bereikbaar|Opnieuw proberen|U bent afgemeld na een tijd zonder activiteit.|U hebt zich in een andere toepassing afgemeld.|Uw sessie is door een beheerder beëindigd.|U hebt zich afgemeld.|Uw sessie is beëindigd.",
+  pl: "Czy nadal tu jesteś?|Wylogowanie nastąpi za: {0}.|Pozostań zalogowany|Wyloguj teraz|Wylogowano|Zaloguj ponownie|Być może nastąpiło wylogowanie|Kontynuuj|Serwer jest nieosiągalny|Spróbuj ponownie|Wylogowano z powodu braku aktywności.|Wylogowano w innej aplikacji.|Sesja została zakończona przez administratora.|Wylogowano.|Sesja została zakończona.",
+  ja: "まだご利用中ですか？|あと{0}でログアウトされます。|ログインを続ける|今すぐログアウト|ログアウトされました|もう一度ログイン|ログアウトされた可能性があります|続ける|サーバーに接続できません|再試行|操作がなかったためログアウトされました。|別のアプリケーションでログアウトしました。|管理者によってセッションが終了されました。|ログアウトしました。|セッションが終了しました。",
+  zh: "您还在吗？|您将在{0}后退出登录。|保持登录|立即退出|您已退出登录|重新登录|您可能已退出登录|继续|无法连接服务器|重试|由于长时间没有操作，您已退出登录。|您已在其他应用中退出登录。|您的会话已被管理员结束。|您已退出登录。|您的会话已结束。",
 };
 const WHY = {
   idle_timeout: "idle", provider_session_expired: "idle", provider_user_logout: "elsewhere", provider_terminated: "admin",
   rp_initiated_logout: "here",
 };
 
+function languageOf(element) {
+  const lang = (element?.closest("[lang]")?.lang || document.documentElement.lang).toLowerCase().split("-")[0];
+  return TEXTS[lang] ? lang : "en";
+}
+
 function words(element) {
-  const lang = (element?.closest("[lang]")?.lang || document.documentElement.lang || "en").toLowerCase();
-  const texts = (TEXTS[lang.split("-")[0]] || TEXTS.en).split("|");
+  const lang = languageOf(element), texts = TEXTS[lang].split("|");
   return (name, ...values) => {
     const text = element?.getAttribute("text-" + name) ?? texts[NAMES.indexOf(name)];
     return text.replace("{0}", values[0]);
@@ -57,7 +61,7 @@ function atLeast() { return idle ? idle.left - since(idle.sent) : Infinity; }
 function atMost() { return idle ? idle.left - since(idle.received) : Infinity; }
 function warnAt() { return Math.min(warn, interval.timeout / 2); }
 
-const channel = "BroadcastChannel" in self ? new BroadcastChannel("oidc-session") : null;
+const channel = self.BroadcastChannel && new BroadcastChannel("oidc-session");
 channel?.addEventListener("message", ({ data }) => {
   if (!started) return;
   // Somebody is about to sign out: the server knows in a moment.
@@ -309,24 +313,24 @@ export async function sessionFetch(resource, options) {
 }
 
 const STYLE = `
-:host { display: contents }
-dialog { box-sizing: border-box; max-width: min(30rem, 100vw - 2rem); padding: 1.5rem; border: 1px solid #767676; border-radius: .5rem;
-  font: 1rem/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff }
-dialog.cover { width: 100vw; height: 100vh; max-width: none; max-height: none; margin: 0; border: 0; border-radius: 0;
-  place-content: center; overflow: auto }
-dialog.cover[open] { display: grid }
-dialog::backdrop { background: rgb(0 0 0 / .5) }
-h2 { margin: 0 0 .5rem; font-size: 1.25rem } p { margin: 0 0 1rem }
-div { display: flex; flex-wrap: wrap; gap: .75rem }
-button, a { font: inherit; padding: .5rem 1rem; border: 1px solid #1a4fa3; border-radius: .25rem; background: #fff; color: #1a4fa3;
-  text-decoration: none; cursor: pointer }
-.first { background: #1a4fa3; color: #fff }
-:focus-visible { outline: 3px solid #1a4fa3; outline-offset: 2px }
-.live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
-@media (prefers-color-scheme: dark) {
-  dialog { color: #f2f2f2; background: #1c1c1e; border-color: #8e8e93 }
-  button, a { background: #1c1c1e; color: #9cc2ff; border-color: #9cc2ff } .first { background: #9cc2ff; color: #10131a }
-  :focus-visible { outline-color: #9cc2ff }
+:host{display:contents}
+dialog{box-sizing:border-box;max-width:min(30rem,100vw - 2rem);padding:1.5rem;border:1px solid #767676;border-radius:.5rem;
+  font:1rem/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff}
+dialog.cover{width:100vw;height:100vh;max-width:none;max-height:none;margin:0;border:0;
+  place-content:center;overflow:auto}
+dialog.cover[open]{display:grid}
+dialog::backdrop{background:rgb(0 0 0 / .5)}
+h2{margin:0 0 .5rem;font-size:1.25rem}p{margin:0 0 1rem}
+div{display:flex;flex-wrap:wrap;gap:.75rem}
+button{font:inherit;padding:.5rem 1rem;border:1px solid #1a4fa3;border-radius:.25rem;background:#fff;color:#1a4fa3;
+  cursor:pointer}
+.first{background:#1a4fa3;color:#fff}
+:focus-visible{outline:3px solid #1a4fa3;outline-offset:2px}
+.live{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+@media (prefers-color-scheme:dark){
+  dialog{color:#f2f2f2;background:#1c1c1e;border-color:#8e8e93}
+  button{background:#1c1c1e;color:#9cc2ff;border-color:#9cc2ff}.first{background:#9cc2ff;color:#10131a}
+:focus-visible{outline-color:#9cc2ff}
 }`;
 
 class SessionGuard extends HTMLElement {
@@ -374,7 +378,8 @@ class SessionGuard extends HTMLElement {
   }
   #count(seconds) {
     const word = words(this);
-    const left = word("left", seconds > 90 ? word("minutes", Math.round(seconds / 60)) : word("seconds", seconds));
+    const [time, unit] = seconds > 90 ? [Math.round(seconds / 60), "minute"] : [seconds, "second"];
+    const left = word("left", new Intl.NumberFormat(languageOf(this), { style: "unit", unit, unitDisplay: "long" }).format(time));
     this.#text.textContent = told.reachable ? left : left + " " + word("away") + ".";
     const step = [10, 30, 60].find((step) => seconds <= step);
     if (step && step !== this.#announced) { this.#announced = step; this.#live.textContent = left; }
@@ -433,4 +438,4 @@ function signOut() {
   form.submit();
 }
 
-if (!customElements.get("session-guard")) customElements.define("session-guard", SessionGuard);
+customElements.get("session-guard") || customElements.define("session-guard", SessionGuard);
