@@ -106,10 +106,7 @@ where
                     Ok(response) => response?,
                     Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
                 };
-                Ok(match visit.finish(response) {
-                    Finished::Now(response) => response,
-                    Finished::Later(response) => response.await,
-                })
+                Ok(visit.finish(response).wait().await)
             });
         }
         if visit.session.key().is_some() && Bridge::is_needed(&parts) {
@@ -122,10 +119,7 @@ where
                 if let Some(bridge) = bridge {
                     bridge.pass_until(&response, visit.over());
                 }
-                Ok(match visit.finish(response) {
-                    Finished::Now(response) => response,
-                    Finished::Later(response) => response.await,
-                })
+                Ok(visit.finish(response).wait().await)
             });
         }
         let inner = self.inner.call(Request::from_parts(parts, body));
@@ -204,6 +198,15 @@ struct Visit {
 enum Finished {
     Now(Response),
     Later(BoxFuture<'static, Response>),
+}
+
+impl Finished {
+    async fn wait(self) -> Response {
+        match self {
+            Self::Now(response) => response,
+            Self::Later(response) => response.await,
+        }
+    }
 }
 
 impl Visit {

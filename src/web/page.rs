@@ -11,9 +11,13 @@ use crate::manager::RetryAfter;
 
 /// Adds `Retry-After`, in whole seconds and at least one.
 pub(crate) fn with_retry_after(mut response: Response, RetryAfter(pause): RetryAfter) -> Response {
-    let seconds = pause.saturating_add(Duration::from_millis(999)).as_secs().max(1);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(pause)));
     response
+}
+
+/// Rounded up, and at least one.
+pub(crate) fn whole_seconds(pause: Duration) -> u64 {
+    pause.saturating_add(Duration::from_millis(999)).as_secs().max(1)
 }
 
 pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response {

@@ -15,7 +15,7 @@ use http::header::{
 };
 use http::{HeaderValue, StatusCode};
 
-use super::page::{no_store, with_challenge};
+use super::page::{no_store, whole_seconds, with_challenge};
 use super::texts::Language;
 use crate::session::end_reason::EndReason;
 use crate::session::id::random_reference;
@@ -26,7 +26,7 @@ const SHORTEST_PAUSE_OF_LOGINS: Duration = Duration::from_secs(5);
 
 /// In whole seconds, and at least one.
 fn in_seconds(pause: Duration) -> Duration {
-    Duration::from_secs(pause.saturating_add(Duration::from_millis(999)).as_secs()).max(SHORTEST_PAUSE)
+    Duration::from_secs(whole_seconds(pause))
 }
 
 /// What a page is about.

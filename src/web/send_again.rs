@@ -15,11 +15,12 @@ use url::form_urlencoded;
 use super::context::Context;
 use super::cross_site::is_cross_site;
 use super::form::{self, KeptForm, Kind, MOST_BYTES, MOST_SEALED};
-use super::navigation::own_path;
+use super::navigation::{login_url, own_path};
 use super::pages::{Page, PageKind};
 use super::reject::SessionRejection;
 use super::request::RequestSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
+use crate::protocol::authorization::Authentication;
 use crate::registry::Spent;
 use crate::session::id::{AttemptKey, random_text};
 use crate::session::record::SessionRecord;
@@ -34,11 +35,9 @@ pub(crate) enum Unsealed {
 }
 
 impl Unsealed {
-    pub(crate) fn of(context: &Context, headers: &HeaderMap, seal: &str, record: &SessionRecord) -> Self {
-        let form = context.cookies().open_form(seal);
-        let browser = context.cookies().form(headers);
-        match form.zip(browser) {
-            Some((form, browser)) if form.is_of(&browser, context.now()) => {
+    pub(crate) fn of(context: &Context, headers: &HeaderMap, form: KeptForm, record: &SessionRecord) -> Self {
+        match context.cookies().form(headers) {
+            Some(browser) if form.is_of(&browser, context.now()) => {
                 if form.subject == record.subject_hash() {
                     Self::Form(form)
                 } else {
@@ -135,8 +134,7 @@ fn kept(refusal: Refusal, seal: String, path: &str) -> Response {
 }
 
 fn login_to(path: &str) -> String {
-    let encoded: String = form_urlencoded::byte_serialize(path.as_bytes()).collect();
-    format!("/auth/login?return_to={encoded}")
+    login_url(path.parse().ok().as_ref(), &Authentication::default())
 }
 
 /// The request that a kept form was, or what its sender is told instead. Where the address alone says that it is one, and
@@ -162,11 +160,11 @@ pub(crate) async fn unseal(session: &RequestSession, mut parts: Parts, body: Bod
         Err(refusal) => return Err(session.rejection(*refusal).into_response()),
     };
     let path = session.path().map_or("", |path| path.as_str());
-    match Unsealed::of(context, &parts.headers, &seal, &record) {
-        Unsealed::Form(form) if form.path == path => {}
+    let form = match Unsealed::of(context, &parts.headers, form, &record) {
+        Unsealed::Form(form) if form.path == path => form,
         Unsealed::Form(_) | Unsealed::Nothing => return Err(Page::new(PageKind::Gone).into_response()),
         Unsealed::OfAnother => return Err(Page::new(PageKind::OtherUser).into_response()),
-    }
+    };
     let Ok(content_type) = HeaderValue::try_from(&form.content_type) else {
         return Err(Page::new(PageKind::Gone).into_response());
     };

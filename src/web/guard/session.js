@@ -52,7 +52,7 @@ let offset = Date.now() - performance.now();
 let timer, typed = 0, signalTimer;
 const listeners = new Set();
 const waiting = new Set();
-let warn = 60_000, warned = false, isSigned = true, started = false, pending = null;
+let warn = 60_000, isSigned = true, started = false, pending = null;
 
 function clocks() { return { wall: Date.now(), steady: performance.now() }; }
 function since(then) { return Math.max(Date.now() - then.wall, performance.now() - then.steady); }

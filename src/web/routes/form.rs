@@ -1,12 +1,11 @@
 //! `/auth/form`: what was entered before the end of a session, shown to the same user after the next login.
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::HeaderValue;
-use http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL};
 
 use super::own_session::OwnSession;
+use super::script::{ASK, javascript};
 use crate::manager::Refusal;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
@@ -19,11 +18,8 @@ use crate::web::texts::Language;
 
 /// What the page with a kept form runs.
 pub(super) async fn script() -> Response {
-    let mut response = Response::new(Body::from(include_str!("../guard/form.js")));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let mut response = javascript(include_str!("../guard/form.js"));
+    response.headers_mut().insert(CACHE_CONTROL, ASK);
     response
 }
 
@@ -57,8 +53,9 @@ pub(super) async fn show(
         Err(refusal) => return claimed.rejection(refusal).into_response(),
     };
     let (parts, body) = request.into_parts();
-    let page = match read_seal(body).await {
-        Some(seal) => match Unsealed::of(&context, &parts.headers, &seal, &record) {
+    let form = read_seal(body).await.and_then(|seal| Some((context.cookies().open_form(&seal)?, seal)));
+    let page = match form {
+        Some((form, seal)) => match Unsealed::of(&context, &parts.headers, form, &record) {
             Unsealed::Form(form) => Page::send(seal, form.action(), name_of(&record), form.fields()),
             Unsealed::OfAnother => Page::new(PageKind::OtherUser),
             Unsealed::Nothing => Page::new(PageKind::Gone),

@@ -37,7 +37,7 @@ pub(crate) fn lasting_path() -> String {
 }
 
 /// What browsers ask about anew each time.
-const ASK: HeaderValue = HeaderValue::from_static("no-cache");
+pub(super) const ASK: HeaderValue = HeaderValue::from_static("no-cache");
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 pub(super) async fn current(headers: HeaderMap) -> Response {
@@ -47,7 +47,7 @@ pub(super) async fn current(headers: HeaderMap) -> Response {
         let tag = tag.trim();
         tag == "*" || tag.trim_start_matches("W/").trim_matches('"') == script.hash
     });
-    let mut response = if is_known { StatusCode::NOT_MODIFIED.into_response() } else { answer(script) };
+    let mut response = if is_known { StatusCode::NOT_MODIFIED.into_response() } else { javascript(&script.text) };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, ASK);
     headers.extend(script.etag.clone().map(|etag| (ETAG, etag)));
@@ -61,13 +61,13 @@ pub(super) async fn lasting(Path(name): Path<String>, headers: HeaderMap) -> Res
     if hash != script.hash {
         return current(headers).await;
     }
-    let mut response = answer(script);
+    let mut response = javascript(&script.text);
     response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
     response
 }
 
-fn answer(script: &'static Script) -> Response {
-    let mut response = Response::new(Body::from(script.text.as_str()));
+pub(super) fn javascript(text: &'static str) -> Response {
+    let mut response = Response::new(Body::from(text));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
