@@ -134,8 +134,8 @@ impl SessionClient {
         let answer = match self.sender.call(&mut self.sender.own_client(), onward).await? {
             Called::Answered(answer) => answer,
             Called::StepUp(answer, authentication) => match self.session().request().asker() {
-                Asker::Page => return Err(self.sender.step_up(&authentication)),
-                Asker::Form | Asker::Script => answer,
+                Asker::Page | Asker::Form => return Err(self.sender.step_up(&authentication)),
+                Asker::Script => answer,
             },
         };
         Ok(passed_on(answer))

@@ -1,12 +1,17 @@
 //! Why an API could not be called.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use crate::calls::transport::NoAnswer;
 use crate::manager::RetryAfter;
+use crate::protocol::authorization::Authentication;
+use crate::web::keep_form::StepUpNeeded;
 use crate::web::navigation::Asker;
-use crate::web::page::{error, json, redirect, with_challenge};
+use crate::web::page::{error, json, redirect, with_challenge, with_retry_after};
+use crate::web::pages::{Page, PageKind, for_people};
 use crate::web::reject::SessionRejection;
 
 /// Why an API could not be called. As a response it is what the contract of the layer says: 401 or a redirect to the
@@ -37,7 +42,7 @@ pub(super) enum Problem {
     #[error("the session does not admit the call")]
     Rejected(SessionRejection),
     #[error("the API wants the user to authenticate again")]
-    StepUp { login: String, asker: Asker },
+    StepUp { login: String, asker: Asker, authentication: Authentication },
     #[error("the user has just authenticated as the API wanted, and it is not content")]
     StepUpFailed,
     #[error("the API did not answer in time")]
@@ -84,35 +89,41 @@ impl From<http::Error> for ApiError {
 }
 
 impl IntoResponse for ApiError {
+    /// To a program JSON, to a person a page.
     fn into_response(self) -> Response {
         const STEP_UP: &str = "insufficient_user_authentication";
-        match self.problem {
-            Problem::Rejected(rejection) => rejection.into_response(),
-            Problem::StepUp { login, asker: Asker::Page } => redirect(&login),
-            Problem::StepUp { login, asker: Asker::Form | Asker::Script } => {
-                with_challenge(json(StatusCode::UNAUTHORIZED, &serde_json::json!({"error": STEP_UP, "login": login})))
+        let (status, code, page) = match self.problem {
+            Problem::Rejected(rejection) => return rejection.into_response(),
+            Problem::StepUp { login, asker: Asker::Page, .. } => return redirect(&login),
+            Problem::StepUp { login, authentication, .. } => {
+                let body = serde_json::json!({"error": STEP_UP, "login": login});
+                let mut response = with_challenge(json(StatusCode::UNAUTHORIZED, &body));
+                response.extensions_mut().insert(StepUpNeeded(authentication));
+                return response;
             }
             Problem::StepUpFailed => {
                 tracing::warn!("an API is not content with a login that was made as it asked");
-                error(StatusCode::FORBIDDEN, STEP_UP)
+                (StatusCode::FORBIDDEN, STEP_UP, PageKind::ServiceFailed)
             }
             Problem::NotReplayed => {
-                SessionRejection::unavailable(RetryAfter(std::time::Duration::ZERO), Asker::Script, None)
-                    .into_response()
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let answer = with_retry_after(error(status, "temporarily_unavailable"), RetryAfter(Duration::ZERO));
+                return for_people(answer, Page::unavailable_to_send(Duration::ZERO));
             }
-            Problem::Method => error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Problem::Path => error(StatusCode::BAD_REQUEST, "bad_path"),
-            Problem::Timeout => error(StatusCode::GATEWAY_TIMEOUT, "api_timeout"),
-            Problem::NoToken => error(StatusCode::BAD_GATEWAY, "no_token_for_api"),
-            Problem::AtFault => error(StatusCode::BAD_GATEWAY, "api_rejects_all_tokens"),
+            Problem::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", PageKind::MethodNotAllowed),
+            Problem::Path => (StatusCode::BAD_REQUEST, "bad_path", PageKind::NotFound),
+            Problem::Timeout => (StatusCode::GATEWAY_TIMEOUT, "api_timeout", PageKind::ServiceFailed),
+            Problem::NoToken => (StatusCode::BAD_GATEWAY, "no_token_for_api", PageKind::ServiceFailed),
+            Problem::AtFault => (StatusCode::BAD_GATEWAY, "api_rejects_all_tokens", PageKind::ServiceFailed),
             Problem::Unreachable(_) | Problem::Unreadable(_) => {
                 tracing::warn!(error = %self.problem, "an API call failed");
-                error(StatusCode::BAD_GATEWAY, "api_unreachable")
+                (StatusCode::BAD_GATEWAY, "api_unreachable", PageKind::ServiceFailed)
             }
             Problem::Invalid(_) | Problem::NotListed(_) => {
                 tracing::error!(error = %self.problem, "an API call is wrong");
-                error(StatusCode::INTERNAL_SERVER_ERROR, "api_call_invalid")
+                (StatusCode::INTERNAL_SERVER_ERROR, "api_call_invalid", PageKind::ServiceFailed)
             }
-        }
+        };
+        for_people(error(status, code), Page::new(page))
     }
 }

@@ -110,6 +110,7 @@ impl Sender {
             Asker::Page => request.path(),
             Asker::Form | Asker::Script => None,
         };
-        Problem::StepUp { login: login_url(return_to, authentication), asker }.into()
+        let login = login_url(return_to, authentication);
+        Problem::StepUp { login, asker, authentication: authentication.clone() }.into()
     }
 }

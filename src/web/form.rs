@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
 
+use super::multipart::{self, Content, Field};
 use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
 use crate::session::id::{SubjectHash, random_text};
 
@@ -29,9 +30,7 @@ pub(crate) struct KeptForm {
     pub(crate) id: String,
     /// Path and query, as the browser sees them.
     pub(crate) path: String,
-    pub(crate) content_type: String,
-    #[serde(with = "base64_bytes")]
-    pub(crate) body: Vec<u8>,
+    pub(crate) entered: Entered,
     /// Whose session it was.
     pub(crate) subject: SubjectHash,
     /// The browser that sent it, by its cookie.
@@ -39,16 +38,62 @@ pub(crate) struct KeptForm {
     pub(crate) sent_at: SystemTime,
 }
 
+/// What somebody has entered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Entered {
+    /// A body, byte by byte.
+    Plain {
+        content_type: String,
+        #[serde(with = "base64_bytes")]
+        body: Vec<u8>,
+    },
+    /// A form that may have had files.
+    Multipart(Vec<Field>),
+}
+
+impl Entered {
+    /// Content type and body of a request that sends it.
+    pub(crate) fn into_body(self) -> (String, Vec<u8>) {
+        match self {
+            Self::Plain { content_type, body } => (content_type, body),
+            Self::Multipart(fields) => multipart::write(&fields),
+        }
+    }
+
+    /// Whether something of it is not kept.
+    pub(crate) fn had_files(&self) -> bool {
+        matches!(self, Self::Multipart(fields) if fields.iter().any(|field| field.content == Content::File))
+    }
+
+    /// For a look at it.
+    pub(crate) fn fields(&self) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match self {
+            Self::Plain { content_type, body } if is_urlencoded(content_type) => {
+                let pairs = url::form_urlencoded::parse(body);
+                pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+            }
+            Self::Plain { body, .. } => vec![(String::new(), text(body))],
+            Self::Multipart(fields) => {
+                let values = fields.iter().filter_map(|Field { name, content }| match content {
+                    Content::Value(value) => Some((name.clone(), text(value))),
+                    Content::File | Content::NoFile => None,
+                });
+                values.collect()
+            }
+        }
+    }
+}
+
 impl KeptForm {
     pub(crate) fn new(
         path: String,
-        content_type: String,
-        body: Vec<u8>,
+        entered: Entered,
         subject: SubjectHash,
         browser: String,
         sent_at: SystemTime,
     ) -> Self {
-        Self { id: random_text(), path, content_type, body, subject, browser, sent_at }
+        Self { id: random_text(), path, entered, subject, browser, sent_at }
     }
 
     pub(crate) fn is_of(&self, browser: &str, now: SystemTime) -> bool {
@@ -61,18 +106,9 @@ impl KeptForm {
     pub(crate) fn action(&self) -> String {
         format!("{}{}{MARK}", self.path, if self.path.contains('?') { '&' } else { '?' })
     }
-
-    /// What its user has entered, for a look at it.
-    pub(crate) fn fields(&self) -> Vec<(String, String)> {
-        if is_urlencoded(&self.content_type) {
-            let pairs = url::form_urlencoded::parse(&self.body);
-            return pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-        }
-        vec![(String::new(), String::from_utf8_lossy(&self.body).into_owned())]
-    }
 }
 
-fn is_urlencoded(content_type: &str) -> bool {
+pub(crate) fn is_urlencoded(content_type: &str) -> bool {
     let kind = content_type.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
@@ -83,7 +119,7 @@ pub(crate) enum Kind {
     /// Its body can be kept as it is.
     Plain(String),
     /// It may have files, which are not kept.
-    Multipart,
+    Multipart(String),
     Other,
 }
 
@@ -93,7 +129,7 @@ impl Kind {
         let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match kind.as_str() {
             "application/x-www-form-urlencoded" | "text/plain" => Self::Plain(content_type.to_owned()),
-            "multipart/form-data" => Self::Multipart,
+            "multipart/form-data" => Self::Multipart(content_type.to_owned()),
             _ => Self::Other,
         }
     }
@@ -133,16 +169,16 @@ fn without_mark(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-mod base64_bytes {
+pub(super) mod base64_bytes {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use super::{Engine, STANDARD};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::web) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&STANDARD.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(in crate::web) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
         STANDARD.decode(text).map_err(serde::de::Error::custom)
     }

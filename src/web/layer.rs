@@ -27,8 +27,9 @@ use crate::web::app_data;
 use crate::web::context::Context;
 use crate::web::cookie::Presented;
 use crate::web::form;
+use crate::web::keep_form::{Copied, StepUpNeeded, step_up};
 use crate::web::navigation::Asker;
-use crate::web::pages::Page;
+use crate::web::pages::{ForPeople, Page, SentToLogin};
 use crate::web::request::{Admitted, Claim, CookieState, RequestSession};
 use crate::web::send_again::unseal;
 use crate::web::stream::{can_take_long, cut_when_over};
@@ -86,7 +87,7 @@ where
         let body = Body::new(body);
         let is_again = parts.method == Method::POST && form::take_mark(&mut parts);
         let session = request_session(&self.context, &mut parts);
-        let visit = Visit::begin(session, &mut parts.extensions);
+        let visit = Visit::begin(session, &mut parts);
         if is_again {
             let clone = self.inner.clone();
             let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -94,10 +95,15 @@ where
                 let session = visit.session.clone();
                 // Once it is spent it is delivered, whoever waits for the answer.
                 let delivered = session.manager().spawn({
-                    let session = session.clone();
+                    let (session, copied) = (session.clone(), visit.copied.clone());
                     async move {
                         match unseal(&session, parts, body).await {
-                            Ok(request) => inner.call(request).await.map(|response| response.map(Body::new)),
+                            Ok(request) => {
+                                let (parts, body) = request.into_parts();
+                                let body = copy_of(copied.as_ref(), &parts, body);
+                                let request = Request::from_parts(parts, body);
+                                inner.call(request).await.map(|response| response.map(Body::new))
+                            }
                             Err(told) => Ok(told),
                         }
                     }
@@ -109,6 +115,7 @@ where
                 Ok(visit.finish(response).wait().await)
             });
         }
+        let body = copy_of(visit.copied.as_ref(), &parts, body);
         if visit.session.key().is_some() && Bridge::is_needed(&parts) {
             // The clone takes the place of the service that was made ready.
             let clone = self.inner.clone();
@@ -188,10 +195,20 @@ where
     }
 }
 
+/// The body of a request, which is noted as it is read if it may have to be kept.
+fn copy_of(copied: Option<&Copied>, parts: &http::request::Parts, body: Body) -> Body {
+    match copied {
+        Some(copied) => copied.around(&parts.headers, body),
+        None => body,
+    }
+}
+
 /// A request with its session, from when it comes until it is answered.
 struct Visit {
     session: RequestSession,
     app_data: Option<tower_sessions::Session>,
+    /// What a person has entered, as far as it was read.
+    copied: Option<Copied>,
 }
 
 /// What is sent, at once or after the store was asked.
@@ -211,10 +228,11 @@ impl Finished {
 
 impl Visit {
     /// Gives the session to those who serve the request.
-    fn begin(session: RequestSession, extensions: &mut http::Extensions) -> Self {
-        let app_data = session.has_cookie().then(|| app_data::of(extensions)).flatten();
-        extensions.insert(session.clone());
-        Self { session, app_data }
+    fn begin(session: RequestSession, parts: &mut http::request::Parts) -> Self {
+        let app_data = session.has_cookie().then(|| app_data::of(&parts.extensions)).flatten();
+        let copied = Copied::of(&session, parts);
+        parts.extensions.insert(session.clone());
+        Self { session, app_data, copied }
     }
 
     /// Completes when nothing more may be sent, if the response was made with the session.
@@ -230,16 +248,29 @@ impl Visit {
         B::Error: Into<axum::BoxError>,
     {
         let mut response = response.map(Body::new);
-        if !response.extensions().is_empty()
-            && let Some(page) = response.extensions_mut().remove::<Page>()
-        {
-            response = self.in_its_words(page, response.headers());
+        let mut is_sent_to_login = false;
+        if !response.extensions().is_empty() {
+            is_sent_to_login = response.extensions_mut().remove::<SentToLogin>().is_some();
+            if self.session.asker() == Asker::Form
+                && let Some(wanted) = response.extensions_mut().remove::<StepUpNeeded>()
+            {
+                return Finished::Later(self.keep_for_step_up(wanted).boxed());
+            }
+            let page = response.extensions_mut().remove::<Page>().or_else(|| {
+                let ForPeople(page) = response.extensions_mut().remove()?;
+                self.session.asker().is_person().then_some(page)
+            });
+            if let Some(page) = page {
+                response = self.in_its_words(page, response.headers());
+            }
         }
         if !self.session.has_cookie() && !self.session.was_asked_for() {
             return Finished::Now(response);
         }
         self.session.count_in_background();
-        let is_dead = self.session.cookie_is_dead();
+        // Where nobody is sent away the cookie stays, so that a page can still learn why its session is over.
+        let is_dead = self.session.has_cookie()
+            && (self.session.was_ended_here() || (is_sent_to_login && self.session.found_over()));
         if is_dead {
             response.headers_mut().append(SET_COOKIE, self.session.context().cookies().remove_session());
         }
@@ -272,6 +303,12 @@ impl Visit {
             }
         }
         made
+    }
+
+    /// The page that keeps what was entered for after the login that it needs.
+    async fn keep_for_step_up(self, wanted: StepUpNeeded) -> Response {
+        let response = step_up(&self.session, self.copied.as_ref(), wanted).await;
+        self.finish(response).wait().await
     }
 
     async fn finish_later(self, mut response: Response, is_dead: bool) -> Response {

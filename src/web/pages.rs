@@ -47,12 +47,16 @@ pub enum PageKind {
     SendAgain,
     /// It was sent before (409).
     Sent,
+    /// A service that this application needs gave no answer, or none that can be used (502, 504).
+    ServiceFailed,
     /// A login came to nothing (400, 502).
     SignInFailed,
     /// The session is over, or there was none, and something was sent that needs one (401).
     SignInNeeded,
     /// Asks whether to sign out (200).
     SignOut,
+    /// What was sent needs that its sender signs in once more, in a certain way (401).
+    StepUp,
     /// Too much was sent (413).
     TooLarge,
     /// Whether the session stands has not been asked for a while (401).
@@ -118,9 +122,11 @@ impl Page {
             PageKind::OtherUser => (StatusCode::CONFLICT, "other_user"),
             PageKind::SendAgain => (StatusCode::OK, "send_again"),
             PageKind::Sent => (StatusCode::CONFLICT, "sent"),
+            PageKind::ServiceFailed => (StatusCode::BAD_GATEWAY, "service"),
             PageKind::SignInFailed => (StatusCode::BAD_REQUEST, "refused"),
             PageKind::SignInNeeded => (StatusCode::UNAUTHORIZED, "sign_in"),
             PageKind::SignOut => (StatusCode::OK, "sign_out"),
+            PageKind::StepUp => (StatusCode::UNAUTHORIZED, "step_up"),
             PageKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             PageKind::Unconfirmed => (StatusCode::UNAUTHORIZED, "unconfirmed"),
             PageKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -238,10 +244,12 @@ impl Page {
             PageKind::OtherUser => "title.other_user",
             PageKind::SendAgain => "title.send_again",
             PageKind::Sent => "title.sent",
+            PageKind::ServiceFailed => "title.service",
             PageKind::SignInFailed => "title.failed",
             PageKind::SignInNeeded if self.texts.first() == Some(&"sign_in") => "title.sign_in",
             PageKind::SignInNeeded => "title.ended",
             PageKind::SignOut => "title.sign_out",
+            PageKind::StepUp => "title.step_up",
             PageKind::TooLarge => "title.too_large",
             PageKind::Unconfirmed => "title.unconfirmed",
             PageKind::Unavailable => "title.unavailable",
@@ -360,6 +368,21 @@ impl Page {
         with_challenge(no_store(response))
     }
 }
+
+/// In a response that was made without knowing for whom: what it is to a person.
+#[derive(Clone, Debug)]
+pub(crate) struct ForPeople(pub(crate) Page);
+
+/// An answer that is a page where a person looks at it.
+pub(crate) fn for_people(mut answer: Response, page: Page) -> Response {
+    let page = Page { status: answer.status(), ..page };
+    answer.extensions_mut().insert(ForPeople(page));
+    answer
+}
+
+/// In a response: the browser is sent to the login, because its session is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentToLogin;
 
 /// Makes pages of an application's own look.
 pub(crate) type PageMaker = dyn Fn(Page) -> Response + Send + Sync;

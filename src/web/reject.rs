@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 
 use super::navigation::{Asker, login_url, own_path};
 use super::page::{error, json, redirect, with_challenge, with_retry_after};
-use super::pages::{Page, PageKind};
+use super::pages::{Page, PageKind, SentToLogin};
 use crate::manager::{Refusal, RetryAfter};
 use crate::protocol::authorization::Authentication;
 use crate::session::end_reason::EndReason;
@@ -82,10 +82,6 @@ impl SessionRejection {
         Self { kind: Kind::NoLayer, asker: Asker::Script, path: None }
     }
 
-    pub(crate) fn unavailable(retry_after: RetryAfter, asker: Asker, path: Option<&PathAndQuery>) -> Self {
-        Self { kind: Kind::Unavailable { retry_after }, asker, path: path.cloned() }
-    }
-
     /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -154,7 +150,11 @@ impl SessionRejection {
 impl IntoResponse for SessionRejection {
     fn into_response(self) -> Response {
         let page = self.page().filter(|_| self.asker.is_person() && !self.status().is_redirection());
-        let response = page.map_or_else(|| self.json(), IntoResponse::into_response);
+        let mut response = page.map_or_else(|| self.json(), IntoResponse::into_response);
+        let is_over = matches!(self.kind, Kind::Explained { .. } | Kind::Unauthorized { .. });
+        if is_over && self.asker == Asker::Page {
+            response.extensions_mut().insert(SentToLogin);
+        }
         with_challenge(response)
     }
 }

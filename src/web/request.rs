@@ -275,12 +275,9 @@ impl RequestSession {
             && (self.is_over() || self.state.key.is_none() || is_refused)
     }
 
-    /// Whether the browser is to forget its cookie: where the application has ended the session, and where a person is sent
-    /// to the login. Answers to scripts leave it, so that a page can still learn why its session is over.
-    pub(crate) fn cookie_is_dead(&self) -> bool {
-        let has_ended_here = self.state.ended_here.load(Ordering::Relaxed);
-        self.state.cookie == CookieState::Present
-            && (has_ended_here || (self.asker() == Asker::Page && self.found_over()))
+    /// Whether the application has ended the session.
+    pub(crate) fn was_ended_here(&self) -> bool {
+        self.state.ended_here.load(Ordering::Relaxed)
     }
 
     /// Whether the response depends on who is signed in, be it nobody.

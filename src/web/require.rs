@@ -18,10 +18,10 @@ use tower_service::Service;
 
 use crate::manager::Refusal;
 use crate::web::cross_site::{can_do_harm, is_cross_site};
+use crate::web::keep_form::keep;
 use crate::web::navigation::Asker;
 use crate::web::reject::SessionRejection;
 use crate::web::request::RequestSession;
-use crate::web::send_again::keep;
 
 /// Lets only requests of signed-in users through; made by
 /// [`RelyingParty::require_session`](crate::RelyingParty::require_session).
@@ -144,7 +144,7 @@ fn is_kept(session: &RequestSession, refusal: Refusal) -> bool {
 
 async fn kept<B>(session: RequestSession, refusal: Refusal, request: Request<B>) -> Response
 where
-    B: http_body::Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
     let (parts, body) = request.into_parts();

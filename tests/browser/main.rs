@@ -1,4 +1,5 @@
-//! `examples/web_app.rs` in a real browser: the page for a person. The browser is driven by `suite.mjs`; this starts the
+//! `examples/web_app.rs` in a real browser: the page for a person. The browser is driven by `suite.mjs` (Chromium) and
+//! `firefox.mjs`; this starts the
 //! application and its provider, and does at the provider what the suite asks for.
 
 #![allow(
@@ -97,10 +98,12 @@ async fn a_person_at_the_screen() {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", control_port)).await.unwrap();
     let routes = Router::new().route("/{what}/{how}", post(control)).with_state(world);
     tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-    let suite = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/suite.mjs");
-    let mut command = Command::new("node");
-    command.arg(suite).arg(&app).arg(format!("http://127.0.0.1:{control_port}"));
-    let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
-    assert!(status.expect("node is there: run ci/tools").success(), "the browser's tests failed: see above");
+    for suite in ["suite.mjs", "firefox.mjs"] {
+        let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser").join(suite);
+        let mut command = Command::new("node");
+        command.arg(script).arg(&app).arg(format!("http://127.0.0.1:{control_port}"));
+        let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
+        assert!(status.expect("node is there: run ci/tools").success(), "the browser's tests failed: see above");
+    }
     drop(web_app);
 }

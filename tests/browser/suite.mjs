@@ -253,6 +253,72 @@ test("a sign-out in one tab is seen in another, and what scripts do is no activi
   await context.close();
 });
 
+/** What assistive technology is told of a dialog, as Chromium's own tree has it. */
+async function heard(context, page) {
+  const protocol = await context.newCDPSession(page);
+  const { nodes } = await protocol.send("Accessibility.getFullAXTree");
+  const byId = new Map(nodes.map((node) => [node.nodeId, node]));
+  const lines = [];
+  const walk = (node, depth) => {
+    const has = (name) => node.properties?.some((one) => one.name === name && one.value.value === true);
+    const role = node.ignored ? "" : node.role.value;
+    const isHeard = !["", "generic", "none", "InlineTextBox"].includes(role);
+    if (isHeard) lines.push(`${"  ".repeat(depth)}${role}: ${node.name?.value ?? ""}${has("modal") ? " (modal)" : ""}${has("focused") ? " (focused)" : ""}`);
+    for (const id of node.childIds ?? []) if (byId.has(id)) walk(byId.get(id), depth + (isHeard ? 1 : 0));
+  };
+  walk(nodes.find((node) => node.role?.value === "alertdialog"), 0);
+  return lines.join("\n").replace(/\d+ seconds?/g, "N seconds");
+}
+
+test("a screen reader's view of the warning", async () => {
+  const { context, page } = await signedIn();
+  await warning(page).waitFor({ timeout: T * 1000 });
+  assert.equal(await heard(context, page), [
+    "alertdialog: Are you still there? (modal)",
+    "  heading: Are you still there?",
+    "    StaticText: Are you still there?",
+    "  paragraph: ",
+    "    StaticText: You will be signed out in N seconds.",
+    "  button: Stay signed in (focused)",
+    "    StaticText: Stay signed in",
+    "  button: Sign out now",
+    "    StaticText: Sign out now",
+    "  status: ",
+    "    StaticText: You will be signed out in N seconds.",
+  ].join("\n"));
+  await context.close();
+});
+
+test("a suspended tab asks when it goes on, and says what it has heard", async () => {
+  const { context, page } = await signedIn();
+  const protocol = await context.newCDPSession(page);
+  await protocol.send("Page.setWebLifecycleState", { state: "frozen" });
+  await tell("end", "terminated");
+  await pause(G + 1);
+  await protocol.send("Page.setWebLifecycleState", { state: "active" });
+  await ended(page).waitFor({ timeout: 1500 });
+  assert.match(await ended(page).innerText(), /administrator/);
+  assert.equal(await page.locator("main").isVisible(), false);
+  await context.close();
+});
+
+test("what comes back from the back/forward cache is covered until it is known whose it is", async () => {
+  const { context, page } = await signedIn();
+  await page.locator("textarea").fill("alice's");
+  // Chromium keeps no page of this kind there; other browsers may.
+  await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })));
+  assert.equal(await page.locator("main").isVisible(), false);
+  const other = await context.newPage();
+  await tell("end", "terminated");
+  await other.goto(`${app}/desk`);
+  await signIn(other, "bob");
+  await other.waitForURL(`${app}/desk`);
+  await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
+  await page.locator("#who:has-text('bob')").waitFor({ timeout: 3000 });
+  assert.equal(await page.locator("textarea").inputValue(), "");
+  await context.close();
+});
+
 test("a clock that is set makes it ask, and say nothing", async () => {
   const { context, page } = await signedIn();
   await page.evaluate(() => {

@@ -5,6 +5,7 @@ use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use tower_oidc_session::{EndReason, PageKind, RelyingPartyBuilder};
 
+use crate::api_server::{Answer, Api};
 use crate::browser::{Browser, Page};
 use crate::world::{Options, SECOND, World};
 
@@ -17,6 +18,16 @@ fn form(browser: &Browser, url: &str, body: &str) -> reqwest::RequestBuilder {
         .header("sec-fetch-mode", "navigate")
         .header("sec-fetch-site", "same-origin")
         .body(body.to_owned())
+}
+
+const MULTIPART: &str = "multipart/form-data; boundary=b";
+
+/// The same of another content type.
+fn with_type(form: reqwest::RequestBuilder, content_type: &'static str) -> reqwest::RequestBuilder {
+    let (client, request) = form.build_split();
+    let mut request = request.unwrap();
+    request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
+    reqwest::RequestBuilder::from_parts(client, request)
 }
 
 /// The seal in a page that has the browser keep a form.
@@ -56,6 +67,103 @@ async fn a_form_arrives_once_after_the_login_of_its_user() {
     let sent = send_again(&world, &world.browser, &seal).await;
     assert_eq!(sent.body, "/note?a=b application/x-www-form-urlencoded note=one%20%26+two", "byte by byte");
     assert_eq!(send_again(&world, &world.browser, &seal).await.status, StatusCode::CONFLICT, "once");
+}
+
+#[tokio::test]
+async fn the_fields_of_a_form_with_files_are_kept_and_its_files_are_not() {
+    let world = World::signed_in().await;
+    world.provider.end_sessions_of("alice").await;
+    let part = |disposition: &str, value: &str| {
+        format!("--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{value}\r\n")
+    };
+    let body = [
+        part("name=\"note\"", "one & two\r\nthree"),
+        part("name=\"scan\"; filename=\"scan.pdf\"", &"%PDF".repeat(32 * 1024)),
+        "--b--\r\n".to_owned(),
+    ];
+    let sent = with_type(form(&world.browser, &world.app.at("/note?a=b"), &body.concat()), MULTIPART);
+    let page = world.browser.page(sent).await;
+    assert!(page.body.contains("Files are not kept"), "{}", page.body);
+    let seal = kept(&page).expect("it is kept");
+    world.sign_in().await;
+    let shown = world.browser.page(form(&world.browser, &world.app.at("/auth/form"), &sealed(&seal))).await;
+    assert!(shown.body.contains("<dd>one &amp; two\r\nthree</dd>"), "{}", shown.body);
+    assert!(shown.body.contains("Files are not kept") && !shown.body.contains("PDF"), "{}", shown.body);
+    let sent = send_again(&world, &world.browser, &seal).await;
+    let (head, body) = sent.body.split_once("--").unwrap();
+    let boundary = head.split_once("/note?a=b multipart/form-data; boundary=--").map_or("", |(_, rest)| rest);
+    assert!(boundary.is_empty() && body.contains("\r\n\r\none & two\r\nthree\r\n"), "{}", sent.body);
+    assert!(body.contains("name=\"scan\"; filename=\"\"") && !body.contains("PDF"), "as if none was chosen: {body}");
+}
+
+#[tokio::test]
+async fn a_form_is_kept_after_another_tab_was_sent_to_the_login() {
+    let world = World::signed_in().await;
+    world.provider.end_sessions_of("alice").await;
+    let other_tab = world.browser.step(&world.app.at("/me")).await;
+    assert!(other_tab.is_removal());
+    let page = world.browser.page(form(&world.browser, &world.app.at("/note"), "note=x")).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert!(kept(&page).is_some(), "{}", page.body);
+    world.sign_in().await;
+    let notes = world.browser.cookies(&world.app.url);
+    assert!(!notes.keys().any(|name| name.starts_with("__Host-ended-")), "nobody's any more: {notes:?}");
+}
+
+#[tokio::test]
+async fn only_who_is_sent_to_the_login_loses_the_cookie() {
+    let world = World::signed_in().await;
+    world.provider.end_sessions_of("alice").await;
+    let public = world.browser.step(&world.app.at("/")).await;
+    assert!(public.status == StatusCode::OK && !public.is_removal(), "{public:?}");
+    assert!(world.browser.step(&world.app.at("/me")).await.is_removal());
+}
+
+/// A world whose API wants gold of who posts to it, and what alice gets for a form.
+async fn step_up_by_form(content_type: &'static str, body: &str) -> (World, Page) {
+    let api = Api::start().await;
+    let world = crate::api::world(&api, |options| options).await;
+    api.answers(Answer::AskForAcr(world.provider.issuer(), "gold"));
+    let page =
+        world.browser.page(with_type(form(&world.browser, &world.app.at("/api/x?a=b"), body), content_type)).await;
+    (world, page)
+}
+
+#[tokio::test]
+async fn a_form_that_needs_a_step_up_is_kept_for_after_it() {
+    let (world, page) = step_up_by_form("application/x-www-form-urlencoded", "note=one%20%26+two").await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert!(page.body.contains("sign in once more"), "{}", page.body);
+    let seal = kept(&page).expect("it is kept");
+    let (_, login) = page.body.split_once("data-href=\"").unwrap();
+    let login = login.split_once('"').unwrap().0.replace("&amp;", "&");
+    assert_eq!(login, "/auth/login?return_to=/auth/form&acr_values=gold&max_age=60");
+    let back = world.browser.go(&world.app.at(&login)).await;
+    assert_eq!(back.url.path(), "/auth/form");
+    let again = form(&world.browser, &world.app.at("/api/x?a=b&oidc-session-form"), &sealed(&seal));
+    let sent = world.browser.page(again).await;
+    assert_eq!((sent.status, sent.body.as_str()), (StatusCode::OK, "note=one%20%26+two"));
+}
+
+#[tokio::test]
+async fn a_form_that_needs_a_step_up_and_is_none_of_ours_or_too_long_is_not_kept() {
+    let long = "x".repeat(64 * 1024 + 1);
+    for (content_type, body) in [("application/json", "{}"), ("text/plain", long.as_str())] {
+        let (_world, page) = step_up_by_form(content_type, body).await;
+        assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+        assert!(kept(&page).is_none() && page.body.contains("not kept here"), "{}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn people_get_pages_where_an_api_fails_and_programs_json() {
+    let api = Api::start().await;
+    let world = crate::api::world(&api, |options| options).await;
+    let url = world.app.at("/elsewhere");
+    let page = world.browser.page(world.browser.request(Method::GET, &url).header(ACCEPT, "text/html")).await;
+    assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(page.body.contains("<h1>Not available</h1>"), "{}", page.body);
+    assert_eq!(world.browser.get(&url).await.json()["error"], "api_call_invalid");
 }
 
 #[tokio::test]
@@ -113,11 +221,8 @@ async fn a_form_is_kept_only_where_it_is_known_whose_it_is() {
     assert_eq!(is_kept(with("sec-fetch-site", "same-origin")).await, (unauthorized, true));
     let large = format!("note={}", "x".repeat(64 * 1024));
     assert_eq!(is_kept(form(&world.browser, &url, &large)).await, (unauthorized, false), "too large");
-    let files = form(&world.browser, &url, "--b--").header(CONTENT_TYPE, "multipart/form-data; boundary=b");
-    let (client, request) = files.build_split();
-    let mut request = request.unwrap();
-    request.headers_mut().insert(CONTENT_TYPE, "multipart/form-data; boundary=b".parse().unwrap());
-    assert_eq!(is_kept(reqwest::RequestBuilder::from_parts(client, request)).await, (unauthorized, false), "files");
+    let broken = with_type(form(&world.browser, &url, "--b\r\nx"), MULTIPART);
+    assert_eq!(is_kept(broken).await, (unauthorized, false), "no form at all");
     assert_eq!(
         is_kept(form(&Browser::new(), &url, "note=x")).await,
         (unauthorized, true),

@@ -60,7 +60,11 @@ pub(super) async fn callback(
                 tracing::info!(session = ?record.key(), after = %ended.reason, is_same_user, "it follows one that ended");
             }
             let data = app_data::of(&extensions);
-            begin_session(&context, data, (&id, &record), previous.key(), load, &return_to).await
+            let mut response = begin_session(&context, data, (&id, &record), previous.key(), load, &return_to).await;
+            if context.cookies().ended(&headers).is_some() {
+                response.headers_mut().append(SET_COOKIE, context.cookies().remove_ended());
+            }
+            response
         }
         Ok(LoggedIn::Overtaken(arrived)) => {
             tracing::info!("a logout has overtaken a login: it goes through the provider once more");

@@ -56,7 +56,10 @@ pub(super) async fn show(
     let form = read_seal(body).await.and_then(|seal| Some((context.cookies().open_form(&seal)?, seal)));
     let page = match form {
         Some((form, seal)) => match Unsealed::of(&context, &parts.headers, form, &record) {
-            Unsealed::Form(form) => Page::send(seal, form.action(), name_of(&record), form.fields()),
+            Unsealed::Form(form) => {
+                let page = Page::send(seal, form.action(), name_of(&record), form.entered.fields());
+                if form.entered.had_files() { page.text("files") } else { page }
+            }
             Unsealed::OfAnother => Page::new(PageKind::OtherUser),
             Unsealed::Nothing => Page::new(PageKind::Gone),
         },

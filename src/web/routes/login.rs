@@ -76,11 +76,7 @@ pub(super) async fn login(
         (None, None) => None,
     };
     let wanted = Wanted { return_to, authentication, session, seen: None, follows };
-    let mut response = begin(&context, &headers, Attempt::First, wanted).await;
-    if follows.is_some() && response.status().is_redirection() {
-        response.headers_mut().append(SET_COOKIE, context.cookies().remove_ended());
-    }
-    response
+    begin(&context, &headers, Attempt::First, wanted).await
 }
 
 /// Whether the link wants no more than a signed-in user.
