@@ -3,19 +3,16 @@
 use std::time::{Duration, SystemTime};
 
 use axum::extract::OriginalUri;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
 
+use super::multipart::base64_bytes;
 use super::multipart::{self, Content, Field};
 use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
 use crate::session::id::{SubjectHash, random_text};
 
-/// Larger ones are not kept.
-pub(crate) const MOST_BYTES: usize = 64 * 1024;
 /// A sealed one is larger, and percent-encoded when it is sent.
 pub(crate) const MOST_SEALED: usize = 512 * 1024;
 /// How long one is kept: as long as the end of its session is remembered.
@@ -167,21 +164,6 @@ fn without_mark(uri: &Uri) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(path.parse().ok()?);
     Uri::from_parts(parts).ok()
-}
-
-pub(super) mod base64_bytes {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{Engine, STANDARD};
-
-    pub(in crate::web) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(in crate::web) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        STANDARD.decode(text).map_err(serde::de::Error::custom)
-    }
 }
 
 #[cfg(test)]

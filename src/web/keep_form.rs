@@ -16,8 +16,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
-use super::form::{self, Entered, KeptForm, Kind, MOST_BYTES};
-use super::multipart;
+use super::form::{self, Entered, KeptForm, Kind};
+use super::multipart::{self, MOST_BYTES};
 use super::navigation::{Asker, login_url, own_path};
 use super::pages::{Page, PageKind};
 use super::request::RequestSession;

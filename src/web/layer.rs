@@ -268,9 +268,11 @@ impl Visit {
             return Finished::Now(response);
         }
         self.session.count_in_background();
-        // Where nobody is sent away the cookie stays, so that a page can still learn why its session is over.
+        // Where nobody is sent away the cookie stays, so that a page can still learn why its session is over; unless it
+        // never was a session's.
+        let tells_nothing = self.session.key().is_none() && self.session.asker() == Asker::Page;
         let is_dead = self.session.has_cookie()
-            && (self.session.was_ended_here() || (is_sent_to_login && self.session.found_over()));
+            && (self.session.was_ended_here() || (is_sent_to_login || tells_nothing) && self.session.found_over());
         if is_dead {
             response.headers_mut().append(SET_COOKIE, self.session.context().cookies().remove_session());
         }

@@ -187,7 +187,7 @@ fn one_place_reads_the_time() {
         let is_socket = [
             "calls::",
             "web::routes::backchannel_logout",
-            "web::send_again",
+            "web::keep_form",
             "web::upgrade",
             "api::response",
             "registry::",
