@@ -187,17 +187,20 @@ pub(crate) async fn step_up(session: &RequestSession, copy: Option<&Copied>, wan
     };
     let subject = session.used().map(|admitted| admitted.record.subject_hash());
     if let (Some(entered), Some(subject), Some(copy)) = (entered, subject, copy) {
-        return on.keep(session, page, subject, entered, &copy.known_by);
+        return on.keep(session, page, subject, entered, &copy.0.known_by);
     }
     on.not_kept(page, session.path().map_or("/", own_path))
 }
 
 /// What a handler reads of a form, in case that it turns out to need a step-up.
 #[derive(Clone, Debug)]
-pub(crate) struct Copied {
+pub(crate) struct Copied(Arc<CopiedForm>);
+
+#[derive(Debug)]
+struct CopiedForm {
     /// The cookies of the request.
     known_by: HeaderMap,
-    state: Arc<Mutex<Copy>>,
+    state: Mutex<Copy>,
 }
 
 #[derive(Debug)]
@@ -210,19 +213,21 @@ enum Copy {
 impl Copied {
     /// For a form that a person has sent from a page of this application.
     pub(crate) fn of(session: &RequestSession, parts: &Parts) -> Option<Self> {
-        if session.asker() != Asker::Form
-            || session.key().is_none()
-            || !form::is_own(&parts.headers, session.context().origin())
-        {
+        if session.asker() == Asker::Form && session.key().is_some() { Self::of_form(session, parts) } else { None }
+    }
+
+    #[cold]
+    fn of_form(session: &RequestSession, parts: &Parts) -> Option<Self> {
+        if !form::is_own(&parts.headers, session.context().origin()) {
             return None;
         }
         let cookies = parts.headers.get_all(http::header::COOKIE);
         let known_by = cookies.iter().map(|value: &HeaderValue| (http::header::COOKIE, value.clone())).collect();
-        Some(Self { known_by, state: Arc::new(Mutex::new(Copy::Nothing)) })
+        Some(Self(Arc::new(CopiedForm { known_by, state: Mutex::new(Copy::Nothing) })))
     }
 
     fn state(&self) -> MutexGuard<'_, Copy> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The body of the request, which is noted as it is read.

@@ -211,6 +211,13 @@ struct Visit {
     copied: Option<Copied>,
 }
 
+/// What a response of the crate's says of itself.
+enum Told {
+    Nothing,
+    SentToLogin,
+    StepUpNeeded(Box<StepUpNeeded>),
+}
+
 /// What is sent, at once or after the store was asked.
 enum Finished {
     Now(Response),
@@ -248,21 +255,9 @@ impl Visit {
         B::Error: Into<axum::BoxError>,
     {
         let mut response = response.map(Body::new);
-        let mut is_sent_to_login = false;
-        if !response.extensions().is_empty() {
-            is_sent_to_login = response.extensions_mut().remove::<SentToLogin>().is_some();
-            if self.session.asker() == Asker::Form
-                && let Some(wanted) = response.extensions_mut().remove::<StepUpNeeded>()
-            {
-                return Finished::Later(self.keep_for_step_up(wanted).boxed());
-            }
-            let page = response.extensions_mut().remove::<Page>().or_else(|| {
-                let ForPeople(page) = response.extensions_mut().remove()?;
-                self.session.asker().is_person().then_some(page)
-            });
-            if let Some(page) = page {
-                response = self.in_its_words(page, response.headers());
-            }
+        let told = if response.extensions().is_empty() { Told::Nothing } else { self.tell(&mut response) };
+        if let Told::StepUpNeeded(wanted) = told {
+            return Finished::Later(self.keep_for_step_up(*wanted).boxed());
         }
         if !self.session.has_cookie() && !self.session.was_asked_for() {
             return Finished::Now(response);
@@ -272,7 +267,8 @@ impl Visit {
         // never was a session's.
         let tells_nothing = self.session.key().is_none() && self.session.asker() == Asker::Page;
         let is_dead = self.session.has_cookie()
-            && (self.session.was_ended_here() || (is_sent_to_login || tells_nothing) && self.session.found_over());
+            && (self.session.was_ended_here()
+                || (matches!(told, Told::SentToLogin) || tells_nothing) && self.session.found_over());
         if is_dead {
             response.headers_mut().append(SET_COOKIE, self.session.context().cookies().remove_session());
         }
@@ -292,7 +288,23 @@ impl Visit {
         }
     }
 
-    /// A page in the browser's language, and of the application's look.
+    /// Reads what a response of the crate's says of itself. One that people read gets the browser's language, and the
+    /// application's look.
+    #[cold]
+    fn tell(&self, response: &mut Response) -> Told {
+        let is_sent_to_login = response.extensions_mut().remove::<SentToLogin>().is_some();
+        let wanted = response.extensions_mut().remove::<StepUpNeeded>();
+        if let Some(wanted) = wanted.filter(|_| self.session.asker() == Asker::Form) {
+            return Told::StepUpNeeded(Box::new(wanted));
+        }
+        let for_people = response.extensions_mut().remove().map(|ForPeople(page)| page);
+        let page = response.extensions_mut().remove::<Page>();
+        if let Some(page) = page.or(for_people.filter(|_| self.session.asker().is_person())) {
+            *response = self.in_its_words(page, response.headers());
+        }
+        if is_sent_to_login { Told::SentToLogin } else { Told::Nothing }
+    }
+
     fn in_its_words(&self, page: Page, said: &HeaderMap) -> Response {
         // What a script of ours shows has its words already.
         let page = if self.session.asker().is_person() { page.in_language(self.session.language()) } else { page };
