@@ -169,11 +169,8 @@ impl SessionPolicy {
         self.access_token_lifetime.unwrap_or(self.op_session_lifetime / 5)
     }
 
-    /// Whether a request is user activity.
+    /// Whether a request that is no prefetch is user activity.
     pub(crate) fn is_activity(&self, request: &Parts) -> bool {
-        if is_prefetch(&request.headers) {
-            return false;
-        }
         if self.passive.iter().any(|is_passive| is_passive(request)) {
             return false;
         }
@@ -238,15 +235,11 @@ mod tests {
     fn p5_what_is_activity() {
         let policy = SessionPolicy::new();
         check(&policy, &[], true);
-        check(&policy, &[("sec-purpose", "prefetch")], false);
-        check(&policy, &[("sec-purpose", "prefetch;prerender")], false);
-        check(&policy, &[("purpose", "prefetch")], false);
         check(&policy.passive_if(|r| r.uri.path() == "/poll"), &[], false);
 
         let strict = SessionPolicy::new().only_user_gestures(HeaderName::from_static("x-activity"));
         check(&strict, &[], false);
         check(&strict, &[("sec-fetch-user", "?1")], true);
         check(&strict, &[("x-activity", "1")], true);
-        check(&strict, &[("sec-fetch-user", "?1"), ("sec-purpose", "prefetch")], false);
     }
 }

@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::{Cookie, CookieJar, Key, SameSite};
-use http::header::{COOKIE, Entry};
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use super::form::{KeptForm, RETENTION};
@@ -114,21 +114,12 @@ impl Cookies {
         })
     }
 
-    /// The session cookie of a request. All its cookies are marked as secrets, for whoever logs or compresses its headers.
-    pub(crate) fn session(&self, headers: &mut HeaderMap) -> Presented {
-        // Without any, an entry would make room for one.
-        if headers.is_empty() {
-            return Presented::Nothing;
+    /// The session cookie in a `Cookie` header.
+    pub(crate) fn session(&self, header: &HeaderValue) -> Presented {
+        match find(header.as_bytes(), self.session.as_bytes()) {
+            Some(found) => SessionId::parse(found).map_or(Presented::Malformed, Presented::Id),
+            None => Presented::Nothing,
         }
-        let Entry::Occupied(mut cookies) = headers.entry(COOKIE) else { return Presented::Nothing };
-        let mut presented = Presented::Nothing;
-        for value in cookies.iter_mut() {
-            value.set_sensitive(true);
-            if let (Presented::Nothing, Some(found)) = (&presented, find(value.as_bytes(), self.session.as_bytes())) {
-                presented = SessionId::parse(found).map_or(Presented::Malformed, Presented::Id);
-            }
-        }
-        presented
     }
 
     /// Sets the session cookie. It goes with the browser; the session's end is the server's to know.
@@ -420,14 +411,13 @@ mod tests {
     fn session_cookies() {
         let cookies = cookies(&CookieKey::generate());
         let id = SessionId::random();
-        let mut headers = HeaderMap::new();
-        assert!(matches!(cookies.session(&mut headers), Presented::Nothing));
-        headers.insert(COOKIE, HeaderValue::from_static("a=b; c"));
-        store(&mut headers, &[cookies.set_session(&id)]);
-        assert!(matches!(cookies.session(&mut headers), Presented::Id(presented) if presented == id));
-        let odd = HeaderValue::from_str(&format!("{}=x", cookies.session)).unwrap();
-        headers.insert(COOKIE, odd);
-        assert!(matches!(cookies.session(&mut headers), Presented::Malformed));
+        let own = cookies.set_session(&id);
+        let own = own.to_str().unwrap().split(';').next().unwrap();
+        let odd = format!("{}=x", cookies.session);
+        let found = |text: &str| cookies.session(&HeaderValue::from_str(text).unwrap());
+        assert!(matches!(found("a=b; c"), Presented::Nothing));
+        assert!(matches!(found(&format!("a=b; c; {own}")), Presented::Id(presented) if presented == id));
+        assert!(matches!(found(&odd), Presented::Malformed));
     }
 
     #[test]
@@ -440,17 +430,13 @@ mod tests {
         for others in ["ort=Köln".as_bytes(), b"ort=K\xf6ln", b"\xff=\xfe", b"\xff", b"a", b"=", b"", b"; ;\t", b"a=\t"]
         {
             for order in [[others, b"; ", ours], [ours, b";", others]] {
-                let mut headers = HeaderMap::new();
-                headers.insert(COOKIE, HeaderValue::from_bytes(&order.concat()).unwrap());
-                let found = cookies.session(&mut headers);
+                let found = cookies.session(&HeaderValue::from_bytes(&order.concat()).unwrap());
                 let case = String::from_utf8_lossy(others);
                 assert!(matches!(found, Presented::Id(presented) if presented == id), "{case}");
             }
         }
         // What stands in the place of the id and cannot be one.
-        let mut headers = HeaderMap::new();
         let odd = [cookies.session.as_bytes(), "=Köln".as_bytes()].concat();
-        headers.insert(COOKIE, HeaderValue::from_bytes(&odd).unwrap());
-        assert!(matches!(cookies.session(&mut headers), Presented::Malformed));
+        assert!(matches!(cookies.session(&HeaderValue::from_bytes(&odd).unwrap()), Presented::Malformed));
     }
 }

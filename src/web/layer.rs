@@ -12,10 +12,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{
-    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, SET_COOKIE,
-    TRANSFER_ENCODING, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, SET_COOKIE, TRANSFER_ENCODING, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -31,12 +30,10 @@ use crate::web::keep_form::{Copied, StepUpNeeded, step_up};
 use crate::web::navigation::Asker;
 use crate::web::pages::{ForPeople, Page, SentToLogin};
 use crate::web::request::{Admitted, Claim, CookieState, RequestSession};
+use crate::web::said::Said;
 use crate::web::send_again::unseal;
 use crate::web::stream::{can_take_long, cut_when_over};
 use crate::web::upgrade::Bridge;
-
-/// Names the user whom a script has made its request for, percent-encoded.
-const SUBJECT: HeaderName = HeaderName::from_static("oidc-session-sub");
 
 /// Gives each request its session; made by [`RelyingParty::layer`](crate::RelyingParty::layer).
 #[derive(Clone, Debug)]
@@ -86,7 +83,8 @@ where
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
         let is_again = parts.method == Method::POST && form::take_mark(&mut parts);
-        let session = request_session(&self.context, &mut parts);
+        let said = Said::by(&parts.method, &mut parts.headers, self.context.cookies());
+        let session = request_session(&self.context, &mut parts, said);
         let visit = Visit::begin(session, &mut parts);
         if is_again {
             let clone = self.inner.clone();
@@ -341,16 +339,16 @@ impl Visit {
     }
 }
 
-fn request_session(context: &Context, parts: &mut http::request::Parts) -> RequestSession {
-    let (key, cookie) = match context.cookies().session(&mut parts.headers) {
+fn request_session(context: &Context, parts: &mut http::request::Parts, said: Said) -> RequestSession {
+    let (key, cookie) = match said.presented {
         Presented::Id(id) => (Some(SessionKey::of(&id, context.provider().client().tag)), CookieState::Present),
         Presented::Malformed => (None, CookieState::Present),
         Presented::Nothing => (None, CookieState::Absent),
     };
-    let asker = Asker::of(&parts.method, &parts.headers);
+    let asker = said.asker;
     let kind = match asker {
         // Without a session it is nobody's.
-        _ if key.is_none() || !context.policy().is_activity(parts) => RequestKind::Passive,
+        _ if key.is_none() || said.is_prefetch || !context.policy().is_activity(parts) => RequestKind::Passive,
         Asker::Page => RequestKind::Navigation,
         Asker::Form | Asker::Script => RequestKind::UserActivity,
     };
@@ -362,9 +360,8 @@ fn request_session(context: &Context, parts: &mut http::request::Parts) -> Reque
     });
     let path = path.flatten();
     let claim = match asker {
-        Asker::Script if key.is_none() => None,
-        Asker::Script => parts.headers.get(&SUBJECT).cloned().map(Claim::Subject),
-        Asker::Form | Asker::Page => parts.headers.get(ACCEPT_LANGUAGE).cloned().map(Claim::Languages),
+        Asker::Script => said.subject.filter(|_| key.is_some()).map(Claim::Subject),
+        Asker::Form | Asker::Page => said.languages.map(Claim::Languages),
     };
     RequestSession::new(context.clone(), key, cookie, asker, path, kind, claim.map(Box::new))
 }

@@ -17,6 +17,7 @@ pub(crate) mod reject;
 pub(crate) mod request;
 pub(crate) mod require;
 pub(crate) mod routes;
+pub(crate) mod said;
 pub(crate) mod send_again;
 pub(crate) mod stream;
 pub(crate) mod texts;

@@ -45,17 +45,19 @@ pub(crate) enum Asker {
 
 impl Asker {
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        Self::of_who(method, || match headers.get(&SEC_FETCH_MODE) {
+            Some(mode) => mode.as_bytes() == b"navigate",
+            None => prefers_html(headers),
+        })
+    }
+
+    pub(crate) fn of_who(method: &Method, navigates: impl FnOnce() -> bool) -> Self {
         let asker = match *method {
             Method::GET | Method::HEAD => Self::Page,
             Method::POST => Self::Form,
             _ => return Self::Script,
         };
-        // A browser says what it does; of others nobody knows more than what they like to read.
-        let navigates = match headers.get(&SEC_FETCH_MODE) {
-            Some(mode) => mode.as_bytes() == b"navigate",
-            None => prefers_html(headers),
-        };
-        if navigates { asker } else { Self::Script }
+        if navigates() { asker } else { Self::Script }
     }
 
     /// Whether a person looks at the answer.
@@ -65,7 +67,7 @@ impl Asker {
 }
 
 /// Whether `Accept` names HTML, and not after JSON.
-fn prefers_html(headers: &HeaderMap) -> bool {
+pub(crate) fn prefers_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut html = 0.0_f32;
     let mut json = 0.0_f32;
