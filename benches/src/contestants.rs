@@ -50,6 +50,12 @@ pub fn bare() -> Contestant {
     Contestant { app: Router::new().route(PAGE, get(hello)), cookies }
 }
 
+/// With a layer in the router that does nothing: what axum does for any, such as `require_session` on a route.
+pub fn layered() -> Contestant {
+    let app = Router::new().route(PAGE, get(hello)).layer(tower::layer::util::Identity::new());
+    Contestant { app, cookies: bare().cookies }
+}
+
 /// A session layer as one writes it by hand: a cookie looked up in a map.
 pub fn by_hand() -> Contestant<impl App> {
     #[derive(Clone)]

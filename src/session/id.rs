@@ -1,6 +1,6 @@
 //! The two names of a local session: the secret in the cookie and the key in the registry.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
@@ -160,7 +160,6 @@ impl Hasher for AsItIs {
 }
 
 pub(crate) type KeyMap<V> = HashMap<SessionKey, V, BuildHasherDefault<AsItIs>>;
-pub(crate) type KeySet = HashSet<SessionKey, BuildHasherDefault<AsItIs>>;
 
 /// The name of a login attempt in a registry: a hash of its `state`, the issuer and the client id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

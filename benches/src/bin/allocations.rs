@@ -27,6 +27,7 @@ async fn count(name: &str, mut contestant: Contestant<impl App>) {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     count("bare", contestants::bare()).await;
+    count("layered", contestants::layered()).await;
     count("tower-sessions", contestants::tower_sessions_memory().await).await;
     count("axum-login", peers::axum_login_memory().await).await;
     let no_cookie = Contestant { cookies: String::new(), ..contestants::ours_in_memory(Look::Public).await };

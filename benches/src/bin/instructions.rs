@@ -3,8 +3,6 @@
 
 use std::hint::black_box;
 
-use axum::Router;
-use axum::routing::get;
 use http_body_util::BodyExt;
 use tokio::runtime::Runtime;
 use tower_oidc_session_benches::contestants::{self, App, Contestant, Look};
@@ -78,11 +76,7 @@ fn main() {
         "bare-no-cookie" => run(runtime, Contestant { cookies: String::new(), ..contestants::bare() }, count),
         "by-hand" => run(runtime, contestants::by_hand(), count),
         "tower-sessions" => run(runtime, runtime.block_on(contestants::tower_sessions_memory()), count),
-        // What axum does for any layer that is put into a router.
-        "layered" => {
-            let app = Router::new().route("/page", get(async || "hello")).layer(tower::layer::util::Identity::new());
-            run(runtime, Contestant { app, cookies: contestants::bare().cookies }, count);
-        }
+        "layered" => run(runtime, contestants::layered(), count),
         "no-cookie" => run(runtime, Contestant { cookies: String::new(), ..ours(Look::Public) }, count),
         "unknown" => run(runtime, runtime.block_on(contestants::ours_unknown()), count),
         "public" => run(runtime, ours(Look::Public), count),

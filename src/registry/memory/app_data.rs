@@ -39,6 +39,9 @@ impl AppData {
     }
 
     pub(super) fn delete_bound(&mut self, key: &SessionKey) {
+        if self.by_login.is_empty() {
+            return;
+        }
         for id in self.by_login.remove(&key.to_string()).into_iter().flatten() {
             self.remove(&id);
         }

@@ -1,9 +1,11 @@
 //! The registry in memory: for one process, for tests and examples.
 
 mod app_data;
+mod lease;
+mod sessions;
 mod tower_sessions;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,16 +13,18 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 
 use self::app_data::AppData;
+use self::lease::Leased;
+use self::sessions::{Name, Number, Place, Sessions};
 use super::listeners::Listeners;
 use super::rules::{self, ClaimRule, CommitRule, CreateRule, Held, Key, Tombstone};
 use super::{
-    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
-    Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TokenMark,
+    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndNotice, LAPSE_GRACE, Lease, LeaseHolder, Loaded,
+    LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TokenMark,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, KeyMap, KeySet, SessionKey};
+use crate::session::id::{AttemptKey, SessionKey};
 use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::{SessionRecord, Version};
 
@@ -49,13 +53,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Those that ended stay in their place: a map that grows would keep requests waiting when many end at once.
-    sessions: KeyMap<Place>,
-    by_sid: HashMap<Name, Keys>,
-    by_subject: HashMap<Name, Keys>,
-    by_expiry: BTreeSet<(SystemTime, SessionKey)>,
+    sessions: Sessions,
     spent: HashSet<AttemptKey>,
-    tombstones: HashMap<Name, Tombstone>,
+    tombstones: HashMap<Buried, Tombstone>,
     /// What is to be forgotten, and when.
     by_retention: BTreeMap<SystemTime, Vec<Remembered>>,
     app_data: AppData,
@@ -63,93 +63,17 @@ struct State {
 
 /// Whom a logout names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Name {
+enum Buried {
     Sid(Registration, Sid),
     Subject(Registration, Subject),
     /// The sessions of a subject that have no `sid`, for the tombstone of a logout that reached them by an unknown `sid`.
     WithoutSid(Registration, Subject),
 }
 
-enum Place {
-    Live(Entry),
-    Ended(EndMark),
-}
-
-struct Entry {
-    record: Arc<SessionRecord>,
-    /// By the clock of the store.
-    expires_at: SystemTime,
-    lease: Option<Box<Leased>>,
-}
-
-/// A lease, which goes by real time as those in other stores do.
-struct Leased {
-    holder: LeaseHolder,
-    until: Instant,
-    contested: Option<Instant>,
-}
-
-impl Leased {
-    /// What it is worth now; nothing when its time is over for good.
-    fn held(&self, now: Instant) -> Option<Held<LeaseHolder>> {
-        match self.contested {
-            _ if now < self.until => Some(Held::Running(self.holder)),
-            None => Some(Held::Lapsed(self.holder)),
-            Some(since) if now < since + LAPSE_GRACE => Some(Held::Contested(self.holder)),
-            Some(_) => None,
-        }
-    }
-}
-
-/// The sessions of a name: one in most cases, for which a set would be large.
-#[derive(Default)]
-enum Keys {
-    #[default]
-    None,
-    One(SessionKey),
-    Many(KeySet),
-}
-
-impl Keys {
-    fn insert(&mut self, key: SessionKey) {
-        match self {
-            Self::None => *self = Self::One(key),
-            Self::One(one) if *one == key => {}
-            Self::One(one) => *self = Self::Many(KeySet::from_iter([*one, key])),
-            Self::Many(keys) => {
-                keys.insert(key);
-            }
-        }
-    }
-
-    fn remove(&mut self, key: &SessionKey) {
-        match self {
-            Self::One(one) if one == key => *self = Self::None,
-            Self::Many(keys) => {
-                keys.remove(key);
-            }
-            Self::None | Self::One(_) => {}
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &SessionKey> {
-        let (one, many) = match self {
-            Self::None => (None, None),
-            Self::One(one) => (Some(one), None),
-            Self::Many(keys) => (None, Some(keys)),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
-    }
-}
-
 enum Remembered {
     Ended(SessionKey),
     Spent(AttemptKey),
-    Tombstone(Name),
+    Tombstone(Buried),
 }
 
 impl MemoryRegistry {
@@ -163,8 +87,7 @@ impl MemoryRegistry {
     /// The number of live sessions.
     #[must_use]
     pub fn len(&self) -> usize {
-        // Each has an expiry.
-        self.read().by_expiry.len()
+        self.read().sessions.len()
     }
 
     /// Whether there is no live session.
@@ -224,21 +147,7 @@ impl fmt::Debug for MemoryRegistry {
 
 impl State {
     fn is_live(&self, key: &SessionKey) -> bool {
-        self.live(key).is_some()
-    }
-
-    fn live(&self, key: &SessionKey) -> Option<&Entry> {
-        match self.sessions.get(key)? {
-            Place::Live(entry) => Some(entry),
-            Place::Ended(_) => None,
-        }
-    }
-
-    fn live_mut(&mut self, key: &SessionKey) -> Option<&mut Entry> {
-        match self.sessions.get_mut(key)? {
-            Place::Live(entry) => Some(entry),
-            Place::Ended(_) => None,
-        }
+        self.sessions.live(key).is_some()
     }
 
     fn reason(&self, key: &SessionKey) -> Option<EndReason> {
@@ -250,49 +159,26 @@ impl State {
 
     /// When the logouts arrived whose tombstones name the session.
     fn arrivals(&self, record: &SessionRecord, here: SystemTime) -> impl Iterator<Item = SystemTime> {
-        let without_sid = || Name::WithoutSid(record.registration().clone(), record.subject().clone());
-        let names = names_of(record).chain(record.sid().is_none().then(without_sid));
+        let registration = || record.registration().clone();
+        let subject = [Buried::Subject(registration(), record.subject().clone())];
+        let other = match record.sid() {
+            Some(sid) => Buried::Sid(registration(), sid.clone()),
+            None => Buried::WithoutSid(registration(), record.subject().clone()),
+        };
+        let names = subject.into_iter().chain([other]);
         names.filter_map(move |name| self.tombstone(&name, here)).map(|tombstone| tombstone.arrived)
     }
 
     /// The tombstone of a name, if it is to be remembered still.
-    fn tombstone(&self, name: &Name, here: SystemTime) -> Option<&Tombstone> {
+    fn tombstone(&self, name: &Buried, here: SystemTime) -> Option<&Tombstone> {
         self.tombstones.get(name).filter(|tombstone| here < tombstone.until())
     }
 
-    fn insert(&mut self, record: Arc<SessionRecord>, expires_at: SystemTime) {
-        let key = *record.key();
-        for name in names_of(&record) {
-            self.index(&name).entry(name).or_default().insert(key);
-        }
-        self.by_expiry.insert((expires_at, key));
-        self.sessions.insert(key, Place::Live(Entry { record, expires_at, lease: None }));
-    }
-
-    fn index(&mut self, name: &Name) -> &mut HashMap<Name, Keys> {
-        match name {
-            Name::Sid(..) => &mut self.by_sid,
-            Name::Subject(..) | Name::WithoutSid(..) => &mut self.by_subject,
-        }
-    }
-
-    /// Takes a session out of everything but its place.
-    fn detach(&mut self, record: &SessionRecord, expires_at: SystemTime) {
-        for name in names_of(record) {
-            remove_from(self.index(&name), name, record.key());
-        }
-        self.by_expiry.remove(&(expires_at, *record.key()));
-    }
-
     /// Ends a session for good.
-    fn end(&mut self, key: &SessionKey, reason: EndReason, now: SystemTime) -> Option<Arc<SessionRecord>> {
-        let entry = self.live(key)?;
-        let (record, expires_at) = (entry.record.clone(), entry.expires_at);
-        self.detach(&record, expires_at);
-        self.app_data.delete_bound(key);
-        let mark = EndMark { reason, subject: Some(record.subject_hash()) };
-        self.sessions.insert(*key, Place::Ended(mark));
-        self.remember(Remembered::Ended(*key), now + END_MARK_RETENTION);
+    fn end(&mut self, number: Number, reason: EndReason, now: SystemTime) -> Option<Arc<SessionRecord>> {
+        let record = self.sessions.end(number, reason)?;
+        self.app_data.delete_bound(record.key());
+        self.remember(Remembered::Ended(*record.key()), now + END_MARK_RETENTION);
         Some(record)
     }
 
@@ -314,7 +200,7 @@ impl State {
             forgotten += some.len();
             for what in some {
                 match what {
-                    Remembered::Ended(key) => drop(self.sessions.remove(&key)),
+                    Remembered::Ended(key) => self.sessions.forget(&key),
                     Remembered::Spent(attempt) => drop(self.spent.remove(&attempt)),
                     // It may have been renewed since, and is remembered anew then.
                     Remembered::Tombstone(name) => {
@@ -328,68 +214,54 @@ impl State {
         forgotten
     }
 
-    fn keys_of(&self, target: &LogoutTarget) -> Vec<SessionKey> {
-        let issued_by = |keys: Option<&Keys>, latest: Option<SystemTime>| {
-            let records = keys.into_iter().flat_map(Keys::iter).filter_map(|key| Some(&self.live(key)?.record));
-            let fits = move |record: &&Arc<SessionRecord>| latest.is_none_or(|latest| record.issued_at() <= latest);
-            records.filter(fits).collect::<Vec<_>>()
-        };
+    fn reached_by(&self, target: &LogoutTarget) -> Vec<Number> {
         let reach = rules::reach(target);
-        let records = match target {
+        let fits = |record: &SessionRecord, latest: Option<SystemTime>| {
+            latest.is_none_or(|latest| record.issued_at() <= latest)
+        };
+        match target {
             LogoutTarget::Sid { registration, sid, subject, .. } => {
-                let keys = self.by_sid.get(&Name::Sid(registration.clone(), sid.clone()));
-                match (keys, subject) {
-                    (None, Some(subject)) => {
-                        let keys = self.by_subject.get(&Name::Subject(registration.clone(), subject.clone()));
-                        let records = issued_by(keys, reach.by_subject).into_iter();
-                        records.filter(|record| record.sid().is_none()).collect()
+                let mut of_sid = self.sessions.of(Name::Sid(registration, sid)).peekable();
+                match subject {
+                    Some(subject) if of_sid.peek().is_none() => {
+                        let of_subject = self.sessions.of(Name::Subject(registration, subject));
+                        let fits = |record: &SessionRecord| record.sid().is_none() && fits(record, reach.by_subject);
+                        of_subject.filter(|(_, record)| fits(record)).map(|(number, _)| number).collect()
                     }
-                    (keys, _) => issued_by(keys, reach.by_sid),
+                    _ => of_sid.filter(|(_, record)| fits(record, reach.by_sid)).map(|(number, _)| number).collect(),
                 }
             }
             LogoutTarget::Subject { registration, subject, .. } => {
-                let keys = self.by_subject.get(&Name::Subject(registration.clone(), subject.clone()));
-                issued_by(keys, reach.by_subject)
+                let of_subject = self.sessions.of(Name::Subject(registration, subject));
+                of_subject.filter(|(_, record)| fits(record, reach.by_subject)).map(|(number, _)| number).collect()
             }
-        };
-        records.into_iter().map(|record| *record.key()).collect()
+        }
     }
 
     /// Remembers a logout, and whether it reached sessions without `sid` for want of one with it.
     fn bury(&mut self, target: &LogoutTarget, arrived: SystemTime) {
         let name = match target {
             LogoutTarget::Sid { registration, sid, subject, .. } => {
-                let name = Name::Sid(registration.clone(), sid.clone());
-                if let (false, Some(subject)) = (self.by_sid.contains_key(&name), subject) {
-                    let widened = Name::WithoutSid(registration.clone(), subject.clone());
+                if let Some(subject) = subject
+                    && self.sessions.of(Name::Sid(registration, sid)).next().is_none()
+                {
+                    let widened = Buried::WithoutSid(registration.clone(), subject.clone());
                     self.bury_name(widened, target.token(), arrived);
                 }
-                name
+                Buried::Sid(registration.clone(), sid.clone())
             }
-            LogoutTarget::Subject { registration, subject, .. } => Name::Subject(registration.clone(), subject.clone()),
+            LogoutTarget::Subject { registration, subject, .. } => {
+                Buried::Subject(registration.clone(), subject.clone())
+            }
         };
         self.bury_name(name, target.token(), arrived);
     }
 
-    fn bury_name(&mut self, name: Name, token: Option<&TokenMark>, arrived: SystemTime) {
+    fn bury_name(&mut self, name: Buried, token: Option<&TokenMark>, arrived: SystemTime) {
         let before = self.tombstones.remove(&name).filter(|tombstone| arrived < tombstone.until());
         let tombstone = Tombstone::after(before, token, arrived);
         self.remember(Remembered::Tombstone(name.clone()), tombstone.until());
         self.tombstones.insert(name, tombstone);
-    }
-}
-
-fn names_of(record: &SessionRecord) -> impl Iterator<Item = Name> {
-    let sid = record.sid().map(|sid| Name::Sid(record.registration().clone(), sid.clone()));
-    sid.into_iter().chain([Name::Subject(record.registration().clone(), record.subject().clone())])
-}
-
-fn remove_from(index: &mut HashMap<Name, Keys>, at: Name, key: &SessionKey) {
-    if let std::collections::hash_map::Entry::Occupied(mut keys) = index.entry(at) {
-        keys.get_mut().remove(key);
-        if keys.get().is_empty() {
-            keys.remove();
-        }
     }
 }
 
@@ -415,13 +287,13 @@ impl SessionRegistry for MemoryRegistry {
         now: SystemTime,
     ) -> Result<Created, RegistryError> {
         let (mut state, here) = self.write_at();
-        let is_taken = state.sessions.contains_key(record.key());
+        let is_taken = state.sessions.get(record.key()).is_some();
         let key = if is_taken { Key::Taken } else { Key::Free };
         Ok(match rules::create(key, attempt, state.arrivals(&record, here)) {
             CreateRule::Covered(arrived) => Created::Covered(arrived),
             CreateRule::Create => {
                 let expires_at = here + record.time_left(now);
-                state.insert(Arc::new(record), expires_at);
+                state.sessions.insert(&Arc::new(record), expires_at);
                 Created::Created
             }
             CreateRule::Exists => Created::Exists,
@@ -438,18 +310,19 @@ impl SessionRegistry for MemoryRegistry {
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
         let state = self.read();
-        // The most telling name comes first.
-        let keys = names_of(record).next().and_then(|name| match &name {
-            Name::Sid(..) => state.by_sid.get(&name),
-            Name::Subject(..) | Name::WithoutSid(..) => state.by_subject.get(&name),
-        });
-        Ok(keys.is_some_and(|keys| keys.iter().any(|key| key != record.key())))
+        let registration = record.registration();
+        // The more telling name.
+        let name = match record.sid() {
+            Some(sid) => Name::Sid(registration, sid),
+            None => Name::Subject(registration, record.subject()),
+        };
+        Ok(state.sessions.of(name).any(|(_, other)| other.key() != record.key()))
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let mut state = self.write();
         let reason = state.reason(key);
-        let Some(entry) = state.live_mut(key) else { return Ok(Claimed::Gone(reason)) };
+        let Some(entry) = state.sessions.live_mut(key) else { return Ok(Claimed::Gone(reason)) };
         let now = monotonic();
         let held = entry.lease.as_ref().and_then(|lease| lease.held(now));
         Ok(match rules::claim(Some((entry.record.version(), held)), version, &lease.holder) {
@@ -471,7 +344,7 @@ impl SessionRegistry for MemoryRegistry {
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
-        if let Some(entry) = self.write().live_mut(key) {
+        if let Some(entry) = self.write().sessions.live_mut(key) {
             entry.lease.take_if(|lease| lease.holder == holder);
         }
         Ok(())
@@ -480,15 +353,15 @@ impl SessionRegistry for MemoryRegistry {
     async fn commit(&self, mut record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
         let (mut state, here) = self.write_at();
         let key = *record.key();
-        let stored = state.live(&key).map(|entry| (entry.record.clone(), entry.expires_at));
-        let version = stored.as_ref().map(|(stored, _)| stored.version());
-        let (stored, was_until) = match (rules::commit(version, record.version()), stored) {
+        let stored = state.sessions.live(&key).map(|entry| entry.record.clone());
+        let version = stored.as_ref().map(|stored| stored.version());
+        let stored = match (rules::commit(version, record.version()), stored) {
             (CommitRule::Commit, Some(stored)) => stored,
-            (CommitRule::Stale, Some((stored, _))) => return Ok(Committed::Stale(stored)),
+            (CommitRule::Stale, Some(stored)) => return Ok(Committed::Stale(stored)),
             (_, None) | (CommitRule::Gone, Some(_)) => return Ok(Committed::Gone(state.reason(&key))),
         };
         let moved = stored.sid() != record.sid();
-        let sid = record.sid().map(|sid| Name::Sid(record.registration().clone(), sid.clone()));
+        let sid = record.sid().map(|sid| Buried::Sid(record.registration().clone(), sid.clone()));
         if moved && sid.is_some_and(|sid| state.tombstone(&sid, here).is_some()) {
             // Not ended here: the caller does, and says so.
             return Ok(Committed::Gone(Some(EndReason::BackChannelLogout)));
@@ -496,15 +369,14 @@ impl SessionRegistry for MemoryRegistry {
         record.version = record.version.next();
         let expires_at = here + record.time_left(now);
         let record = Arc::new(record);
-        state.detach(&stored, was_until);
-        state.insert(record.clone(), expires_at);
+        state.sessions.replace(&record, expires_at);
         Ok(Committed::Committed(record))
     }
 
     async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let ended = {
             let (mut state, here) = self.write_at();
-            state.end(key, reason, here)
+            state.sessions.number(key).and_then(|number| state.end(number, reason, here))
         };
         self.publish(ended.as_slice(), reason);
         Ok(ended)
@@ -522,8 +394,8 @@ impl SessionRegistry for MemoryRegistry {
             if rules::leaves_tombstone(target.token(), now.min(here)) {
                 state.bury(target, here);
             }
-            let keys = state.keys_of(target);
-            keys.iter().filter_map(|key| state.end(key, reason, here)).collect()
+            let reached = state.reached_by(target);
+            reached.into_iter().filter_map(|number| state.end(number, reason, here)).collect()
         };
         self.publish(&ended, reason);
         Ok(ended)
@@ -541,11 +413,10 @@ impl SessionRegistry for MemoryRegistry {
                 forgotten = state.forget(here);
                 // A few at a time: requests wait for the lock.
                 while removed.len() < before + MOST_AT_ONCE
-                    && let Some(first @ (_, key)) = state.by_expiry.first().copied().filter(|(until, _)| *until <= here)
+                    && let Some((number, first)) = state.sessions.first_expired(here)
                 {
-                    state.by_expiry.remove(&first);
-                    let reason = state.live(&key).map(|entry| entry.record.expires_for());
-                    removed.extend(reason.and_then(|reason| state.end(&key, reason, here)));
+                    let reason = first.expires_for();
+                    removed.extend(state.end(number, reason, here));
                 }
             }
             let now_removed = removed.get(before..).unwrap_or_default();

@@ -25,7 +25,7 @@ impl State {
     /// Whether the record is bound to no login, or to one that is what it has to be.
     fn stands(&self, record: &Record, here: SystemTime) -> bool {
         login_of(record).is_none_or(|login| {
-            let entry = SessionKey::from_hex(login).and_then(|key| self.live(&key));
+            let entry = SessionKey::from_hex(login).and_then(|key| self.sessions.live(&key));
             entry.is_some_and(|entry| match needed() {
                 Needed::Confirmed => here + entry.record.unconfirmed_for() < entry.expires_at,
                 Needed::Live => here < entry.expires_at,
