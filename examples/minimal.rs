@@ -21,15 +21,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(variable("LISTEN").unwrap_or("127.0.0.1:3000".to_owned())).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let client = ClientCredentials::secret(variable("OIDC_CLIENT_ID")?, variable("OIDC_CLIENT_SECRET")?);
-    let rp = RelyingParty::builder(variable("OIDC_ISSUER")?, client)
-        .public_url(&url)
+    let rp = RelyingParty::builder(variable("OIDC_ISSUER")?, client, &url)
         .policy(
             SessionPolicy::new()
                 .op_session_lifetime(Duration::from_secs(15 * 60)) // the provider's inactivity timeout
                 .access_token_lifetime(Duration::from_secs(5 * 60)), // signal activity at least this often
         )
-        .build()
-        .await?;
+        .build()?;
 
     let app = Router::new()
         .route("/me", get(me))

@@ -73,7 +73,7 @@ async fn run() -> Result<(), String> {
         .await
         .map_err(|error| format!("LISTEN is {listen}: it takes an address that can be bound ({error})"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let (rp, data) = relying_party(&format!("http://{address}")).await?;
+    let (rp, data) = relying_party(&format!("http://{address}"))?;
     let warn = duration("WARN", "60s")?;
     let drain_timeout = duration("DRAIN_TIMEOUT", "10s")?;
     println!("listening on http://{address}");
@@ -214,7 +214,7 @@ async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     Sse::new(hello.chain(stream::pending())).keep_alive(KeepAlive::default().interval(Duration::from_secs(15)))
 }
 
-async fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
+fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
     let credentials = ClientCredentials::secret(
         required("OIDC_CLIENT_ID", "the client's id at the provider")?,
         required("OIDC_CLIENT_SECRET", "the client's secret")?,
@@ -246,15 +246,15 @@ async fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String
         ),
     };
     let issuer = required("OIDC_ISSUER", "the provider's issuer URL")?;
-    let mut builder = RelyingParty::builder(issuer, credentials)
-        .public_url(variable("PUBLIC_URL", default_url).trim_end_matches('/'))
-        .policy(policy)
-        .scopes(variable("OIDC_SCOPES", "openid profile").split_whitespace())
-        .signing_alg(alg)
-        .claims_from(claims_from)
-        .logout_tokens(LogoutTokenPolicy::new().missing_expiry(missing_expiry))
-        .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
-    let (builder_with_store, data) = with_store(builder).await?;
+    let mut builder =
+        RelyingParty::builder(issuer, credentials, variable("PUBLIC_URL", default_url).trim_end_matches('/'))
+            .policy(policy)
+            .scopes(variable("OIDC_SCOPES", "openid profile").split_whitespace())
+            .signing_alg(alg)
+            .claims_from(claims_from)
+            .logout_tokens(LogoutTokenPolicy::new().missing_expiry(missing_expiry))
+            .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
+    let (builder_with_store, data) = with_store(builder)?;
     builder = builder_with_store;
     if let Ok(key) = env::var("COOKIE_KEY") {
         builder = builder.cookie_key(CookieKey::from_base64(&key).map_err(|error| name_variable(&error))?);
@@ -262,7 +262,7 @@ async fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String
     if let Ok(api) = env::var("API_URL") {
         builder = builder.api(api);
     }
-    let rp = builder.build().await.map_err(|error| name_variable(&error))?;
+    let rp = builder.build().map_err(|error| name_variable(&error))?;
     Ok((rp, data))
 }
 
@@ -290,7 +290,7 @@ impl SessionStore for Data {
 }
 
 /// Sessions, and the application's data, live in one store.
-async fn with_store(builder: RelyingPartyBuilder) -> Result<(RelyingPartyBuilder, Data), String> {
+fn with_store(builder: RelyingPartyBuilder) -> Result<(RelyingPartyBuilder, Data), String> {
     let url = variable("STORE_URL", "memory:");
     let keys = variable("STORE_KEYS", "");
     let keys = keys.split_whitespace().map(StorageKey::from_base64).collect::<Result<Vec<_>, _>>();
@@ -303,13 +303,13 @@ async fn with_store(builder: RelyingPartyBuilder) -> Result<(RelyingPartyBuilder
             Ok((builder.registry(registry.clone()), Data(Arc::new(registry))))
         }
         "postgres" | "postgresql" => {
-            let registry = PostgresRegistry::connect_with(&url, "oidc_session", keys).await;
+            let registry = PostgresRegistry::connect_with(&url, "oidc_session", keys);
             let registry = registry.map_err(|error| name_variable(&error))?;
             tokio::spawn(migrate(registry.clone()));
             Ok((builder.registry(registry.clone()), Data(Arc::new(registry))))
         }
         "redis" | "rediss" | "redis-sentinel" | "rediss-sentinel" => {
-            let registry = RedisRegistry::connect_with(&url, "oidc-session", keys).await;
+            let registry = RedisRegistry::connect_with(&url, "oidc-session", keys);
             let registry = registry.map_err(|error| name_variable(&error))?.confirmed_by(confirmed_by);
             Ok((builder.registry(registry.clone()), Data(Arc::new(registry))))
         }

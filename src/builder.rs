@@ -11,7 +11,7 @@ use crate::calls::api::Api;
 use crate::calls::listed::Apis;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, check_url};
-use crate::manager::{Listener, Manager, upkeep};
+use crate::manager::{Listener, LoginHook, Manager, upkeep};
 use crate::protocol::jwt::SigningAlg;
 use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::{ClientId, ClientSecret, Issuer, Registration};
@@ -20,17 +20,27 @@ use crate::provider::{ClientConfig, Provider};
 use crate::registry::SessionRegistry;
 use crate::registry::memory::MemoryRegistry;
 use crate::relying_party::RelyingParty;
+use crate::session::authorization_parameters::AuthorizationParameters;
 use crate::session::event::SessionEvent;
 use crate::session::id::ClientTag;
+use crate::session::new_login::{LoginRefused, NewLogin};
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
 use crate::web::context::{Context, Ends, Pages, Parts};
 use crate::web::cookie::{CookieKey, Cookies};
 use crate::web::pages::Page;
 
 impl RelyingParty {
-    /// Begins the configuration: `issuer` is the provider's, as in its discovery document, character for character.
-    pub fn builder(issuer: impl Into<String>, credentials: ClientCredentials) -> RelyingPartyBuilder {
-        RelyingPartyBuilder::new(issuer.into(), credentials)
+    /// Begins the configuration: `issuer` is the provider's, as in its discovery document, character for character;
+    /// `public_url` the origin that browsers see, as `https://shop.example`.
+    ///
+    /// Register at the provider: `redirect_uri` = that origin + `/auth/callback`, `post_logout_redirect_uri` = it + `/`,
+    /// `backchannel_logout_uri` = it + `/auth/backchannel-logout` (with `sid` required).
+    pub fn builder(
+        issuer: impl Into<String>,
+        credentials: ClientCredentials,
+        public_url: impl Into<String>,
+    ) -> RelyingPartyBuilder {
+        RelyingPartyBuilder::new(issuer.into(), credentials, public_url.into())
     }
 }
 
@@ -55,7 +65,7 @@ impl ClientCredentials {
 pub struct RelyingPartyBuilder {
     issuer: String,
     credentials: ClientCredentials,
-    public_url: Option<String>,
+    public_url: String,
     policy: SessionPolicy,
     registry: Option<Arc<dyn SessionRegistry>>,
     scopes: Vec<String>,
@@ -70,14 +80,17 @@ pub struct RelyingPartyBuilder {
     apis: Vec<Api>,
     pages: Pages,
     ends: Ends,
+    parameters: AuthorizationParameters,
+    post_logout_path: String,
+    on_login: Option<Box<LoginHook>>,
 }
 
 impl RelyingPartyBuilder {
-    fn new(issuer: String, credentials: ClientCredentials) -> Self {
+    fn new(issuer: String, credentials: ClientCredentials, public_url: String) -> Self {
         Self {
             issuer,
             credentials,
-            public_url: None,
+            public_url,
             policy: SessionPolicy::new(),
             registry: None,
             scopes: vec!["openid".to_owned(), "profile".to_owned()],
@@ -92,16 +105,10 @@ impl RelyingPartyBuilder {
             apis: Vec::new(),
             pages: Pages::default(),
             ends: Ends::Passed,
+            parameters: AuthorizationParameters::default(),
+            post_logout_path: "/".to_owned(),
+            on_login: None,
         }
-    }
-
-    /// The origin that browsers see, as `https://shop.example`. Required.
-    ///
-    /// Register at the provider: `redirect_uri` = it + `/auth/callback`, `post_logout_redirect_uri` = it + `/`,
-    /// `backchannel_logout_uri` = it + `/auth/backchannel-logout` (with `sid` required).
-    pub fn public_url(mut self, url: impl Into<String>) -> Self {
-        self.public_url = Some(url.into());
-        self
     }
 
     /// How long sessions go on and what counts as activity.
@@ -133,6 +140,52 @@ impl RelyingPartyBuilder {
     /// request is served then; a refresh that is under way goes on without it, as long as its connection stands.
     pub fn provider_timeout(mut self, timeout: Duration) -> Self {
         self.provider_timeout = timeout;
+        self
+    }
+
+    /// A parameter that every authorization request has, as `audience` or `kc_idp_hint`; may be given several times. A link
+    /// may set another value, if [`linked_parameters`](Self::linked_parameters) says so.
+    pub fn authorization_parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parameters.fixed.push((name.into(), value.into()));
+        self
+    }
+
+    /// Parameters that a link to the login may set, `/auth/login?login_hint=alice@shop.example`, and that are passed on to the
+    /// provider; default: `login_hint` and `ui_locales`. Anybody can make such a link, so only what any user may choose
+    /// belongs here. `prompt`, `acr_values` and `max_age` may be set in any case.
+    pub fn linked_parameters<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.parameters.linked = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Where the browser comes back to after a sign-out: a path of this application; default `/`. The whole URL has to be
+    /// registered at the provider as a `post_logout_redirect_uri`.
+    pub fn post_logout_path(mut self, path: impl Into<String>) -> Self {
+        self.post_logout_path = path.into();
+        self
+    }
+
+    /// Asks the application at every login, after the provider has granted it and before the session begins: to refuse it, or
+    /// to write down who has come. It has 5 s; after that the login fails with 503. A login that is refused leaves the session
+    /// at the provider as it is, and drops its tokens.
+    ///
+    /// ```
+    /// # use tower_oidc_session::{LoginRefused, NewLogin, RelyingPartyBuilder};
+    /// # async fn upsert(_: &NewLogin) -> Result<(), std::io::Error> { Ok(()) }
+    /// # fn hooked(builder: RelyingPartyBuilder) -> RelyingPartyBuilder {
+    /// builder.on_login(async |login: NewLogin| {
+    ///     if login.claims().get("email_verified") != Some(&true.into()) {
+    ///         return Err(LoginRefused::not_allowed("the address is not verified"));
+    ///     }
+    ///     upsert(&login).await.map_err(|error| LoginRefused::unavailable(error.to_string()))
+    /// })
+    /// # }
+    /// ```
+    pub fn on_login<F>(mut self, hook: impl Fn(NewLogin) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), LoginRefused>> + Send + 'static,
+    {
+        self.on_login = Some(Box::new(move |login| Box::pin(hook(login))));
         self
     }
 
@@ -215,28 +268,47 @@ impl RelyingPartyBuilder {
     /// # Errors
     /// If a setting cannot work; the error names it.
     ///
-    /// # Cancel safety
-    /// A dropped future leaves nothing behind.
-    #[expect(clippy::unused_async, reason = "tells users that a tokio runtime is needed")]
-    pub async fn build(self) -> Result<RelyingParty, ConfigError> {
+    /// # Panics
+    /// Outside of a tokio runtime, which does the work in the background.
+    pub fn build(self) -> Result<RelyingParty, ConfigError> {
         let issuer = check_url("issuer", &self.issuer)?;
         if issuer.query().is_some() {
             return Err(ConfigError::new("issuer", self.issuer, "a URL without query"));
         }
-        let public_url = self.public_url.as_deref().unwrap_or_default();
-        let origin = check_url("public_url", public_url)?;
+        let origin = check_url("public_url", &self.public_url)?;
         if origin.path() != "/" || origin.query().is_some() {
-            return Err(ConfigError::new("public_url", public_url, "an origin alone, as https://shop.example"));
+            return Err(ConfigError::new("public_url", self.public_url, "an origin alone, as https://shop.example"));
         }
         check_policy(&self.policy)?;
         if self.provider_timeout.is_zero() {
             return Err(zero("provider_timeout"));
         }
         self.check_client()?;
+        let post_logout_redirect_uri = origin.join(&self.post_logout_path).ok().filter(|url| {
+            self.post_logout_path.starts_with('/') && url.origin() == origin.origin() && url.fragment().is_none()
+        });
+        let post_logout_redirect_uri = post_logout_redirect_uri.ok_or_else(|| {
+            ConfigError::new(
+                "post_logout_path",
+                self.post_logout_path.clone(),
+                "a path of this application, as /goodbye",
+            )
+        })?;
+        if let Some(name) = self.parameters.wrong_name() {
+            let takes = "a parameter that is not the crate's own: for those there are settings";
+            return Err(ConfigError::new("authorization_parameter", name, takes));
+        }
         let apis = Apis::new(&self.apis)?;
         let http = Http::new(self.provider_timeout)
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
         let registration = Registration::new(Issuer::new(self.issuer), self.credentials.id);
+        let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));
+        if self.cookie_key.is_none() && registry.is_shared() {
+            tracing::warn!(
+                "the sessions are shared, and there is no cookie_key: a login that one replica began cannot be finished by \
+                 another, nor after a restart. Give all replicas the same .cookie_key(CookieKey::from_base64(…)?)"
+            );
+        }
         let cookie_key = self.cookie_key.unwrap_or_else(CookieKey::generate);
         let cookies = Cookies::new(&registration, &cookie_key, &self.further_cookie_keys)?;
         let client = ClientConfig {
@@ -244,14 +316,14 @@ impl RelyingPartyBuilder {
             registration,
             secret: self.credentials.secret,
             redirect_uri: join(&origin, "/auth/callback"),
-            post_logout_redirect_uri: join(&origin, "/"),
+            post_logout_redirect_uri,
             scopes: self.scopes,
             signing_alg: self.signing_alg,
+            parameters: self.parameters,
             resources: self.apis.iter().filter_map(|api| api.audience()?.resource.clone()).collect(),
         };
         let provider = Provider::new(client, http, self.clock.clone());
-        let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));
-        let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners);
+        let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners, self.on_login);
         upkeep::begin(&manager);
         Ok(RelyingParty::new(Context::new(Parts {
             manager,
@@ -307,6 +379,16 @@ fn check_policy(policy: &SessionPolicy) -> Result<(), ConfigError> {
         if duration > Duration::from_secs(10 * 366 * 24 * 60 * 60) {
             return Err(ConfigError::new(setting, format!("{duration:?}"), "at most ten years"));
         }
+    }
+    if let Some(lifetime) = policy.refresh_token_lifetime.filter(|lifetime| *lifetime <= policy.longest_silence()) {
+        return Err(ConfigError::new(
+            "refresh_token_lifetime",
+            format!("{lifetime:?}"),
+            format!(
+                "more than access_token_lifetime ({:?}): the application refreshes once in that time, and would come too late",
+                policy.longest_silence()
+            ),
+        ));
     }
     if policy.longest_silence() >= policy.op_session_lifetime {
         return Err(ConfigError::new(

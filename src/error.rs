@@ -71,6 +71,8 @@ pub(crate) fn secret_from_base64(
     length: usize,
     takes: &'static str,
 ) -> Result<Vec<u8>, ConfigError> {
-    let bytes = STANDARD.decode(text.trim()).ok().filter(|bytes| bytes.len() == length);
+    // openssl breaks what is longer than 48 bytes over lines.
+    let text: String = text.split_ascii_whitespace().collect();
+    let bytes = STANDARD.decode(text).ok().filter(|bytes| bytes.len() == length);
     bytes.ok_or_else(|| ConfigError::new(setting, "not a key", takes))
 }

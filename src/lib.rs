@@ -52,7 +52,7 @@ mod error;
 mod manager;
 mod protocol;
 mod provider;
-mod registry;
+pub mod registry;
 mod relying_party;
 mod session;
 #[cfg(feature = "test-provider")]
@@ -60,7 +60,7 @@ pub mod test_provider;
 mod web;
 
 pub use api::client::SessionClient;
-pub use api::error::ApiError;
+pub use api::error::{ApiError, ApiErrorKind};
 pub use api::layer::{SessionClientLayer, SessionClientService};
 pub use api::request::SessionRequest;
 pub use api::response::ApiResponse;
@@ -71,29 +71,24 @@ pub use error::ConfigError;
 pub use protocol::jwt::SigningAlg;
 pub use protocol::logout_token::{LogoutTokenPolicy, LogoutTokenTyp, MissingExpiry};
 pub use protocol::names::{AccessToken, ClientId, Issuer, Registration, Sid, Subject};
-#[cfg(any(feature = "postgres", feature = "redis"))]
-pub use registry::codec::StorageKey;
 pub use registry::memory::MemoryRegistry;
 #[cfg(feature = "postgres")]
 pub use registry::postgres::PostgresRegistry;
 #[cfg(feature = "redis")]
 pub use registry::redis::RedisRegistry;
-pub use registry::{
-    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
-    Loaded, LogoutTarget, RegistryError, SID_TOLERANCE, SPENT_RETENTION, SUBJECT_TOLERANCE, SessionRegistry, Spent,
-    TOMBSTONE_RETENTION, TokenMark,
-};
+pub use registry::{LogoutTarget, RegistryError, SessionRegistry, StorageKey};
 pub use relying_party::RelyingParty;
 pub use session::end_reason::{EndReason, UnknownEndReason};
 pub use session::event::{SessionEvent, SessionInfo};
-pub use session::id::{AttemptKey, SessionKey, SubjectHash};
-pub use session::login_attempt::LoginAttempt;
+pub use session::id::SessionKey;
+pub use session::new_login::{LoginRefused, NewLogin};
 pub use session::policy::{ClaimsFrom, SessionPolicy};
-pub use session::record::{ActivitySignal, SessionRecord, Version};
+pub use session::record::ActivitySignal;
 pub use web::cookie::CookieKey;
 pub use web::extract::{OidcSession, SessionOver};
 pub use web::layer::{SessionFuture, SessionLayer, SessionService};
 pub use web::pages::{Page, PageKind};
 pub use web::passive::{Passive, PassiveLayer};
-pub use web::reject::SessionRejection;
+pub use web::reject::{RejectionKind, SessionRejection};
 pub use web::require::{RequireSession, RequireSessionFuture, RequireSessionLayer};
+pub use web::wiring::WiringError;

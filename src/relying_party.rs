@@ -1,8 +1,13 @@
 //! The application as a relying party: everything that is put around a router.
 
+use std::fmt;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use http::Request;
+use tower_service::Service;
 
 use crate::protocol::names::Subject;
 use crate::registry::{LogoutTarget, RegistryError};
@@ -12,6 +17,7 @@ use crate::web::layer::SessionLayer;
 use crate::web::passive::PassiveLayer;
 use crate::web::require::RequireSessionLayer;
 use crate::web::routes;
+use crate::web::wiring::{self, WiringError};
 
 /// An application whose users sign in at an OpenID provider. Clones share everything.
 ///
@@ -21,15 +27,14 @@ use crate::web::routes;
 /// use tower_oidc_session::{ClientCredentials, OidcSession, RelyingParty, SessionPolicy};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let rp = RelyingParty::builder("https://op.example", ClientCredentials::secret("shop", "secret"))
-///     .public_url("https://shop.example")
+/// let credentials = ClientCredentials::secret("shop", "secret");
+/// let rp = RelyingParty::builder("https://op.example", credentials, "https://shop.example")
 ///     .policy(
 ///         SessionPolicy::new()
 ///             .op_session_lifetime(Duration::from_secs(15 * 60))
 ///             .access_token_lifetime(Duration::from_secs(5 * 60)),
 ///     )
-///     .build()
-///     .await?;
+///     .build()?;
 ///
 /// let app = Router::new()
 ///     .route("/orders", get(async |session: OidcSession| format!("orders of {}", session.subject())))
@@ -61,7 +66,7 @@ impl RelyingParty {
 
     /// The routes `/auth/login`, `/auth/callback`, `/auth/logout`, `/auth/session` and `/auth/backchannel-logout`.
     /// Merge them inside of [`layer`](Self::layer).
-    pub fn routes(&self) -> Router {
+    pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         routes::all(&self.context)
     }
 
@@ -78,7 +83,7 @@ impl RelyingParty {
     }
 
     /// `/auth/backchannel-logout` alone, for an application that takes it on another address than its browsers.
-    pub fn backchannel_logout_route(&self) -> Router {
+    pub fn backchannel_logout_route<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         routes::backchannel_logout::route(&self.context)
     }
 
@@ -155,6 +160,34 @@ impl RelyingParty {
     /// What is under way goes on as long as the runtime does.
     pub async fn drain(&self, bound: Duration) -> usize {
         self.context.manager().drain(bound).await
+    }
+
+    /// Finds out whether an application is put together as it has to be: that the routes are there, inside of
+    /// [`layer`](Self::layer), and not behind a login. Call it before the application is served, or in a test.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use tower_oidc_session::{RelyingParty, WiringError};
+    /// # async fn start(rp: RelyingParty) -> Result<(), WiringError> {
+    /// let app = Router::new().route("/", get(async || "welcome")).merge(rp.routes()).layer(rp.layer());
+    /// rp.check_wiring(app.clone()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If it is not; the error says what to write instead.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn check_wiring<S, B>(&self, app: S) -> Result<(), WiringError>
+    where
+        S: Service<Request<Body>, Response = http::Response<B>>,
+        S::Error: fmt::Debug,
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<axum::BoxError>,
+    {
+        wiring::check(app).await
     }
 
     /// Whether the provider has been reached since the start. It is tried in the background until it has, and every

@@ -10,9 +10,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use tower::{Layer, Service};
 use tower_oidc_session::test_provider::{SignIn, TestClient, TestProvider};
-use tower_oidc_session::{
-    ClientCredentials, CookieKey, MemoryRegistry, OidcSession, RelyingParty, SessionRegistry, SessionService,
-};
+use tower_oidc_session::{ClientCredentials, CookieKey, MemoryRegistry, OidcSession, RelyingParty, SessionRegistry, SessionService};
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
 
 use crate::user::{Cookies, request, sign_in};
@@ -136,12 +134,10 @@ pub async fn provider() -> TestProvider {
 
 pub async fn relying_party(provider: &TestProvider, registry: impl SessionRegistry) -> RelyingParty {
     let credentials = ClientCredentials::secret("shop", "secret");
-    RelyingParty::builder(provider.issuer(), credentials)
-        .public_url(PUBLIC_URL)
+    RelyingParty::builder(provider.issuer(), credentials, PUBLIC_URL)
         .cookie_key(CookieKey::generate())
         .registry(registry)
         .build()
-        .await
         .expect("the configuration is good")
 }
 

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tower_oidc_session::test_provider::sample_record;
-use tower_oidc_session::{
-    ClientId, Issuer, LoginAttempt, MemoryRegistry, PostgresRegistry, RedisRegistry, Registration, SessionRegistry,
-};
+use tower_oidc_session::registry::{LoginAttempt};
+use tower_oidc_session::{ClientId, Issuer, MemoryRegistry, PostgresRegistry, RedisRegistry, Registration, SessionRegistry};
 
 /// Where a registry lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +57,11 @@ pub fn url() -> Option<String> {
 }
 
 pub async fn redis(url: &str) -> RedisRegistry {
-    RedisRegistry::connect(url).await.expect("a URL")
+    RedisRegistry::connect(url).expect("a URL")
 }
 
 pub async fn postgres(url: &str) -> PostgresRegistry {
-    let registry = PostgresRegistry::connect(url).await.expect("a URL");
+    let registry = PostgresRegistry::connect(url).expect("a URL");
     registry.migrate().await.expect("the database takes the schema");
     registry
 }

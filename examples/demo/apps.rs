@@ -187,8 +187,7 @@ async fn start_app(name: &'static str, kind: ClientKind, port: u16, around: Surr
     let app = App { name, url: url.clone(), kind, log: Arc::default() };
     let policy =
         SessionPolicy::new().op_session_lifetime(around.session_lifetime).access_token_lifetime(around.signal_interval);
-    let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(name, SECRET))
-        .public_url(&url)
+    let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(name, SECRET), &url)
         .policy(match kind {
             ClientKind::Refreshing | ClientKind::Introspected => policy,
             ClientKind::Tokenless => policy.discard_tokens().signal_by_silent_login(),
@@ -199,7 +198,6 @@ async fn start_app(name: &'static str, kind: ClientKind, port: u16, around: Surr
             move |event| app.note(event)
         })
         .build()
-        .await
         .map_err(|error| error.to_string())?;
     let context = Context { app: app.clone(), around };
     let router = Router::new()

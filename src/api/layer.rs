@@ -16,7 +16,6 @@ use super::error::ApiError;
 use super::sender::Sender;
 use crate::calls::body::Attempt;
 use crate::calls::transport::{NoAnswer, Transport};
-use crate::error::with_causes;
 
 /// Lets an HTTP client call APIs on behalf of a session, as [`SessionClient`](crate::SessionClient) does: it attaches the access token, refreshes
 /// it, judges the answers. Made by [`SessionClient::layer`](crate::SessionClient::layer).
@@ -84,7 +83,7 @@ where
     fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, NoAnswer>> {
         let mut inner = self.0.clone();
         Box::pin(async move {
-            let unreachable = |error: S::Error| NoAnswer::Unreachable(with_causes(error.into().as_ref()));
+            let unreachable = |error: S::Error| NoAnswer::Unreachable(error.into().into());
             std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(unreachable)?;
             let answer = inner.call(Request::from_parts(parts, body.into())).await.map_err(unreachable)?;
             Ok(answer.map(Body::new))

@@ -1,5 +1,6 @@
 //! What carries a request to an API.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,8 +21,11 @@ pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) enum NoAnswer {
     Invalid(String),
     Timeout,
-    Unreachable(String),
+    Unreachable(Cause),
 }
+
+/// Why a connection came to nothing: refused, or its certificate expired, …
+pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 pub(crate) trait Transport: Send {
     fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, NoAnswer>>;
@@ -47,7 +51,7 @@ impl Transport for OwnClient {
             match client.execute(request).await {
                 Ok(answer) => Ok(http::Response::from(answer).map(Body::new)),
                 Err(error) if error.is_timeout() => Err(NoAnswer::Timeout),
-                Err(error) => Err(NoAnswer::Unreachable(crate::error::with_causes(&error.without_url()))),
+                Err(error) => Err(NoAnswer::Unreachable(Arc::new(error.without_url()))),
             }
         })
     }

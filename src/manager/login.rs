@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
@@ -17,9 +17,13 @@ use crate::registry::{Committed, Created, Spent};
 use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::{AttemptKey, SessionId, SessionKey};
 use crate::session::login_attempt::LoginTransaction;
-use crate::session::policy::ClaimsFrom;
+use crate::session::new_login::{self, LoginRefused};
+use crate::session::policy::{ClaimsFrom, KeptTokens};
 use crate::session::record::{NewLogin, SessionRecord, UserInfoEndpoint};
 use crate::session::silent_login::{self, Found, Step};
+
+/// A person waits for what the application has to say of a login.
+const LONGEST_HOOK: Duration = Duration::from_secs(5);
 
 /// What an ID token says of itself, its session and its login. Userinfo, which nobody signs, cannot say it instead, nor
 /// add it.
@@ -149,6 +153,7 @@ impl Manager {
         {
             return Ok(confirmed);
         }
+        self.ask_application(&id_token, &claims, &response).await?;
         let client = self.provider.client();
         let id = SessionId::random_for(&client.registration, id_token.sid.as_ref(), &id_token.subject);
         let login = NewLogin {
@@ -174,6 +179,26 @@ impl Manager {
         metrics::counter!("oidc_sessions_started_total").increment(1);
         self.emit(&SessionEvent::Started(SessionInfo::of(&record)));
         Ok(LoggedIn::Anew(id, record))
+    }
+
+    /// Asks the application whether it lets the user in.
+    async fn ask_application(
+        &self,
+        id_token: &IdToken,
+        claims: &Map<String, Value>,
+        response: &TokenResponse,
+    ) -> Result<(), LoginError> {
+        let Some(hook) = &self.on_login else { return Ok(()) };
+        let keeps_tokens = self.policy.tokens == KeptTokens::All;
+        let login = new_login::NewLogin {
+            issuer: self.provider.client().registration.issuer().clone(),
+            subject: id_token.subject.clone(),
+            sid: id_token.sid.clone(),
+            claims: claims.clone(),
+            access_token: keeps_tokens.then(|| response.access_token.clone()),
+        };
+        let answer = self.within(LONGEST_HOOK, hook(login)).await;
+        answer.unwrap_or_else(|| Err(LoginRefused::unavailable("on_login took too long"))).map_err(LoginError::Refused)
     }
 
     /// Takes a silent login as the confirmation of the session that asked for it, if it is of the same user.
@@ -225,6 +250,17 @@ impl Manager {
 
     /// Says once that the provider's access tokens outlive its sessions.
     fn report_lifetime(&self, response: &TokenResponse) {
+        if let Some((refresh_expires_in, configured)) =
+            response.refresh_expires_in.zip(self.policy.refresh_token_lifetime)
+            && refresh_expires_in < configured
+            && !self.reported_refresh_expires_in.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                ?refresh_expires_in,
+                refresh_token_lifetime = ?configured,
+                "the provider takes refresh tokens for less time than is configured: users who pause for longer are signed out"
+            );
+        }
         let lifetime = self.policy.op_session_lifetime;
         let Some(expires_in) = response.expires_in.filter(|expires_in| *expires_in >= lifetime) else { return };
         if !self.reported_expires_in.swap(true, Ordering::Relaxed) {

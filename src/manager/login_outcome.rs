@@ -9,6 +9,7 @@ use crate::provider::Unavailable;
 use crate::provider::keys::VerifyError;
 use crate::registry::RegistryError;
 use crate::session::id::SessionId;
+use crate::session::new_login::LoginRefused;
 use crate::session::record::SessionRecord;
 
 /// What came of a login.
@@ -47,6 +48,8 @@ pub(crate) enum LoginError {
     Nonsense(&'static str),
     #[error("the ID token is not valid: {0}")]
     IdToken(#[from] TokenError),
+    #[error("the application does not let the user in: {0}")]
+    Refused(LoginRefused),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     #[error(transparent)]

@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::BoxFuture;
+
 use self::doubts::{Doubts, Remarks};
 use self::ends::Ends;
 use self::flights::SingleFlight;
@@ -39,11 +41,15 @@ use crate::registry::store_clock::StoreClock;
 use crate::registry::{EndMark, Loaded, RegistryError, SessionRegistry, Spent};
 use crate::session::event::SessionEvent;
 use crate::session::id::{AttemptKey, SessionKey};
+use crate::session::new_login::{LoginRefused, NewLogin};
 use crate::session::policy::SessionPolicy;
 use crate::session::record::SessionRecord;
 use crate::session::signal::Outcome;
 
 pub(crate) type Listener = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
+
+/// What the application says to a login.
+pub(crate) type LoginHook = dyn Fn(NewLogin) -> BoxFuture<'static, Result<(), LoginRefused>> + Send + Sync;
 
 pub(crate) struct Manager {
     registry: Arc<dyn SessionRegistry>,
@@ -51,6 +57,7 @@ pub(crate) struct Manager {
     policy: SessionPolicy,
     clock: Arc<dyn Clock>,
     listeners: Vec<Listener>,
+    on_login: Option<Box<LoginHook>>,
     flights: Arc<SingleFlight<SessionKey, Landed>>,
     logins: Arc<SingleFlight<AttemptKey, LoginOutcome>>,
     landed_logins: LandedLogins,
@@ -62,6 +69,7 @@ pub(crate) struct Manager {
     ends: Arc<Ends>,
     guards: Guards,
     reported_expires_in: AtomicBool,
+    reported_refresh_expires_in: AtomicBool,
 }
 
 /// What came of a signal, and whom the access token was asked for.
@@ -87,6 +95,7 @@ impl Manager {
         policy: SessionPolicy,
         clock: Arc<dyn Clock>,
         listeners: Vec<Listener>,
+        on_login: Option<Box<LoginHook>>,
     ) -> Arc<Self> {
         registry.adopt_clock(&clock);
         let ends = Arc::new(Ends::default());
@@ -100,6 +109,7 @@ impl Manager {
             policy,
             clock,
             listeners,
+            on_login,
             flights: SingleFlight::new(),
             logins: SingleFlight::new(),
             landed_logins: LandedLogins::default(),
@@ -111,6 +121,7 @@ impl Manager {
             ends,
             guards: Guards::new(),
             reported_expires_in: AtomicBool::new(false),
+            reported_refresh_expires_in: AtomicBool::new(false),
         })
     }
 

@@ -27,6 +27,22 @@ pub(crate) enum Prompt {
     #[default]
     AsNeeded,
     None,
+    /// It asks for what the session at the provider would spare the user.
+    Login,
+    Consent,
+    SelectAccount,
+    /// [Initiating User Registration 1.0](https://openid.net/specs/openid-connect-prompt-create-1_0.html).
+    Create,
+}
+
+impl Prompt {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::None, "none"),
+        (Self::Login, "login"),
+        (Self::Consent, "consent"),
+        (Self::SelectAccount, "select_account"),
+        (Self::Create, "create"),
+    ];
 }
 
 impl Authentication {
@@ -40,8 +56,7 @@ impl Authentication {
         let one = |name| single(query, name).ok();
         let prompt = match one("prompt")?.as_deref() {
             None => Prompt::AsNeeded,
-            Some("none") => Prompt::None,
-            Some(_) => return None,
+            Some(text) => Prompt::ALL.iter().find(|(_, name)| *name == text)?.0,
         };
         let acr_values = one("acr_values")?;
         let is_harmless = |text: &String| text.len() <= 500 && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
@@ -53,13 +68,14 @@ impl Authentication {
             None => None,
         };
         // A login that has to be silent and better than the one there is can only fail.
-        let is_possible = prompt == Prompt::AsNeeded || (acr_values.is_none() && max_age.is_none());
+        let is_possible = prompt != Prompt::None || (acr_values.is_none() && max_age.is_none());
         is_possible.then_some(Self { prompt, acr_values, max_age })
     }
 
     /// The parameters, for the authorization request and for links to the login.
     pub(crate) fn parameters(&self) -> Vec<(&'static str, String)> {
-        let prompt = (self.prompt == Prompt::None).then(|| ("prompt", "none".to_owned()));
+        let prompt = Prompt::ALL.iter().find(|(prompt, _)| *prompt == self.prompt);
+        let prompt = prompt.map(|(_, name)| ("prompt", (*name).to_owned()));
         let acr_values = self.acr_values.clone().map(|text| ("acr_values", text));
         let max_age = self.max_age.map(|age| ("max_age", age.as_secs().to_string()));
         [prompt, acr_values, max_age].into_iter().flatten().collect()

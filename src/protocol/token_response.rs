@@ -27,6 +27,8 @@ use super::names::{AccessToken, IdTokenHint, RefreshToken};
 pub(crate) struct TokenResponse {
     pub(crate) access_token: AccessToken,
     pub(crate) expires_in: Option<Duration>,
+    /// How long the refresh token is taken, as Keycloak says; 0 stands for ever there.
+    pub(crate) refresh_expires_in: Option<Duration>,
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) id_token: Option<IdTokenHint>,
     pub(crate) scope: Option<String>,
@@ -105,16 +107,18 @@ fn is_about_the_grant(code: &str) -> bool {
 fn granted(json: &Map<String, Value>) -> Option<TokenResponse> {
     let text = |name| json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     // The wire says seconds as a number; some providers write a string. An absurd value counts as none.
-    let seconds = match json.get("expires_in") {
+    let seconds = |name: &str| match json.get(name) {
         Some(Value::Number(number)) => number.as_f64(),
         Some(Value::String(number)) => number.parse().ok(),
         _ => None,
     };
+    let duration = |name: &str| seconds(name).filter(|s| (0.0..=1e9).contains(s)).map(Duration::from_secs_f64);
     let token_type_fits = text("token_type").is_none_or(|kind| kind.eq_ignore_ascii_case("Bearer"));
     token_type_fits.then_some(())?;
     Some(TokenResponse {
         access_token: AccessToken::new(text("access_token")?),
-        expires_in: seconds.filter(|s| (0.0..=1e9).contains(s)).map(Duration::from_secs_f64),
+        expires_in: duration("expires_in"),
+        refresh_expires_in: duration("refresh_expires_in").filter(|lifetime| !lifetime.is_zero()),
         refresh_token: text("refresh_token").map(RefreshToken::new),
         id_token: text("id_token").map(IdTokenHint::new),
         scope: text("scope").map(str::to_owned),

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::protocol::jwt::{Expected, KeySet, SigningAlg};
 use crate::protocol::metadata::ProviderMetadata;
 use crate::protocol::names::{ClientSecret, Registration};
+use crate::session::authorization_parameters::AuthorizationParameters;
 use crate::session::id::ClientTag;
 
 /// How far the clocks of provider and application may be apart.
@@ -41,6 +42,7 @@ pub(crate) struct ClientConfig {
     pub(crate) signing_alg: SigningAlg,
     /// What access tokens are asked for besides the first (RFC 8707).
     pub(crate) resources: Vec<String>,
+    pub(crate) parameters: AuthorizationParameters,
 }
 
 #[derive(Debug)]

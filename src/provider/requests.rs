@@ -46,8 +46,13 @@ impl Provider {
             .add_extra_param("nonce", transaction.nonce.clone())
             .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
             .url();
+        let authentication = transaction.authentication.parameters();
+        // A step-up says better which authentication is wanted.
+        let is_said = |name: &str| authentication.iter().any(|(said, _)| *said == name);
+        let others = self.client.parameters.with(&transaction.linked).filter(|(name, _)| !is_said(name));
         url.query_pairs_mut()
-            .extend_pairs(transaction.authentication.parameters())
+            .extend_pairs(others)
+            .extend_pairs(authentication.iter().map(|(name, value)| (*name, value.as_str())))
             .extend_pairs(self.client.resources.iter().map(|resource| ("resource", resource)));
         Ok(url)
     }

@@ -20,6 +20,7 @@ use crate::session::end_reason::EndReason;
 use crate::session::id::{SessionKey, short_hash};
 use crate::session::record::{SessionRecord, Version};
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 /// A point in time as stores write it.
 pub(crate) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -63,16 +64,22 @@ impl fmt::Debug for StorageKey {
 
 /// How a registry writes and reads records. The first key seals, all open.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Codec {
+pub struct Codec {
     keys: Vec<StorageKey>,
 }
 
 impl Codec {
-    pub(crate) fn new(keys: Vec<StorageKey>) -> Self {
-        Self { keys }
+    /// With these keys; without any, records are not encrypted.
+    #[must_use]
+    pub fn new(keys: impl IntoIterator<Item = StorageKey>) -> Self {
+        Self { keys: keys.into_iter().collect() }
     }
 
-    pub(crate) fn encode(&self, record: &SessionRecord) -> Result<Vec<u8>, RegistryError> {
+    /// Writes a record.
+    ///
+    /// # Errors
+    /// If a key is no key.
+    pub fn encode(&self, record: &SessionRecord) -> Result<Vec<u8>, RegistryError> {
         let failed = |error| RegistryError::with_source("a record could not be written", error);
         let mut json = serde_json::to_vec(record).map_err(failed)?;
         let Some(key) = self.keys.first() else {
@@ -90,12 +97,10 @@ impl Codec {
     }
 
     /// Reads a record; the version is the store's to say.
-    pub(crate) fn decode(
-        &self,
-        key: &SessionKey,
-        version: Version,
-        bytes: &[u8],
-    ) -> Result<SessionRecord, RegistryError> {
+    ///
+    /// # Errors
+    /// If it is not the record of that session in a format, and under a key, that are known here.
+    pub fn decode(&self, key: &SessionKey, version: Version, bytes: &[u8]) -> Result<SessionRecord, RegistryError> {
         // What serde says may quote the record.
         let mut record: SessionRecord = serde_json::from_slice(&self.open(key, bytes)?)
             .map_err(|_| unreadable("its fields are not those of here"))?;
@@ -135,12 +140,14 @@ pub(crate) fn unreadable(why: &str) -> RegistryError {
     RegistryError::new(format!("a stored session cannot be read: {why}"))
 }
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 /// A point in time as stores write it, read back.
 pub(crate) fn from_millis(millis: u64) -> Result<SystemTime, RegistryError> {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
     time.ok_or_else(|| RegistryError::new("the store names a time that cannot be"))
 }
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 /// Why a session ended, as the store tells it. A reason of a newer version is none that can be told here.
 pub(crate) fn reason_from(text: &[u8]) -> Result<EndReason, RegistryError> {
     let reason = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
@@ -162,7 +169,7 @@ mod tests {
     }
 
     fn codec(keys: &[u8]) -> Codec {
-        Codec::new(keys.iter().copied().map(key).collect())
+        Codec::new(keys.iter().copied().map(key))
     }
 
     fn decode(codec: &Codec, bytes: &[u8]) -> Result<SessionRecord, String> {

@@ -1,7 +1,12 @@
-//! Where sessions live: the contract of a registry, and the one in memory.
+//! Where sessions live: the contract of a registry, and what is needed to write one for another store.
+//!
+//! [`SessionRegistry`] is the contract; [`MemoryRegistry`](crate::MemoryRegistry), `RedisRegistry` and `PostgresRegistry` keep it,
+//! and so does `examples/sqlite_registry.rs`, which is written with the public items of this module alone: [`rules`] are the
+//! decisions, [`Codec`] writes records, and `test_provider::check_registry` (feature `test-provider`) tests a store. The trait is
+//! made with [`async_trait`], as it has to be object safe.
 
+mod arc;
 pub(crate) mod binding;
-#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod codec;
 mod listeners;
 pub(crate) mod memory;
@@ -13,22 +18,27 @@ pub(crate) mod postgres;
 mod recent;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-pub(crate) mod rules;
+pub mod rules;
 pub(crate) mod store_clock;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
+pub use async_trait::async_trait;
 
+use http::StatusCode;
+
+pub use self::codec::{Codec, StorageKey};
 use crate::clock::Clock;
 use crate::protocol::names::{Registration, Sid, Subject};
 pub use crate::session::end_reason::EndMark;
 use crate::session::end_reason::EndReason;
-use crate::session::id::{AttemptKey, SessionKey, fill_random, short_hash};
-use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginAttempt};
-use crate::session::record::{SessionRecord, Version};
+pub use crate::session::id::{AttemptKey, SessionKey, SubjectHash};
+use crate::session::id::{fill_random, short_hash};
+use crate::session::login_attempt::LOGIN_TIMEOUT;
+pub use crate::session::login_attempt::LoginAttempt;
+pub use crate::session::record::{SessionRecord, Version};
 pub use crate::session::stored::{Claimed, Committed, Created, Loaded, Spent};
 
 /// How long a registry remembers whom a logout reached.
@@ -176,6 +186,11 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
         Duration::from_secs(30)
     }
 
+    /// Whether other processes see the same sessions; default: they do. Memory is its process's own.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Is called by each relying party that is built over the registry, with its clock. Only a store without a clock of its
     /// own has use for it, as that in the memory of the process; it takes the first.
     fn adopt_clock(&self, _clock: &Arc<dyn Clock>) {}
@@ -318,6 +333,12 @@ impl RegistryError {
     #[must_use]
     pub fn after_ending(self, ended: Vec<Arc<SessionRecord>>) -> Self {
         Self { ended, ..self }
+    }
+
+    /// The status of an answer that says so: whatever was asked of the store may be there, and nobody can tell.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        StatusCode::SERVICE_UNAVAILABLE
     }
 
     /// The sessions that have ended all the same.

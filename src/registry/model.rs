@@ -175,6 +175,7 @@ impl Protocol {
         TokenVerdict::Granted(TokenResponse {
             access_token: AccessToken::new("access"),
             expires_in: None,
+            refresh_expires_in: None,
             refresh_token: Some(RefreshToken::new(provider.current.to_string())),
             id_token: None,
             scope: None,

@@ -1,4 +1,8 @@
-//! The decisions of a registry, for stores of every kind: pure, and explored by the [`model`](super::model).
+//! The decisions of a registry, for stores of every kind: pure functions of what is stored, what is asked and the time.
+//!
+//! A store that decides in its own process, under a lock or in a transaction, calls them; one that decides on a server has
+//! them written down there, as [`RedisRegistry`](crate::RedisRegistry) has in Lua. The crate's model of replicas, stores and
+//! logouts explores these functions in every order of steps. All enums are exhaustive: a store has to answer each.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -9,15 +13,17 @@ use crate::session::record::Version;
 
 /// Whether a new session may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CreateRule {
+pub enum CreateRule {
     /// A logout that arrived then has overtaken the login.
     Covered(SystemTime),
+    /// It is stored.
     Create,
+    /// The key is taken.
     Exists,
 }
 
-/// `arrivals` are of the logouts whose tombstones name the login.
-pub(crate) fn create(key: Key, attempt: LoginAttempt, arrivals: impl IntoIterator<Item = SystemTime>) -> CreateRule {
+/// Whether a new session is stored. `arrivals` are of the logouts whose tombstones name the login.
+pub fn create(key: Key, attempt: LoginAttempt, arrivals: impl IntoIterator<Item = SystemTime>) -> CreateRule {
     match (key, cover(attempt, arrivals)) {
         (Key::Taken, _) => CreateRule::Exists,
         (Key::Free, Some(arrived)) => CreateRule::Covered(arrived),
@@ -27,8 +33,10 @@ pub(crate) fn create(key: Key, attempt: LoginAttempt, arrivals: impl IntoIterato
 
 /// Whether a key is, or was, a session's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Key {
+pub enum Key {
+    /// It never was.
     Free,
+    /// It is, or a mark says that it was.
     Taken,
 }
 
@@ -39,11 +47,11 @@ fn cover(attempt: LoginAttempt, arrivals: impl IntoIterator<Item = SystemTime>) 
 
 /// What is remembered of the logouts of one `sid` or subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tombstone {
+pub struct Tombstone {
     /// When the last one arrived that was not heard before, by the store's clock.
-    pub(crate) arrived: SystemTime,
+    pub arrived: SystemTime,
     /// The latest `iat`, and the tokens with it; the application has none.
-    pub(crate) latest: Option<(SystemTime, VecDeque<u128>)>,
+    pub latest: Option<(SystemTime, VecDeque<u128>)>,
 }
 
 /// So many tokens of one second are told apart.
@@ -51,13 +59,15 @@ const MOST_TOKENS: usize = 32;
 
 impl Tombstone {
     /// Until when it is kept.
-    pub(crate) fn until(&self) -> SystemTime {
+    #[must_use]
+    pub fn until(&self) -> SystemTime {
         self.arrived + TOMBSTONE_RETENTION
     }
 
     /// The tombstone after a logout that arrives at `arrived`. Whoever sends one token again renews nothing: it would shut
     /// out the user whom it logged out.
-    pub(crate) fn after(before: Option<Self>, token: Option<&TokenMark>, arrived: SystemTime) -> Self {
+    #[must_use]
+    pub fn after(before: Option<Self>, token: Option<&TokenMark>, arrived: SystemTime) -> Self {
         let Some(mut tombstone) = before else {
             let latest = token.map(|token| (token.issued_at(), VecDeque::from([token.id()])));
             return Self { arrived, latest };
@@ -87,37 +97,46 @@ impl Tombstone {
 
 /// Whether a logout leaves a tombstone: no login that is under way is older than the retention, so a token that is
 /// overtakes none.
-pub(crate) fn leaves_tombstone(token: Option<&TokenMark>, now: SystemTime) -> bool {
+#[must_use]
+pub fn leaves_tombstone(token: Option<&TokenMark>, now: SystemTime) -> bool {
     token.is_none_or(|token| now <= token.issued_at() + TOMBSTONE_RETENTION)
 }
 
 /// Which sessions a logout ends, by when the ID token of their login was issued; `None` stands for all.
-pub(crate) struct Reach {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
     /// With exactly the `sid`.
-    pub(crate) by_sid: Option<SystemTime>,
+    pub by_sid: Option<SystemTime>,
     /// Of the subject.
-    pub(crate) by_subject: Option<SystemTime>,
+    pub by_subject: Option<SystemTime>,
 }
 
-pub(crate) fn reach(target: &LogoutTarget) -> Reach {
+/// Which sessions a logout ends.
+#[must_use]
+pub fn reach(target: &LogoutTarget) -> Reach {
     let latest = |tolerance: Duration| target.token().map(|token| token.issued_at() + tolerance);
     Reach { by_sid: latest(SID_TOLERANCE), by_subject: latest(SUBJECT_TOLERANCE) }
 }
 
 /// Who may refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClaimRule {
+pub enum ClaimRule {
+    /// The record has another version by now.
     Changed,
     /// Another's lease ran out, and this is the first to ask: from now on it is held for [`LAPSE_GRACE`](super::LAPSE_GRACE).
     Contest,
+    /// There is no live session.
     Gone,
+    /// The lease is the caller's.
     Grant,
+    /// It is somebody else's.
     Held,
 }
 
 /// The lease of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Held<H> {
+pub enum Held<H> {
+    /// It runs.
     Running(H),
     /// It ran out, and nobody has asked since.
     Lapsed(H),
@@ -125,12 +144,8 @@ pub(crate) enum Held<H> {
     Contested(H),
 }
 
-/// `stored` is the version of a live session and who has its lease.
-pub(crate) fn claim<H: PartialEq>(
-    stored: Option<(Version, Option<Held<H>>)>,
-    version: Version,
-    holder: &H,
-) -> ClaimRule {
+/// Who gets the lease. `stored` is the version of a live session and who has its lease.
+pub fn claim<H: PartialEq>(stored: Option<(Version, Option<Held<H>>)>, version: Version, holder: &H) -> ClaimRule {
     match stored {
         None => ClaimRule::Gone,
         Some((current, _)) if current != version => ClaimRule::Changed,
@@ -147,13 +162,18 @@ pub(crate) fn claim<H: PartialEq>(
 
 /// Whether a changed record may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CommitRule {
+pub enum CommitRule {
+    /// It is.
     Commit,
+    /// The session is gone.
     Gone,
+    /// Somebody else has changed it.
     Stale,
 }
 
-pub(crate) fn commit(stored: Option<Version>, made_from: Version) -> CommitRule {
+/// `stored` is the version of the live session, `made_from` the one that the change was made from.
+#[must_use]
+pub fn commit(stored: Option<Version>, made_from: Version) -> CommitRule {
     match stored {
         None => CommitRule::Gone,
         Some(current) if current != made_from => CommitRule::Stale,

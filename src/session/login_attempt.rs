@@ -55,6 +55,9 @@ pub(crate) struct LoginTransaction {
     /// The session that the browser had before, if that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) follows: Option<EndMark>,
+    /// What else the link to the login says to the provider.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) linked: Vec<(String, String)>,
 }
 
 impl LoginTransaction {

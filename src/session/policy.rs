@@ -51,6 +51,7 @@ pub struct SessionPolicy {
     pub(crate) op_session_lifetime: Duration,
     access_token_lifetime: Option<Duration>,
     pub(crate) absolute_lifetime: Duration,
+    pub(crate) refresh_token_lifetime: Option<Duration>,
     pub(crate) tokens: KeptTokens,
     pub(crate) silent_login: SilentLogin,
     activity: ActivityRule,
@@ -89,6 +90,7 @@ impl SessionPolicy {
             op_session_lifetime: Duration::from_secs(15 * 60),
             access_token_lifetime: None,
             absolute_lifetime: Duration::from_secs(12 * 60 * 60),
+            refresh_token_lifetime: None,
             tokens: KeptTokens::All,
             silent_login: SilentLogin::Never,
             activity: ActivityRule::EveryRequest,
@@ -113,6 +115,16 @@ impl SessionPolicy {
     /// nobody who was active within 0.8 *T* is signed out. `docs/scale.md` says what a smaller one costs.
     pub fn access_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.access_token_lifetime = Some(lifetime);
+        self
+    }
+
+    /// How long the provider takes a refresh token after it was issued, if that is less than *T*; default: it is not said.
+    ///
+    /// A session whose user comes back later can signal no more, and ends. So it has to be more than
+    /// [`access_token_lifetime`](Self::access_token_lifetime), or even an active user's next signal comes too late; and a
+    /// provider that says less in `refresh_expires_in` (Keycloak) is reported in the log.
+    pub fn refresh_token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.refresh_token_lifetime = Some(lifetime);
         self
     }
 

@@ -162,6 +162,12 @@ impl SessionRecord {
         self.version
     }
 
+    /// The record with another version. For registries: [`commit`](crate::SessionRegistry::commit) counts it up.
+    #[must_use]
+    pub fn with_version(self, version: Version) -> Self {
+        Self { version, ..self }
+    }
+
     /// The client and provider the session belongs to.
     #[must_use]
     pub fn registration(&self) -> &Registration {

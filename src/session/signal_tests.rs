@@ -90,6 +90,7 @@ fn granted(refresh_token: Option<&str>) -> Presented {
     Presented::Answered(TokenVerdict::Granted(TokenResponse {
         access_token: AccessToken::new("new access"),
         expires_in: Some(SECOND * 60),
+        refresh_expires_in: None,
         refresh_token: refresh_token.map(RefreshToken::new),
         id_token: None,
         scope: None,

@@ -313,6 +313,7 @@ mod tests {
             began_at: Some(started_at),
             seen: None,
             follows: None,
+            linked: Vec::new(),
         }
     }
 

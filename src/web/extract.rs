@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use http::StatusCode;
 use http::request::Parts;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::reject::SessionRejection;
@@ -76,6 +78,29 @@ impl OidcSession {
     #[must_use]
     pub fn claims(&self) -> &Map<String, Value> {
         &self.record.login.claims
+    }
+
+    /// The same as a type of the application's.
+    ///
+    /// ```
+    /// use tower_oidc_session::OidcSession;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct User {
+    ///     email: Option<String>,
+    ///     #[serde(default)]
+    ///     groups: Vec<String>,
+    /// }
+    ///
+    /// async fn groups(session: OidcSession) -> String {
+    ///     session.claims_as::<User>().map(|user| user.groups.join(", ")).unwrap_or_default()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// If a claim is missing or of another type.
+    pub fn claims_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.record.login.claims)
     }
 
     /// When the user authenticated at the provider, the `auth_time` claim, if the provider sends it.
@@ -176,9 +201,27 @@ pub enum SessionOver {
     Unknown,
 }
 
+impl SessionOver {
+    /// Whether it has ended; otherwise nobody can tell at the moment.
+    #[must_use]
+    pub fn is_session_over(&self) -> bool {
+        !matches!(self, Self::Unavailable)
+    }
+
+    /// The status of an answer that says so.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        if self.is_session_over() { StatusCode::UNAUTHORIZED } else { StatusCode::SERVICE_UNAVAILABLE }
+    }
+}
+
 /// The session, or why there is none.
 async fn admit(parts: &Parts) -> Result<(RequestSession, Result<OidcSession, Refusal>), SessionRejection> {
-    let request = parts.extensions.get::<RequestSession>().cloned().ok_or_else(SessionRejection::no_layer)?;
+    let request = parts.extensions.get::<RequestSession>().cloned().ok_or_else(|| {
+        SessionRejection::miswired(
+            "OidcSession is used outside of rp.layer(): put .layer(rp.layer()) last, around everything",
+        )
+    })?;
     let admitted = match request.admit().await {
         Ok(Admitted { record, looked }) => {
             Ok(OidcSession { record: record.clone(), looked: *looked, request: request.clone() })

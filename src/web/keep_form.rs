@@ -54,17 +54,7 @@ where
         Err(refusal) => return session.rejection(refusal).into_response(),
     };
     let Some(subject) = subject else { return rejection() };
-    let entered = match Kind::of(&parts.headers) {
-        Kind::Plain(content_type) => {
-            let body = read(body, MOST_BYTES).await;
-            body.map(|body| Entered::Plain { content_type, body: body.into() })
-        }
-        Kind::Multipart(content_type) => {
-            let fields = multipart::fields(&content_type, Limited::new(body, MOST_WITH_FILES));
-            timeout(FILES_TIMEOUT, fields).await.ok().flatten().map(Entered::Multipart)
-        }
-        Kind::Other => None,
-    };
+    let entered = enter(&parts.headers, body).await;
     let page = match refusal {
         Refusal::Unconfirmed => Page::new(PageKind::Unconfirmed),
         Refusal::Ended(reason) => Page::sign_in_needed(Some(reason)),
@@ -75,6 +65,47 @@ where
         Some(entered) => on.keep(session, page, subject, entered, &parts.headers),
         None => rejection(),
     }
+}
+
+/// Reads a form, if it is one, and not too long.
+async fn enter<B>(headers: &HeaderMap, body: B) -> Option<Entered>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    match Kind::of(headers) {
+        Kind::Plain(content_type) => {
+            let body = read(body, MOST_BYTES).await;
+            body.map(|body| Entered::Plain { content_type, body: body.into() })
+        }
+        Kind::Multipart(content_type) => {
+            let fields = multipart::fields(&content_type, Limited::new(body, MOST_WITH_FILES));
+            timeout(FILES_TIMEOUT, fields).await.ok().flatten().map(Entered::Multipart)
+        }
+        Kind::Other => None,
+    }
+}
+
+/// The answer to a form that needs a login of a certain kind, before anybody has read it.
+pub(crate) async fn keep_for_step_up<B>(
+    session: &RequestSession,
+    wanted: Authentication,
+    parts: &Parts,
+    body: B,
+) -> Response
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    let on = Onward { label: "do_sign_in", authentication: Some(wanted) };
+    let page = Page::new(PageKind::StepUp);
+    let subject = session.used().map(|admitted| admitted.record.subject_hash());
+    if let Some(subject) = subject.filter(|_| form::is_own(&parts.headers, session.context().origin()))
+        && let Some(entered) = enter(&parts.headers, body).await
+    {
+        return on.keep(session, page, subject, entered, &parts.headers);
+    }
+    on.not_kept(page, session.path().map_or("/", own_path))
 }
 
 /// Whose session it was, if that is known.

@@ -1,6 +1,5 @@
 //! The outer layer: gives each request its session and sees to what has to happen to the response.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -64,7 +63,8 @@ pub struct SessionService<S> {
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
 where
-    S: Service<Request<Body>, Response = http::Response<ResBody>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = http::Response<ResBody>> + Clone + Send + 'static,
+    S::Error: Send + 'static,
     S::Future: Send,
     ReqBody: http_body::Body<Data = Bytes> + Send + 'static,
     ReqBody::Error: Into<axum::BoxError>,
@@ -72,10 +72,10 @@ where
     ResBody::Error: Into<axum::BoxError>,
 {
     type Response = Response;
-    type Error = Infallible;
-    type Future = SessionFuture<S::Future>;
+    type Error = S::Error;
+    type Future = SessionFuture<S::Future, S::Error>;
 
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
@@ -134,47 +134,48 @@ where
 
 pin_project! {
     /// The future of [`SessionService`].
-    pub struct SessionFuture<F> {
+    pub struct SessionFuture<F, E> {
         #[pin]
-        state: State<F>,
+        state: State<F, E>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<F> {
+    enum State<F, E> {
         Serving { #[pin] inner: F, visit: Option<Visit> },
-        Later { response: BoxFuture<'static, Result<Response, Infallible>> },
+        Later { response: BoxFuture<'static, Result<Response, E>> },
         Done,
     }
 }
 
-impl<F> SessionFuture<F> {
-    fn later(response: impl Future<Output = Result<Response, Infallible>> + Send + 'static) -> Self {
+impl<F, E> SessionFuture<F, E> {
+    fn later(response: impl Future<Output = Result<Response, E>> + Send + 'static) -> Self {
         Self { state: State::Later { response: response.boxed() } }
     }
 }
 
-impl<F> fmt::Debug for SessionFuture<F> {
+impl<F, E> fmt::Debug for SessionFuture<F, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionFuture").finish_non_exhaustive()
     }
 }
 
-impl<F, ResBody> Future for SessionFuture<F>
+impl<F, ResBody, E> Future for SessionFuture<F, E>
 where
-    F: Future<Output = Result<http::Response<ResBody>, Infallible>>,
+    F: Future<Output = Result<http::Response<ResBody>, E>>,
+    E: Send + 'static,
     ResBody: http_body::Body<Data = Bytes> + Send + 'static,
     ResBody::Error: Into<axum::BoxError>,
 {
-    type Output = Result<Response, Infallible>;
+    type Output = Result<Response, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         loop {
             let mut state = self.as_mut().project().state;
             let response = match state.as_mut().project() {
                 StateProjection::Serving { inner, visit } => {
-                    let Ok(response) = ready!(inner.poll(cx));
+                    let response = ready!(inner.poll(cx))?;
                     let Some(visit) = visit.take() else { return Poll::Pending };
                     match visit.finish(response) {
                         Finished::Now(response) => {

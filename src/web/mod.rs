@@ -23,3 +23,4 @@ pub(crate) mod stream;
 pub(crate) mod texts;
 pub(crate) mod upgrade;
 pub(crate) mod websocket;
+pub(crate) mod wiring;

@@ -33,7 +33,7 @@ fn in_seconds(pause: Duration) -> Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PageKind {
-    /// A request from another site was not carried out (403).
+    /// A request from another site was not carried out, or the user may not do this (403).
     Forbidden,
     /// What was entered is there no more (404).
     Gone,
@@ -146,6 +146,11 @@ impl Page {
             reference,
             form: None,
         }
+    }
+
+    /// The user may not do this.
+    pub(crate) fn not_allowed() -> Self {
+        Self { texts: vec!["not_allowed"], ..Self::new(PageKind::Forbidden) }
     }
 
     /// A login that came to nothing.

@@ -49,6 +49,10 @@ where
     fn call(&mut self, request: Request<B>) -> S::Future {
         if let Some(session) = request.extensions().get::<RequestSession>() {
             session.mark_passive();
+        } else {
+            tracing::error!(
+                "passive() stands outside of rp.layer() and has no effect: put it on routes inside of that"
+            );
         }
         self.inner.call(request)
     }

@@ -21,7 +21,9 @@ use crate::session::end_reason::EndReason;
 /// | 401 | `not_authenticated` | nobody is signed in |
 /// | 401 | `session_ended` | `reason`: why, an [`EndReason`] |
 /// | 401 | `not_confirmed` | `login`: whether the session stands has not been asked for *T*; a navigation there finds out |
+/// | 401 | `insufficient_user_authentication` | `login`: one that asks for what is wanted; a page's script adds its `return_to` |
 /// | 403 | `cross_site_request` | |
+/// | 403 | `forbidden` | the session does not have what the route wants |
 /// | 409 | `other_user` | `Oidc-Session-Sub` names somebody else than the session's user |
 /// | 500 | `misconfigured` | there is no [`RelyingParty::layer`](crate::RelyingParty::layer) around |
 /// | 503 | `temporarily_unavailable` | `Retry-After` |
@@ -35,16 +37,43 @@ pub struct SessionRejection {
     path: Option<PathAndQuery>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why there is no session that admits a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionKind {
+    /// Another site has sent it.
+    CrossSite,
+    /// The session has ended; [`SessionRejection::reason`] says why.
+    Ended,
+    /// The session does not have what the route wants.
+    Forbidden,
+    /// There is no [`RelyingParty::layer`](crate::RelyingParty::layer) around.
+    Misconfigured,
+    /// It was made for another user.
+    OtherUser,
+    /// Nobody is signed in.
+    SignedOut,
+    /// The user has to authenticate in another way, or anew.
+    StepUp,
+    /// The provider or the store is out of reach, and nobody can tell.
+    Unavailable,
+    /// Whether the session stands has not been asked for a while; a page view finds out.
+    Unconfirmed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     CrossSite,
+    Forbidden,
     /// A person is told why before the login.
     Explained {
         reason: EndReason,
     },
-    NoLayer,
+    Miswired,
     OtherUser,
     SilentLogin,
+    /// The user has to authenticate in another way, or anew.
+    StepUp(Authentication),
     Unauthorized {
         reason: Option<EndReason>,
     },
@@ -77,24 +106,67 @@ impl SessionRejection {
         Self { kind: Kind::CrossSite, asker, path: None }
     }
 
-    pub(crate) fn no_layer() -> Self {
-        tracing::error!("a session was asked for outside of RelyingParty::layer()");
-        Self { kind: Kind::NoLayer, asker: Asker::Script, path: None }
+    pub(crate) fn forbidden(asker: Asker) -> Self {
+        Self { kind: Kind::Forbidden, asker, path: None }
+    }
+
+    pub(crate) fn step_up(wanted: Authentication, asker: Asker, path: Option<&PathAndQuery>) -> Self {
+        Self { kind: Kind::StepUp(wanted), asker, path: path.cloned() }
+    }
+
+    /// The application is put together wrongly; `message` says what to write instead.
+    pub(crate) fn miswired(message: &'static str) -> Self {
+        tracing::error!("{message}");
+        Self { kind: Kind::Miswired, asker: Asker::Script, path: None }
     }
 
     /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.kind {
-            Kind::CrossSite => StatusCode::FORBIDDEN,
-            Kind::NoLayer => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::CrossSite | Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::OtherUser => StatusCode::CONFLICT,
             Kind::SilentLogin => StatusCode::SEE_OTHER,
             // Who only looks is led on.
-            Kind::Unauthorized { .. } if self.asker == Asker::Page => StatusCode::SEE_OTHER,
-            Kind::Explained { .. } | Kind::Unauthorized { .. } | Kind::Unconfirmed => StatusCode::UNAUTHORIZED,
+            Kind::StepUp(_) | Kind::Unauthorized { .. } if self.asker == Asker::Page => StatusCode::SEE_OTHER,
+            Kind::Explained { .. } | Kind::StepUp(_) | Kind::Unauthorized { .. } | Kind::Unconfirmed => {
+                StatusCode::UNAUTHORIZED
+            }
             Kind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+
+    /// Why there is no session that admits the request.
+    #[must_use]
+    pub fn kind(&self) -> RejectionKind {
+        match self.kind {
+            Kind::CrossSite => RejectionKind::CrossSite,
+            Kind::Forbidden => RejectionKind::Forbidden,
+            Kind::Miswired => RejectionKind::Misconfigured,
+            Kind::OtherUser => RejectionKind::OtherUser,
+            Kind::SilentLogin | Kind::Unconfirmed => RejectionKind::Unconfirmed,
+            Kind::StepUp(_) => RejectionKind::StepUp,
+            Kind::Explained { .. } | Kind::Unauthorized { reason: Some(_) } => RejectionKind::Ended,
+            Kind::Unauthorized { reason: None } => RejectionKind::SignedOut,
+            Kind::Unavailable { .. } => RejectionKind::Unavailable,
+        }
+    }
+
+    /// Why the session ended, if it did.
+    #[must_use]
+    pub fn reason(&self) -> Option<EndReason> {
+        match self.kind {
+            Kind::Explained { reason } => Some(reason),
+            Kind::Unauthorized { reason } => reason,
+            _ => None,
+        }
+    }
+
+    /// Whether there is no session any more, or there never was one.
+    #[must_use]
+    pub fn is_session_over(&self) -> bool {
+        matches!(self.kind(), RejectionKind::Ended | RejectionKind::SignedOut)
     }
 
     fn login(&self, authentication: &Authentication) -> String {
@@ -106,9 +178,11 @@ impl SessionRejection {
         let login = || self.login(&Authentication::default());
         Some(match self.kind {
             Kind::CrossSite => Page::new(PageKind::Forbidden),
+            Kind::Forbidden => Page::not_allowed(),
+            Kind::StepUp(ref wanted) => Page::new(PageKind::StepUp).link("do_sign_in", self.login(wanted)),
             Kind::Explained { reason } => Page::sign_in_needed(Some(reason)).link("do_sign_in", login()),
             Kind::OtherUser => Page::new(PageKind::OtherUser),
-            Kind::NoLayer | Kind::SilentLogin => return None,
+            Kind::Miswired | Kind::SilentLogin => return None,
             Kind::Unauthorized { reason } => Page::sign_in_needed(reason).text("not_kept").link("do_sign_in", login()),
             Kind::Unavailable { retry_after: RetryAfter(pause) } => {
                 // What a person has sent is not to be lost by itself.
@@ -127,7 +201,13 @@ impl SessionRejection {
         let status = self.status();
         match self.kind {
             Kind::CrossSite => error(status, "cross_site_request"),
-            Kind::NoLayer => error(status, "misconfigured"),
+            Kind::Forbidden => error(status, "forbidden"),
+            Kind::StepUp(ref wanted) if self.asker == Asker::Page => redirect(&self.login(wanted)),
+            Kind::StepUp(ref wanted) => json(
+                status,
+                &serde_json::json!({"error": "insufficient_user_authentication", "login": login_url(None, wanted)}),
+            ),
+            Kind::Miswired => error(status, "misconfigured"),
             Kind::OtherUser => error(status, "other_user"),
             Kind::SilentLogin => redirect(&self.login(&Authentication::silent())),
             Kind::Unauthorized { .. } if self.asker == Asker::Page => redirect(&self.login(&Authentication::default())),

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
+use tower_oidc_session::SessionRegistry;
+use tower_oidc_session::registry::{Loaded, SessionRecord};
 use tower_oidc_session::test_provider::SignIn;
-use tower_oidc_session::{Loaded, SessionRecord, SessionRegistry};
 
 use crate::browser::Browser;
 use crate::world::{G, World};

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use http::StatusCode;
 use redis::aio::MultiplexedConnection;
+use tower_oidc_session::registry::{Created, Loaded, LoginAttempt};
 use tower_oidc_session::test_provider::{check_registry, sample_record};
 use tower_oidc_session::{
-    ClientId, Created, EndReason, Issuer, Loaded, LoginAttempt, LogoutTarget, RedisRegistry, Registration,
-    SessionRegistry, Subject,
+    ClientId, EndReason, Issuer, LogoutTarget, RedisRegistry, Registration, SessionRegistry, Subject,
 };
 
 use crate::browser::Browser;

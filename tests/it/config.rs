@@ -4,16 +4,21 @@ use std::time::Duration;
 
 use tower_oidc_session::{ClientCredentials, CookieKey, RelyingParty, RelyingPartyBuilder, SessionPolicy};
 
-async fn refused(configure: impl FnOnce(RelyingPartyBuilder) -> RelyingPartyBuilder) -> String {
-    let builder = RelyingParty::builder("https://op.example", ClientCredentials::secret("shop", "hidden"));
-    let error = configure(builder.public_url("https://shop.example")).build().await.expect_err("refused");
+fn refused(configure: impl FnOnce(RelyingPartyBuilder) -> RelyingPartyBuilder) -> String {
+    let credentials = ClientCredentials::secret("shop", "hidden");
+    let builder = RelyingParty::builder("https://op.example", credentials, "https://shop.example");
+    let error = configure(builder).build().expect_err("refused");
     assert!(error.to_string().starts_with(error.setting()));
     error.to_string()
 }
 
-async fn refused_issuer(issuer: &str) -> String {
-    let builder = RelyingParty::builder(issuer, ClientCredentials::secret("shop", "hidden"));
-    builder.public_url("https://shop.example").build().await.expect_err("refused").to_string()
+fn refused_urls(issuer: &str, public_url: &str) -> String {
+    let builder = RelyingParty::builder(issuer, ClientCredentials::secret("shop", "hidden"), public_url);
+    builder.build().expect_err("refused").to_string()
+}
+
+fn refused_issuer(issuer: &str) -> String {
+    refused_urls(issuer, "https://shop.example")
 }
 
 fn policy(t: u64, g: u64) -> SessionPolicy {
@@ -23,7 +28,7 @@ fn policy(t: u64, g: u64) -> SessionPolicy {
 #[tokio::test]
 async fn errors_name_the_setting_what_it_got_and_what_it_takes() {
     for (t, g) in [(900, 900), (900, 901)] {
-        let error = refused(|b| b.policy(policy(t, g))).await;
+        let error = refused(|b| b.policy(policy(t, g)));
         assert!(
             error.starts_with(&format!("access_token_lifetime is {g}s: it takes less than op_session_lifetime (900s)")),
             "{error}"
@@ -32,19 +37,19 @@ async fn errors_name_the_setting_what_it_got_and_what_it_takes() {
     for url in
         ["", "shop.example", "http://shop.example", "https://shop.example/path", "https://shop.example#f", "ftp://x"]
     {
-        let error = refused(|b| b.public_url(url)).await;
+        let error = refused_urls("https://op.example", url);
         assert!(error.starts_with("public_url is ") && error.contains(": it takes "), "{error}");
     }
     for url in ["http://op.example", "https://op.example?x", "https://op.example#f", "op"] {
-        let error = refused_issuer(url).await;
+        let error = refused_issuer(url);
         assert!(error.starts_with(&format!("issuer is {url}: it takes ")), "{error}");
     }
-    assert!(!refused_issuer("https://user:pass@op.example").await.contains("pass@"));
-    assert!(refused(|b| b.scopes(["profile"])).await.contains("openid"));
-    assert!(refused(|b| b.provider_timeout(Duration::ZERO)).await.starts_with("provider_timeout is zero"));
-    assert!(refused(|b| b.policy(policy(0, 0))).await.starts_with("op_session_lifetime is zero"));
-    assert!(refused(|b| b.policy(policy(u64::MAX, 1))).await.contains("ten years"));
-    assert!(refused(|b| b.api("http://api.example")).await.starts_with("api is http://api.example"));
+    assert!(!refused_issuer("https://user:pass@op.example").contains("pass@"));
+    assert!(refused(|b| b.scopes(["profile"])).contains("openid"));
+    assert!(refused(|b| b.provider_timeout(Duration::ZERO)).starts_with("provider_timeout is zero"));
+    assert!(refused(|b| b.policy(policy(0, 0))).starts_with("op_session_lifetime is zero"));
+    assert!(refused(|b| b.policy(policy(u64::MAX, 1))).contains("ten years"));
+    assert!(refused(|b| b.api("http://api.example")).starts_with("api is http://api.example"));
     for key in ["", "abc", "é", &"A".repeat(88)] {
         let error = CookieKey::from_base64(key).expect_err("refused").to_string();
         assert!(error.starts_with("cookie_key is not a key: it takes 64 random bytes in base64"), "{error}");
@@ -54,10 +59,11 @@ async fn errors_name_the_setting_what_it_got_and_what_it_takes() {
 #[tokio::test]
 async fn loopback_hosts_may_be_plain_http_and_one_second_is_enough() {
     for host in ["127.0.0.1:3000", "localhost", "shop.localhost:8080", "[::1]"] {
-        let builder = RelyingParty::builder(format!("http://{host}"), ClientCredentials::secret("shop", "s"));
+        let url = format!("http://{host}");
+        let builder = RelyingParty::builder(&url, ClientCredentials::secret("shop", "s"), &url);
         let policy = SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(1))
             .access_token_lifetime(Duration::from_millis(1));
-        builder.public_url(format!("http://{host}")).policy(policy).build().await.unwrap();
+        builder.policy(policy).build().unwrap();
     }
 }

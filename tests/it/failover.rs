@@ -10,9 +10,8 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
-use tower_oidc_session::{
-    Clock, EndReason, Loaded, LoginAttempt, RedisRegistry, SessionKey, SessionRecord, SessionRegistry, StorageKey,
-};
+use tower_oidc_session::registry::{Loaded, LoginAttempt, SessionRecord};
+use tower_oidc_session::{Clock, EndReason, RedisRegistry, SessionKey, SessionRegistry, StorageKey};
 use tower_sessions::SessionStore;
 use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};

@@ -26,6 +26,7 @@ mod failover;
 mod inactivity;
 #[path = "../support/jar.rs"]
 mod jar;
+mod layers;
 mod login;
 mod logout;
 mod outage;
@@ -36,11 +37,13 @@ mod races;
 mod registry;
 mod registry_contract;
 mod replicas;
+mod requirements;
 mod secrets;
 #[allow(dead_code, reason = "each binary of tests uses its part")]
 #[path = "../support/servers.rs"]
 mod servers;
 mod silent_login;
+mod sqlite;
 mod stores;
 mod streams;
 mod tidy;

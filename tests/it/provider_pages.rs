@@ -12,13 +12,12 @@ use tower_oidc_session::{
 #[rustfmt::skip]
 async fn auth0(secret: &str) -> Result<RelyingParty, ConfigError> {
     // The slash at the end belongs to Auth0's issuer.
-    let rp = RelyingParty::builder("https://shop.eu.auth0.com/", ClientCredentials::secret("client-id", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder("https://shop.eu.auth0.com/", ClientCredentials::secret("client-id", secret), "https://shop.example")
         .scopes(["openid", "profile", "offline_access"])
         .policy(SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
@@ -26,102 +25,94 @@ async fn auth0(secret: &str) -> Result<RelyingParty, ConfigError> {
 async fn authentik(secret: &str) -> Result<RelyingParty, ConfigError> {
     // The slash at the end belongs to the issuer, which is one per application.
     let issuer = "https://authentik.example/application/o/shop/";
-    let rp = RelyingParty::builder(issuer, ClientCredentials::secret("client-id", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder(issuer, ClientCredentials::secret("client-id", secret), "https://shop.example")
         .scopes(["openid", "profile", "offline_access"])
         .policy(SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
 #[rustfmt::skip]
 async fn cognito(secret: &str) -> Result<RelyingParty, ConfigError> {
     let issuer = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_EXAMPLE";
-    let rp = RelyingParty::builder(issuer, ClientCredentials::secret("client-id", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder(issuer, ClientCredentials::secret("client-id", secret), "https://shop.example")
         .policy(SessionPolicy::new()
             .discard_tokens()                                     // the timeout is the application's own
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60))
             .absolute_lifetime(Duration::from_secs(8 * 60 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
 #[rustfmt::skip]
 async fn duende_identityserver(secret: &str) -> Result<RelyingParty, ConfigError> {
-    let rp = RelyingParty::builder("https://op.example", ClientCredentials::secret("shop", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder("https://op.example", ClientCredentials::secret("shop", secret), "https://shop.example")
         .scopes(["openid", "profile", "offline_access"])
         .policy(SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
 #[rustfmt::skip]
 async fn entra_id(secret: &str) -> Result<RelyingParty, ConfigError> {
     let issuer = "https://login.microsoftonline.com/00000000-0000-0000-0000-000000000000/v2.0";
-    let rp = RelyingParty::builder(issuer, ClientCredentials::secret("client-id", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder(issuer, ClientCredentials::secret("client-id", secret), "https://shop.example")
         .policy(SessionPolicy::new()
             .discard_tokens()                                     // the timeout is the application's own
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60))
             .absolute_lifetime(Duration::from_secs(8 * 60 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
 #[rustfmt::skip]
 async fn keycloak(secret: &str) -> Result<RelyingParty, ConfigError> {
-    let rp = RelyingParty::builder("https://sso.example/realms/shop", ClientCredentials::secret("shop", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder("https://sso.example/realms/shop", ClientCredentials::secret("shop", secret), "https://shop.example")
         .policy(SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(30 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
 #[rustfmt::skip]
 async fn okta(secret: &str) -> Result<RelyingParty, ConfigError> {
-    let rp = RelyingParty::builder("https://shop.okta.com/oauth2/default", ClientCredentials::secret("client-id", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder("https://shop.okta.com/oauth2/default", ClientCredentials::secret("client-id", secret), "https://shop.example")
         .scopes(["openid", "profile", "offline_access"])
         .policy(SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
 #[rustfmt::skip]
 async fn ory_hydra(secret: &str) -> Result<RelyingParty, ConfigError> {
     let lenient = MissingExpiry::AcceptYoungerThan(Duration::from_secs(2 * 60));
-    let rp = RelyingParty::builder("https://hydra.example", ClientCredentials::secret("client-id", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder("https://hydra.example", ClientCredentials::secret("client-id", secret), "https://shop.example")
         .scopes(["openid", "profile", "offline_access"])
         .logout_tokens(LogoutTokenPolicy::new().missing_expiry(lenient))
         .policy(SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 
 #[rustfmt::skip]
 async fn zitadel(secret: &str) -> Result<RelyingParty, ConfigError> {
-    let rp = RelyingParty::builder("https://shop.zitadel.cloud", ClientCredentials::secret("client-id", secret))
-        .public_url("https://shop.example")
+    let rp = RelyingParty::builder("https://shop.zitadel.cloud", ClientCredentials::secret("client-id", secret), "https://shop.example")
         .scopes(["openid", "profile", "offline_access"])
         .policy(SessionPolicy::new()
             .op_session_lifetime(Duration::from_secs(15 * 60))
             .access_token_lifetime(Duration::from_secs(5 * 60)))
-        .build().await?;
+        .build()?;
     Ok(rp)
 }
 

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use tower_oidc_session::registry::{
+    AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, SessionRecord,
+    Spent, Version,
+};
 use tower_oidc_session::{
-    AttemptKey, Claimed, Clock, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
-    LogoutTarget, MemoryRegistry, PostgresRegistry, RedisRegistry, RegistryError, SessionKey, SessionRecord,
-    SessionRegistry, Spent, StorageKey, Version,
+    Clock, EndReason, LogoutTarget, MemoryRegistry, PostgresRegistry, RedisRegistry, RegistryError, SessionKey,
+    SessionRegistry, StorageKey,
 };
 use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionStore, session_store};
@@ -27,7 +30,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A registry of its own in a Redis.
 pub(crate) async fn over_redis(url: &str, name: &str, keys: impl IntoIterator<Item = StorageKey>) -> RedisRegistry {
-    RedisRegistry::connect_with(url, name, keys).await.unwrap()
+    RedisRegistry::connect_with(url, name, keys).unwrap()
 }
 
 /// A registry of its own in a PostgreSQL.
@@ -36,7 +39,7 @@ pub(crate) async fn over_postgres(
     name: &str,
     keys: impl IntoIterator<Item = StorageKey>,
 ) -> PostgresRegistry {
-    let registry = PostgresRegistry::connect_with(url, name, keys).await.unwrap();
+    let registry = PostgresRegistry::connect_with(url, name, keys).unwrap();
     registry.migrate().await.unwrap();
     registry
 }

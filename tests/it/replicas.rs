@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use futures_util::future::join;
 use http::{Method, StatusCode};
-use tower_oidc_session::test_provider::{Endpoint, GateAt};
-use tower_oidc_session::{
-    AttemptKey, Claimed, Clock, Committed, Created, EndListener, EndReason, Lease, LeaseHolder, Loaded, LoginAttempt,
-    LogoutTarget, RegistryError, SessionKey, SessionRecord, SessionRegistry, Spent, Version,
+use tower_oidc_session::registry::{
+    AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, SessionRecord,
+    Spent, Version,
 };
+use tower_oidc_session::test_provider::{Endpoint, GateAt};
+use tower_oidc_session::{Clock, EndReason, LogoutTarget, RegistryError, SessionKey, SessionRegistry};
 
 use crate::registry::Registry;
 use crate::stores::{assert_last, rest_of};

@@ -181,14 +181,14 @@ impl World {
         apis: &[tower_oidc_session::Api],
         api: Option<String>,
     ) -> App {
-        let builder = RelyingParty::builder(self.provider.issuer(), ClientCredentials::secret("shop", "secret"))
-            .public_url(&self.app.url)
-            .cookie_key(key())
-            .policy(policy())
-            .clock(self.clock.clone())
-            .registry(registry);
+        let builder =
+            RelyingParty::builder(self.provider.issuer(), ClientCredentials::secret("shop", "secret"), &self.app.url)
+                .cookie_key(key())
+                .policy(policy())
+                .clock(self.clock.clone())
+                .registry(registry);
         let builder = apis.iter().cloned().fold(builder, RelyingPartyBuilder::api);
-        App::serve(listener().await, builder, self.app.registry.clone(), api).await
+        App::serve(listener().await, builder, self.app.registry.clone(), api)
     }
 }
 
@@ -213,15 +213,14 @@ impl App {
         let listener = listener().await;
         let url = format!("http://{}", listener.local_addr().unwrap());
         provider.register(client(TestClient::at(client_id, "secret", &url)));
-        let builder = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(client_id, "secret"))
-            .public_url(&url)
+        let builder = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(client_id, "secret"), &url)
             .cookie_key(key())
             .clock(clock.clone())
             .registry(registry.clone());
-        Self::serve(listener, configure(builder), registry, api).await
+        Self::serve(listener, configure(builder), registry, api)
     }
 
-    async fn serve(
+    fn serve(
         listener: tokio::net::TcpListener,
         builder: RelyingPartyBuilder,
         registry: Registry,
@@ -243,7 +242,6 @@ impl App {
                 }
             })
             .build()
-            .await
             .unwrap();
         let slow = Slow::new();
         let router = router(&rp, &registry, slow.clone(), api);

@@ -298,13 +298,11 @@ async fn real(users: u64) {
         .await
         .expect("the provider starts");
     provider.register(TestClient::at("shop", "secret", PUBLIC_URL));
-    let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", "secret"))
-        .public_url(PUBLIC_URL)
+    let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", "secret"), PUBLIC_URL)
         .policy(SessionPolicy::new().op_session_lifetime(seconds(T)))
         .registry(MemoryRegistry::new())
         .clock(clock.clone())
         .build()
-        .await
         .expect("the configuration is good");
     let mut app = rp.layer().layer(page_of(&rp, Look::Required));
     let mut cookies = Vec::new();

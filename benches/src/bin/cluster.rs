@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use tower_oidc_session::test_provider::sample_record;
-use tower_oidc_session::{Loaded, LoginAttempt, SessionRegistry};
+use tower_oidc_session::registry::{Loaded, LoginAttempt};
+use tower_oidc_session::{SessionRegistry};
 use tower_oidc_session_benches::figure::{self, quantile};
 use tower_oidc_session_benches::stores::{self, registration};
 

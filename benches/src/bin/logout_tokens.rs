@@ -9,7 +9,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower_oidc_session::test_provider::sample_record;
-use tower_oidc_session::{ClientId, Issuer, LoginAttempt, MemoryRegistry, Registration, SessionRegistry};
+use tower_oidc_session::registry::{LoginAttempt};
+use tower_oidc_session::{ClientId, Issuer, MemoryRegistry, Registration, SessionRegistry};
 use tower_oidc_session_benches::contestants::{Look, page_of, provider, relying_party};
 use tower_oidc_session_benches::figure::{self, CpuTime};
 

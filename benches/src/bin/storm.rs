@@ -21,8 +21,7 @@ const ROUNDS: usize = 15;
 const COOKIE_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
 
 async fn relying_party(issuer: String, clock: Ahead, kind: Kind) -> RelyingParty {
-    let builder = RelyingParty::builder(issuer, ClientCredentials::secret("shop", "secret"))
-        .public_url(PUBLIC_URL)
+    let builder = RelyingParty::builder(issuer, ClientCredentials::secret("shop", "secret"), PUBLIC_URL)
         .cookie_key(CookieKey::from_base64(COOKIE_KEY).expect("a key"))
         .policy(SessionPolicy::new().op_session_lifetime(T).access_token_lifetime(G))
         .clock(clock);
@@ -32,7 +31,7 @@ async fn relying_party(issuer: String, clock: Ahead, kind: Kind) -> RelyingParty
         Kind::Redis => builder.registry(stores::redis(&url).await),
         Kind::Postgres => builder.registry(stores::postgres(&url).await),
     };
-    builder.build().await.expect("the configuration is good")
+    builder.build().expect("the configuration is good")
 }
 
 /// Milliseconds until so many requests are answered, all sent at once.

@@ -8,7 +8,7 @@ mod tower_sessions;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -16,10 +16,10 @@ use self::app_data::AppData;
 use self::lease::Leased;
 use self::sessions::{Name, Number, Place, Sessions};
 use super::listeners::Listeners;
-use super::rules::{self, ClaimRule, CommitRule, CreateRule, Held, Key, Tombstone};
+use super::rules::{self, ClaimRule, CommitRule, CreateRule, Key, Tombstone};
 use super::{
-    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndNotice, LAPSE_GRACE, Lease, LeaseHolder, Loaded,
-    LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TokenMark,
+    Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndNotice, Lease, LeaseHolder, Loaded, LogoutTarget,
+    RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TokenMark,
 };
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::protocol::names::{Registration, Sid, Subject};
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Sessions, and application data of tower-sessions, in the memory of one process. Clones share the sessions.
 ///
 /// They are gone when the process ends, and users log in again, silently where the provider still knows them.
-/// A session takes some 2 kB plus its tokens; expired ones are removed in the background.
+/// A session takes some 1 kB plus its tokens; expired ones are removed in the background.
 ///
 /// It is a [`SessionStore`](::tower_sessions::SessionStore) as well: data that was bound to a login is deleted when the login ends,
 /// and cannot be brought back by a request that was under way.
@@ -434,6 +434,10 @@ impl SessionRegistry for MemoryRegistry {
     fn trust(&self) -> Duration {
         // No notice is lost within a process.
         Duration::from_secs(3600)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn adopt_clock(&self, clock: &Arc<dyn Clock>) {

@@ -123,10 +123,10 @@ impl PostgresRegistry {
     /// # Errors
     /// If the URL cannot be read.
     ///
-    /// # Cancel safety
-    /// A dropped future leaves nothing behind.
-    pub async fn connect(url: &str) -> Result<Self, ConfigError> {
-        Self::connect_with(url, "oidc_session", []).await
+    /// # Panics
+    /// Outside of a tokio runtime, which watches the store in the background.
+    pub fn connect(url: &str) -> Result<Self, ConfigError> {
+        Self::connect_with(url, "oidc_session", [])
     }
 
     /// As [`connect`](Self::connect), with the tables in `schema`, and records encrypted with the first of `keys`; the
@@ -135,10 +135,9 @@ impl PostgresRegistry {
     /// # Errors
     /// If the URL or the name of the schema cannot be used.
     ///
-    /// # Cancel safety
-    /// A dropped future leaves nothing behind.
-    #[expect(clippy::unused_async, reason = "tells users that a tokio runtime is needed")]
-    pub async fn connect_with(
+    /// # Panics
+    /// Outside of a tokio runtime, which watches the store in the background.
+    pub fn connect_with(
         url: &str,
         schema: &str,
         keys: impl IntoIterator<Item = StorageKey>,
@@ -154,7 +153,7 @@ impl PostgresRegistry {
             notices: Notices::start(link.clone(), schema),
             link,
             schema: schema.to_owned(),
-            codec: Codec::new(keys.into_iter().collect()),
+            codec: Codec::new(keys),
             recent: Recent::new(),
             calls: Calls::new(schema),
         });

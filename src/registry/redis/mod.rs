@@ -147,10 +147,10 @@ impl RedisRegistry {
     /// # Errors
     /// If the URL cannot be read.
     ///
-    /// # Cancel safety
-    /// A dropped future leaves nothing behind.
-    pub async fn connect(url: &str) -> Result<Self, ConfigError> {
-        Self::connect_with(url, "oidc-session", []).await
+    /// # Panics
+    /// Outside of a tokio runtime, which watches the store in the background.
+    pub fn connect(url: &str) -> Result<Self, ConfigError> {
+        Self::connect_with(url, "oidc-session", [])
     }
 
     /// As [`connect`](Self::connect), with keys named by `prefix`, and records encrypted with the first of `keys`; the
@@ -159,10 +159,9 @@ impl RedisRegistry {
     /// # Errors
     /// If the URL cannot be read, or the prefix has a brace.
     ///
-    /// # Cancel safety
-    /// A dropped future leaves nothing behind.
-    #[expect(clippy::unused_async, reason = "tells users that a tokio runtime is needed")]
-    pub async fn connect_with(
+    /// # Panics
+    /// Outside of a tokio runtime, which watches the store in the background.
+    pub fn connect_with(
         url: &str,
         prefix: &str,
         keys: impl IntoIterator<Item = StorageKey>,
@@ -177,7 +176,7 @@ impl RedisRegistry {
             connection: Connection::new(ways, names.clone()),
             names,
             clock: StoreClock::default(),
-            codec: Codec::new(keys.into_iter().collect()),
+            codec: Codec::new(keys),
             recent: Recent::new(),
             scripts: Scripts::new(),
             listeners: Listeners::default(),

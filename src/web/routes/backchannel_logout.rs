@@ -88,7 +88,7 @@ impl From<VerifyError> for Refusal {
     }
 }
 
-pub(crate) fn route(context: &Context) -> Router {
+pub(crate) fn route<S: Clone + Send + Sync + 'static>(context: &Context) -> Router<S> {
     Router::new().route("/auth/backchannel-logout", any(backchannel_logout)).with_state(context.clone())
 }
 

@@ -24,6 +24,7 @@ use crate::session::decide::{Decision, decide};
 use crate::session::end_reason::EndReason;
 use crate::session::id::{SessionId, SessionKey};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
+use crate::session::new_login::Blame;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 use crate::web::app_data;
@@ -51,6 +52,7 @@ pub(super) async fn callback(
     };
     let return_to = transaction.return_to.clone();
     let (authentication, follows) = (transaction.authentication.clone(), transaction.follows);
+    let linked = transaction.linked.clone();
     let (outcome, load) = finish(&context, query, transaction, previous.key().copied()).await;
     let mut response = match outcome {
         Ok(LoggedIn::Confirmed | LoggedIn::Elsewhere) => redirect(return_to.as_str()),
@@ -68,7 +70,7 @@ pub(super) async fn callback(
         }
         Ok(LoggedIn::Overtaken(arrived)) => {
             tracing::info!("a logout has overtaken a login: it goes through the provider once more");
-            let wanted = Wanted { return_to, authentication, session: None, seen: Some(arrived), follows };
+            let wanted = Wanted { return_to, authentication, session: None, seen: Some(arrived), follows, linked };
             begin(&context, &headers, Attempt::of(&state), wanted).await
         }
         Err(NotLoggedIn(response)) => *response,
@@ -93,7 +95,9 @@ async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, sess
     match Attempt::of(state) {
         Attempt::First => {
             let authentication = Authentication::default();
-            let wanted = Wanted { return_to: front_page, authentication, session: None, seen: None, follows: None };
+            let return_to = front_page;
+            let linked = Vec::new();
+            let wanted = Wanted { return_to, authentication, session: None, seen: None, follows: None, linked };
             begin(context, headers, Attempt::Second, wanted).await
         }
         Attempt::Second => bad_request("late", &front_page),
@@ -239,6 +243,10 @@ fn failed(error: &LoginError, return_to: &ReturnTo) -> Response {
         LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
             cannot_sign_in(StatusCode::BAD_GATEWAY, "unusable", return_to)
         }
+        LoginError::Refused(refused) => match refused.blame {
+            Blame::NotAllowed => cannot_sign_in(StatusCode::FORBIDDEN, "not_allowed", return_to),
+            Blame::Unavailable => unavailable(None, return_to),
+        },
         LoginError::Unavailable(error) => unavailable(error.retry_after, return_to),
         LoginError::Registry(_) => unavailable(None, return_to),
     }

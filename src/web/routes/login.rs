@@ -75,7 +75,8 @@ pub(super) async fn login(
         (None, Some(key)) => context.manager().end_mark(&key).await.unwrap_or_default(),
         (None, None) => None,
     };
-    let wanted = Wanted { return_to, authentication, session, seen: None, follows };
+    let linked = context.provider().client().parameters.of_link(uri.query().unwrap_or_default());
+    let wanted = Wanted { return_to, authentication, session, seen: None, follows, linked };
     begin(&context, &headers, Attempt::First, wanted).await
 }
 
@@ -180,6 +181,8 @@ pub(super) struct Wanted {
     pub(super) seen: Option<SystemTime>,
     /// The session that the browser had before, if that has ended.
     pub(super) follows: Option<EndMark>,
+    /// What else the link says to the provider.
+    pub(super) linked: Vec<(String, String)>,
 }
 
 /// Begins a login attempt and sends the browser to the provider.
@@ -195,6 +198,7 @@ pub(super) async fn begin(context: &Context, headers: &HeaderMap, attempt: Attem
         began_at: Some(context.manager().store_time().await),
         seen: wanted.seen,
         follows: wanted.follows,
+        linked: wanted.linked,
     };
     match context.provider().authorization_url(&transaction).await {
         Ok(url) => {

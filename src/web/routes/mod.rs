@@ -35,7 +35,7 @@ use crate::web::page::error;
 use crate::web::pages::{Page, PageKind};
 use crate::web::request::RequestSession;
 
-pub(crate) fn all(context: &Context) -> Router {
+pub(crate) fn all<S: Clone + Send + Sync + 'static>(context: &Context) -> Router<S> {
     Router::new()
         .route("/auth/login", get(login::login))
         .route("/auth/callback", get(callback::callback))

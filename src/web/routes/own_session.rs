@@ -13,6 +13,8 @@ impl<S: Send + Sync> FromRequestParts<S> for OwnSession {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionRejection> {
-        parts.extensions.get().cloned().map(Self).ok_or_else(SessionRejection::no_layer)
+        parts.extensions.get().cloned().map(Self).ok_or_else(|| {
+            SessionRejection::miswired("rp.routes() stand outside of rp.layer(): merge them before .layer(rp.layer())")
+        })
     }
 }

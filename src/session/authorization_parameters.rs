@@ -1,0 +1,118 @@
+//! What else an authorization request says: fixed by the application, or by the link to the login.
+
+use url::form_urlencoded;
+
+/// The crate's own: what is said by them is not the application's to say.
+const OWN: [&str; 16] = [
+    "client_id",
+    "client_secret",
+    "code_challenge",
+    "code_challenge_method",
+    "dpop_jkt",
+    "id_token_hint",
+    "max_age",
+    "nonce",
+    "redirect_uri",
+    "request",
+    "request_uri",
+    "resource",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+/// Longer values in a link are not passed on.
+const LONGEST: usize = 256;
+
+/// Parameters besides the crate's own.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthorizationParameters {
+    /// In every request, unless the link says another value.
+    pub(crate) fixed: Vec<(String, String)>,
+    /// What a link to the login may set.
+    pub(crate) linked: Vec<String>,
+}
+
+impl Default for AuthorizationParameters {
+    /// Who may be asked to sign in, and in which language, is nobody's secret and harms nobody.
+    fn default() -> Self {
+        Self { fixed: Vec::new(), linked: vec!["login_hint".to_owned(), "ui_locales".to_owned()] }
+    }
+}
+
+impl AuthorizationParameters {
+    /// A name that is none, or is the crate's own.
+    pub(crate) fn wrong_name(&self) -> Option<&str> {
+        let fixed = self.fixed.iter().map(|(name, _)| name.as_str());
+        // What depends on the login before it, or is checked in its answer, is the crate's to say.
+        let mut linked = self.linked.iter().map(String::as_str);
+        let is_wrong = |name: &&str| name.is_empty() || OWN.contains(name);
+        let of_links = linked.find(|name| is_wrong(name) || ["acr_values", "prompt"].contains(name));
+        fixed.chain(of_links).find(|name| is_wrong(name) || of_links == Some(*name) || *name == "prompt")
+    }
+
+    /// What a link sets, of what it may.
+    pub(crate) fn of_link(&self, query: &str) -> Vec<(String, String)> {
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        let mut found: Vec<(String, String)> = Vec::new();
+        for (name, value) in pairs {
+            let is_first = !found.iter().any(|(before, _)| *before == name);
+            if is_first && value.len() <= LONGEST && !value.is_empty() && self.linked.iter().any(|may| *may == name) {
+                found.push((name.into_owned(), value.into_owned()));
+            }
+        }
+        found
+    }
+
+    /// The fixed ones that a link does not set otherwise, and what it sets.
+    pub(crate) fn with<'a>(&'a self, link: &'a [(String, String)]) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let fixed = self.fixed.iter().filter(|(name, _)| !link.iter().any(|(set, _)| set == name));
+        fixed.chain(link).map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(fixed: &[(&str, &str)], linked: &[&str]) -> AuthorizationParameters {
+        let own = |text: &&str| (*text).to_owned();
+        AuthorizationParameters {
+            fixed: fixed.iter().map(|(name, value)| (own(name), own(value))).collect(),
+            linked: linked.iter().map(own).collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_link_may_set_is_passed_on_once() {
+        let these = parameters(&[("kc_idp_hint", "corporate"), ("audience", "api")], &["login_hint", "kc_idp_hint"]);
+        let long = format!("login_hint={}", "a".repeat(257));
+        for (query, expected) in [
+            ("", "kc_idp_hint=corporate audience=api"),
+            ("login_hint=alice%40x&login_hint=bob", "kc_idp_hint=corporate audience=api login_hint=alice@x"),
+            ("kc_idp_hint=partner", "audience=api kc_idp_hint=partner"),
+            ("scope=admin&client_id=x&audience=other&login_hint=", "kc_idp_hint=corporate audience=api"),
+            (&long, "kc_idp_hint=corporate audience=api"),
+        ] {
+            let link = these.of_link(query);
+            let sent: Vec<_> = these.with(&link).map(|(name, value)| format!("{name}={value}")).collect();
+            assert_eq!(sent.join(" "), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn the_crates_own_parameters_are_its_own() {
+        for (fixed, linked, expected) in [
+            (&[("kc_idp_hint", "x")][..], &["login_hint"][..], None),
+            (&[("acr_values", "gold")], &[], None),
+            (&[("redirect_uri", "x")], &[], Some("redirect_uri")),
+            (&[("prompt", "login")], &[], Some("prompt")),
+            (&[("", "x")], &[], Some("")),
+            (&[], &["scope"], Some("scope")),
+            (&[], &["prompt"], Some("prompt")),
+            (&[], &["acr_values"], Some("acr_values")),
+        ] {
+            assert_eq!(parameters(fixed, linked).wrong_name(), expected, "{fixed:?} {linked:?}");
+        }
+    }
+}
