@@ -36,13 +36,25 @@
 //!
 //! # Features
 //!
-//! `test-provider`: a provider for tests and demonstrations, a clock set by hand, and the contract of
-//! [`SessionRegistry`] as checks. Features only add.
+//! Features only add; none is on by default.
+//!
+//! | feature | what there is with it |
+//! |---|---|
+//! | `redis` | `RedisRegistry`: sessions in Redis or Valkey, shared by replicas |
+//! | `postgres` | `PostgresRegistry`: sessions in PostgreSQL, shared by replicas |
+//! | `test-provider` | `test_provider`: a provider for tests and demonstrations, a clock set by hand, and the contract of [`SessionRegistry`] as checks |
 //!
 //! # Metrics
 //!
 //! Through the `metrics` facade: `oidc_api_at_fault_total`, `oidc_sessions_started_total`, `oidc_sessions_ended_total{reason}`,
 //! `oidc_refreshes_total{outcome}`, `oidc_logout_tokens_total{outcome}`, `oidc_provider_fetches_total{what}`.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod api;
 mod builder;

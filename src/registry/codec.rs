@@ -10,22 +10,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 
 use super::RegistryError;
 use crate::error::{ConfigError, secret_from_base64};
-use crate::session::end_reason::EndReason;
 use crate::session::id::{SessionKey, short_hash};
 use crate::session::record::{SessionRecord, Version};
-
-#[cfg(any(feature = "postgres", feature = "redis"))]
-/// A point in time as stores write it.
-pub(crate) fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_millis().try_into().unwrap_or(u64::MAX)
-}
 
 const PLAIN: u8 = 1;
 const SEALED: u8 = 2;
@@ -140,27 +131,15 @@ pub(crate) fn unreadable(why: &str) -> RegistryError {
     RegistryError::new(format!("a stored session cannot be read: {why}"))
 }
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
-/// A point in time as stores write it, read back.
-pub(crate) fn from_millis(millis: u64) -> Result<SystemTime, RegistryError> {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
-    time.ok_or_else(|| RegistryError::new("the store names a time that cannot be"))
-}
-
-#[cfg(any(feature = "postgres", feature = "redis"))]
-/// Why a session ended, as the store tells it. A reason of a newer version is none that can be told here.
-pub(crate) fn reason_from(text: &[u8]) -> Result<EndReason, RegistryError> {
-    let reason = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-    reason.ok_or_else(|| unreadable("why it ended is not known here"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
     use crate::protocol::authorization::{Authentication, Prompt};
     use crate::protocol::names::AccessToken;
+    use crate::session::end_reason::EndReason;
     use crate::session::record::{OtherToken, samples};
 
     fn key(byte: u8) -> StorageKey {
@@ -299,14 +278,6 @@ mod tests {
         let sealed = include_str!("../../tests/golden/full_record_1.sealed.base64").trim_end();
         let sealed = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, sealed).unwrap();
         assert_eq!(decode(&codec(&[1]), &sealed), Ok(full_record()));
-    }
-
-    #[test]
-    fn p13_a_reason_that_is_not_known_is_an_error() {
-        assert_eq!(reason_from(b"back_channel_logout").unwrap(), EndReason::BackChannelLogout);
-        for text in [&b"a_reason_of_tomorrow"[..], b"", b"\xff"] {
-            assert!(reason_from(text).is_err());
-        }
     }
 
     #[test]

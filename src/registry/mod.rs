@@ -3,7 +3,7 @@
 //! [`SessionRegistry`] is the contract; [`MemoryRegistry`](crate::MemoryRegistry), `RedisRegistry` and `PostgresRegistry` keep it,
 //! and so does `examples/sqlite_registry.rs`, which is written with the public items of this module alone: [`rules`] are the
 //! decisions, [`Codec`] writes records, and `test_provider::check_registry` (feature `test-provider`) tests a store. The trait is
-//! made with [`async_trait`], as it has to be object safe.
+//! made with [`macro@async_trait`], as it has to be object safe.
 
 mod arc;
 pub(crate) mod binding;
@@ -20,6 +20,8 @@ mod recent;
 pub(crate) mod redis;
 pub mod rules;
 pub(crate) mod store_clock;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod words;
 
 use std::fmt;
 use std::sync::Arc;

@@ -188,7 +188,7 @@ async fn a_foreign_link_to_a_silent_login_ends_nothing() {
     assert_eq!(page.url.path(), "/authorize");
     assert_eq!(world.me().await, StatusCode::OK);
     assert!(world.app.ends().is_empty());
-    for query in ["prompt=none&max_age=0", "prompt=none&acr_values=gold", "prompt=login", "max_age=x", "acr_values=%00"]
+    for query in ["prompt=none&max_age=0", "prompt=none&acr_values=gold", "prompt=sudo", "max_age=x", "acr_values=%00"]
     {
         let page = world.browser.step(&world.app.at(&format!("/auth/login?{query}"))).await;
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{query}");

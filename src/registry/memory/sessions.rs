@@ -290,6 +290,7 @@ impl Sessions {
 }
 
 #[cfg(test)]
+#[cfg(feature = "test-provider")]
 mod tests {
     use std::collections::{HashMap, HashSet};
     use std::time::Duration;
@@ -298,7 +299,6 @@ mod tests {
     use crate::protocol::names::{ClientId, Issuer};
 
     /// Whatever is done, what is found is what a plain map would find.
-    #[cfg(feature = "test-provider")]
     #[test]
     fn sessions_are_found_by_all_their_names() {
         let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));

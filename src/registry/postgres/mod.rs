@@ -17,8 +17,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 use self::link::{Address, Answer, Call, Effect, Link};
 use self::notices::Notices;
-use super::codec::{Codec, StorageKey, from_millis, millis, reason_from, unreadable};
+use super::codec::{Codec, StorageKey, unreadable};
 use super::recent::Recent;
+use super::words::{from_millis, millis, reason_from};
 use super::{
     Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, LAPSE_GRACE, Lease, LeaseHolder, Loaded,
     LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, rules,

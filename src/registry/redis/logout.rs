@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 
 use super::names::Index;
 use super::{Answer, RedisRegistry, in_millis, time_from, unexpected, word};
-use crate::registry::codec::{millis, unreadable};
+use crate::registry::codec::unreadable;
+use crate::registry::words::millis;
 use crate::registry::{
     END_MARK_RETENTION, LogoutTarget, RegistryError, SID_TOLERANCE, TOMBSTONE_RETENTION, TokenMark, rules,
 };

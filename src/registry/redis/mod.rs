@@ -46,10 +46,11 @@ use self::connection::{Connection, RECONNECT_PAUSE};
 use self::names::{Index, Names};
 use self::node::Ways;
 use self::peer::Ask;
-use super::codec::{Codec, StorageKey, from_millis, millis, reason_from, unreadable};
+use super::codec::{Codec, StorageKey, unreadable};
 use super::listeners::Listeners;
 use super::recent::Recent;
 use super::store_clock::StoreClock;
+use super::words::{from_millis, millis, reason_from};
 use super::{
     Claimed, Committed, Created, END_MARK_RETENTION, EndListener, EndMark, EndNotice, LAPSE_GRACE, Lease, LeaseHolder,
     Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent,
