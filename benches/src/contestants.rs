@@ -10,7 +10,9 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use tower::{Layer, Service};
 use tower_oidc_session::test_provider::{SignIn, TestClient, TestProvider};
-use tower_oidc_session::{ClientCredentials, CookieKey, MemoryRegistry, OidcSession, RelyingParty, SessionRegistry, SessionService};
+use tower_oidc_session::{
+    ClientCredentials, CookieKey, MemoryRegistry, OidcSession, RelyingParty, SessionRegistry, SessionService,
+};
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
 
 use crate::user::{Cookies, request, sign_in};

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tower_oidc_session::registry::LoginAttempt;
 use tower_oidc_session::test_provider::sample_record;
-use tower_oidc_session::registry::{LoginAttempt};
-use tower_oidc_session::{ClientId, Issuer, MemoryRegistry, PostgresRegistry, RedisRegistry, Registration, SessionRegistry};
+use tower_oidc_session::{
+    ClientId, Issuer, MemoryRegistry, PostgresRegistry, RedisRegistry, Registration, SessionRegistry,
+};
 
 /// Where a registry lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use futures_util::StreamExt;
-use tower_oidc_session::test_provider::sample_record;
+use tower_oidc_session::SessionRegistry;
 use tower_oidc_session::registry::{Loaded, LoginAttempt};
-use tower_oidc_session::{SessionRegistry};
+use tower_oidc_session::test_provider::sample_record;
 use tower_oidc_session_benches::figure::{self, quantile};
 use tower_oidc_session_benches::stores::{self, registration};
 

@@ -3,7 +3,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use tower_oidc_session::registry::{TokenMark};
+use tower_oidc_session::registry::TokenMark;
 use tower_oidc_session::{EndReason, LogoutTarget, SessionRegistry, Sid, Subject};
 use tower_oidc_session_benches::figure::{self, micros, quantile};
 use tower_oidc_session_benches::stores::{Kind, fill, registration};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_oidc_session::test_provider::{ManualClock, sample_record};
 use tower_oidc_session::registry::{Loaded, LoginAttempt};
+use tower_oidc_session::test_provider::{ManualClock, sample_record};
 use tower_oidc_session::{Clock, MemoryRegistry, SessionRegistry};
 use tower_oidc_session_benches::figure::{self, micros, quantile, resident};
 use tower_oidc_session_benches::stores::registration;
