@@ -1,10 +1,12 @@
 //! What an application says about itself, checked when it is said.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
+use http::{Extensions, HeaderMap};
 use url::Url;
 
 use crate::calls::api::Api;
@@ -15,6 +17,7 @@ use crate::manager::{Listener, LoginHook, Manager, upkeep};
 use crate::protocol::jwt::SigningAlg;
 use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::{ClientId, ClientSecret, Issuer, Registration};
+use crate::protocol::url::PlainHttp;
 use crate::provider::http::Http;
 use crate::provider::{ClientConfig, Provider};
 use crate::registry::SessionRegistry;
@@ -25,8 +28,9 @@ use crate::session::event::SessionEvent;
 use crate::session::id::ClientTag;
 use crate::session::new_login::{LoginRefused, NewLogin};
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
-use crate::web::context::{Context, Ends, Pages, Parts};
-use crate::web::cookie::{CookieKey, Cookies};
+use crate::web::browser::Junk;
+use crate::web::context::{AddressOf, Context, Ends, Pages, Parts};
+use crate::web::cookie::{CookieKey, CookieKind, Cookies};
 use crate::web::pages::Page;
 
 impl RelyingParty {
@@ -83,6 +87,47 @@ pub struct RelyingPartyBuilder {
     parameters: AuthorizationParameters,
     post_logout_path: String,
     on_login: Option<Box<LoginHook>>,
+    client_address: AddressOf,
+    trusted_origins: Vec<String>,
+    internal_provider_url: Option<String>,
+    dangerous: Dangerous,
+}
+
+/// What no application does in production: for development on other machines than one's own. See
+/// [`RelyingPartyBuilder::dangerous`].
+///
+/// ```
+/// # use tower_oidc_session::{Dangerous, RelyingPartyBuilder};
+/// # fn develop(builder: RelyingPartyBuilder) -> RelyingPartyBuilder {
+/// builder.dangerous(Dangerous::new().plain_http("192.168.178.20").development_cookies())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Dangerous {
+    plain_http: PlainHttp,
+    cookies: CookieKind,
+}
+
+impl Dangerous {
+    /// Nothing dangerous so far.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Speaks plain http with this host, a name or an address: whoever is on the way reads passwords, codes and tokens.
+    /// Loopback hosts need no permission.
+    pub fn plain_http(mut self, host: impl Into<String>) -> Self {
+        self.plain_http.0.push(host.into().to_ascii_lowercase());
+        self
+    }
+
+    /// Sets cookies that browsers send over plain http too, and that neighbour hosts can set: without `Secure` and the prefix
+    /// `__Host-`.
+    pub fn development_cookies(mut self) -> Self {
+        self.cookies = CookieKind::Development;
+        self
+    }
 }
 
 impl RelyingPartyBuilder {
@@ -108,6 +153,10 @@ impl RelyingPartyBuilder {
             parameters: AuthorizationParameters::default(),
             post_logout_path: "/".to_owned(),
             on_login: None,
+            client_address: AddressOf::default(),
+            trusted_origins: Vec::new(),
+            internal_provider_url: None,
+            dangerous: Dangerous::new(),
         }
     }
 
@@ -166,7 +215,8 @@ impl RelyingPartyBuilder {
     }
 
     /// Asks the application at every login, after the provider has granted it and before the session begins: to refuse it, or
-    /// to write down who has come. It has 5 s; after that the login fails with 503. A login that is refused leaves the session
+    /// to write down who has come. It may be asked twice of one sign-in, and of a login that comes to nothing in the end, where a
+    /// logout overtakes it. It has 5 s; after that the login fails with 503. A login that is refused leaves the session
     /// at the provider as it is, and drops its tokens.
     ///
     /// ```
@@ -186,6 +236,26 @@ impl RelyingPartyBuilder {
         F: Future<Output = Result<(), LoginRefused>> + Send + 'static,
     {
         self.on_login = Some(Box::new(move |login| Box::pin(hook(login))));
+        self
+    }
+
+    /// Another origin whose pages may send requests, as `https://app.shop.example`: a front end on a sibling host. May be given
+    /// several times. Cookies are sent by pages of the same site only, and CORS is the application's to answer.
+    pub fn trusted_origin(mut self, origin: impl Into<String>) -> Self {
+        self.trusted_origins.push(origin.into());
+        self
+    }
+
+    /// Where the application itself finds the provider, where that is not where browsers do, as `http://keycloak:8080` in a compose
+    /// network: discovery, tokens, keys, userinfo and revocation are asked there, at the same paths. The issuer stays what it is.
+    pub fn internal_provider_url(mut self, origin: impl Into<String>) -> Self {
+        self.internal_provider_url = Some(origin.into());
+        self
+    }
+
+    /// Switches protections off, for development; a warning in the log says so at the start.
+    pub fn dangerous(mut self, dangerous: Dangerous) -> Self {
+        self.dangerous = dangerous;
         self
     }
 
@@ -209,9 +279,46 @@ impl RelyingPartyBuilder {
         self
     }
 
-    /// Is told what happens to sessions on this replica, for an audit log. Must return at once.
+    /// Is told what happens to sessions and logins on this replica, for an audit log. Must return at once. Of refused logout
+    /// tokens, which anybody may send, it is told of sixty in a minute.
+    ///
+    /// ```
+    /// # use tower_oidc_session::{EventKind, RelyingPartyBuilder};
+    /// # fn audited(builder: RelyingPartyBuilder) -> RelyingPartyBuilder {
+    /// builder.on_event(|event| {
+    ///     let who = event.session().map(|session| session.subject().as_str());
+    ///     match event.kind() {
+    ///         EventKind::Started => println!("{who:?} signed in from {:?}", event.browser().address()),
+    ///         EventKind::Ended { reason, .. } => println!("{who:?}: {reason}"),
+    ///         EventKind::LoginFailed { reason, .. } => println!("a login failed: {reason}"),
+    ///         _ => {}
+    ///     }
+    /// })
+    /// # }
+    /// ```
     pub fn on_event(mut self, listener: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
         self.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Says where a request comes from, for [`SessionEvent::browser`]; default: it is not said. No header is believed by default:
+    /// which one is true is for the proxy in front to say. Without a proxy it is axum's `ConnectInfo`:
+    ///
+    /// ```
+    /// # use std::net::SocketAddr;
+    /// # use axum::extract::ConnectInfo;
+    /// # use tower_oidc_session::RelyingPartyBuilder;
+    /// # fn addressed(builder: RelyingPartyBuilder) -> RelyingPartyBuilder {
+    /// builder.client_address(|_headers, extensions| {
+    ///     extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+    /// })
+    /// # }
+    /// ```
+    pub fn client_address(
+        mut self,
+        address: impl Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.client_address = AddressOf(Some(Arc::new(address)));
         self
     }
 
@@ -271,11 +378,15 @@ impl RelyingPartyBuilder {
     /// # Panics
     /// Outside of a tokio runtime, which does the work in the background.
     pub fn build(self) -> Result<RelyingParty, ConfigError> {
-        let issuer = check_url("issuer", &self.issuer)?;
+        let plain_http = &self.dangerous.plain_http;
+        if *plain_http != PlainHttp::default() || self.dangerous.cookies == CookieKind::Development {
+            tracing::warn!(settings = ?self.dangerous, "protections are off: this is for development");
+        }
+        let issuer = check_url("issuer", &self.issuer, plain_http)?;
         if issuer.query().is_some() {
             return Err(ConfigError::new("issuer", self.issuer, "a URL without query"));
         }
-        let origin = check_url("public_url", &self.public_url)?;
+        let origin = check_url("public_url", &self.public_url, plain_http)?;
         if origin.path() != "/" || origin.query().is_some() {
             return Err(ConfigError::new("public_url", self.public_url, "an origin alone, as https://shop.example"));
         }
@@ -294,11 +405,26 @@ impl RelyingPartyBuilder {
                 "a path of this application, as /goodbye",
             )
         })?;
+        for origin in &self.trusted_origins {
+            if Url::parse(origin).map(|url| url.origin().ascii_serialization()).as_deref() != Ok(origin) {
+                return Err(ConfigError::new("trusted_origin", origin, "an origin alone, as https://app.shop.example"));
+            }
+        }
+        let inside = self.internal_provider_url.as_deref();
+        let inside = inside.map(|url| check_url("internal_provider_url", url, plain_http)).transpose()?;
+        if let Some(url) = inside.as_ref().filter(|url| url.path() != "/" || url.query().is_some()) {
+            return Err(ConfigError::new(
+                "internal_provider_url",
+                url.as_str(),
+                "an origin alone, as http://keycloak:8080",
+            ));
+        }
         if let Some(name) = self.parameters.wrong_name() {
-            let takes = "a parameter that is not the crate's own: for those there are settings";
+            let takes =
+                "a parameter that is not the crate's own: for those there are settings, as require_session().acr(…)";
             return Err(ConfigError::new("authorization_parameter", name, takes));
         }
-        let apis = Apis::new(&self.apis)?;
+        let apis = Apis::new(&self.apis, plain_http)?;
         let http = Http::new(self.provider_timeout)
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
         let registration = Registration::new(Issuer::new(self.issuer), self.credentials.id);
@@ -310,7 +436,7 @@ impl RelyingPartyBuilder {
             );
         }
         let cookie_key = self.cookie_key.unwrap_or_else(CookieKey::generate);
-        let cookies = Cookies::new(&registration, &cookie_key, &self.further_cookie_keys)?;
+        let cookies = Cookies::new(&registration, &cookie_key, &self.further_cookie_keys, self.dangerous.cookies)?;
         let client = ClientConfig {
             tag: ClientTag::of(&registration),
             registration,
@@ -320,6 +446,8 @@ impl RelyingPartyBuilder {
             scopes: self.scopes,
             signing_alg: self.signing_alg,
             parameters: self.parameters,
+            inside,
+            plain_http: self.dangerous.plain_http.clone(),
             resources: self.apis.iter().filter_map(|api| api.audience()?.resource.clone()).collect(),
         };
         let provider = Provider::new(client, http, self.clock.clone());
@@ -334,6 +462,9 @@ impl RelyingPartyBuilder {
             apis: Arc::new(apis),
             pages: self.pages,
             ends: self.ends,
+            client_address: self.client_address,
+            junk: Junk::default(),
+            trusted_origins: self.trusted_origins,
         })))
     }
 

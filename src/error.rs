@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
-use crate::protocol::url::is_secure;
+use crate::protocol::url::PlainHttp;
 
 /// A setting that cannot work. Says which, what it got and what it takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,15 +33,18 @@ impl ConfigError {
     }
 }
 
-/// An absolute `https` URL, or `http` to this machine, without fragment and user.
-pub(crate) fn check_url(setting: &'static str, value: &str) -> Result<Url, ConfigError> {
+/// An absolute `https` URL, or `http` to this machine and those that are listed, without fragment and user.
+pub(crate) fn check_url(setting: &'static str, value: &str, plain_http: &PlainHttp) -> Result<Url, ConfigError> {
     let error = |takes: &str| {
         let got = if value.is_empty() { "empty" } else { value };
         ConfigError::new(setting, got, takes)
     };
     let url = Url::parse(value).map_err(|_| error("an absolute URL, as https://host.example"))?;
-    if !is_secure(&url) {
-        return Err(error("an https URL; plain http only to a loopback host (127.0.0.1, [::1], localhost)"));
+    if url.scheme() != "https" && !plain_http.allows(&url) {
+        return Err(error(
+            "an https URL; plain http only to a loopback host (127.0.0.1, [::1], localhost), or for development to one that \
+             dangerous() names",
+        ));
     }
     if url.fragment().is_some() {
         return Err(error("a URL without fragment"));

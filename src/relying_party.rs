@@ -90,7 +90,7 @@ impl RelyingParty {
     /// The layer for routes that need a login.
     #[must_use]
     pub fn require_session(&self) -> RequireSessionLayer {
-        RequireSessionLayer::new(self.context.origin().clone())
+        RequireSessionLayer::new(self.context.origins().clone())
     }
 
     /// The layer for routes whose requests are no user activity: polling, notifications, streams. They are served

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, Fault, TestClient, TestProvider};
 use tower_oidc_session::{
-    ApiError, ClientCredentials, EndReason, OidcSession, RelyingParty, SessionClient, SessionEvent, SessionPolicy,
+    ApiError, ClientCredentials, EndReason, EventKind, OidcSession, RelyingParty, SessionClient, SessionEvent,
+    SessionPolicy,
 };
 
 const SECRET: &str = "a secret of the demonstration";
@@ -62,10 +63,10 @@ pub(crate) enum Happening {
 
 impl App {
     fn note(&self, event: &SessionEvent) {
-        let happening = match event {
-            SessionEvent::Started(_) => Happening::SignedIn,
-            SessionEvent::Refreshed(_) => Happening::Signalled,
-            SessionEvent::Ended(_, reason) => Happening::Ended(*reason),
+        let happening = match event.kind() {
+            EventKind::Started => Happening::SignedIn,
+            EventKind::Refreshed => Happening::Signalled,
+            EventKind::Ended { reason, .. } => Happening::Ended(*reason),
             _ => return,
         };
         #[expect(clippy::disallowed_methods, reason = "for people, to the second")]

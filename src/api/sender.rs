@@ -10,8 +10,10 @@ use http::Request;
 use super::error::{ApiError, Problem};
 use crate::calls::call::{Call, CallError, Called, Known};
 use crate::calls::transport::{OwnClient, Transport};
+use crate::manager::Refusal;
 use crate::manager::watch::Standing;
 use crate::protocol::authorization::Authentication;
+use crate::session::end_reason::EndReason;
 use crate::session::policy::RequestKind;
 use crate::session::step_up;
 use crate::web::context::Context;
@@ -89,7 +91,8 @@ impl Sender {
             CallError::NotListed(origin) => Problem::NotListed(origin),
             CallError::NotReplayed => Problem::NotReplayed,
             CallError::Session(refusal) => {
-                if refusal.is_over() {
+                // What belongs to the browser is the new session's, where a login has replaced this one.
+                if refusal.is_over() && refusal != Refusal::Ended(EndReason::SupersededByLogin) {
                     self.session.request().mark_over();
                 }
                 Problem::Rejected(self.session.request().rejection(refusal))
@@ -101,6 +104,8 @@ impl Sender {
     /// The login that an API asks for, unless the user has just done what it asks for.
     pub(super) fn step_up(&self, authentication: &Authentication) -> ApiError {
         let login = &self.session.record().login;
+        let authentication =
+            &step_up::wanted(&login.authentication, authentication.acr_values.as_deref(), authentication.max_age);
         if step_up::is_hopeless(&login.authentication, login.started_at, authentication, self.context().now()) {
             return Problem::StepUpFailed.into();
         }

@@ -10,6 +10,7 @@ use super::fault::{Answers, FRESH, Fault, Outcome};
 use super::transport::OwnClient;
 use crate::error::{ConfigError, check_url};
 use crate::protocol::authorization::Audience;
+use crate::protocol::url::PlainHttp;
 use crate::session::record::SessionRecord;
 
 /// An API that was listed.
@@ -60,9 +61,9 @@ pub(crate) struct Apis {
 }
 
 impl Apis {
-    pub(crate) fn new(apis: &[Api]) -> Result<Self, ConfigError> {
+    pub(crate) fn new(apis: &[Api], plain_http: &PlainHttp) -> Result<Self, ConfigError> {
         let list = |api: &Api| {
-            let url = check_url("api", api.base_url())?;
+            let url = check_url("api", api.base_url(), plain_http)?;
             if url.query().is_some() {
                 return Err(ConfigError::new("api", api.base_url(), "a base URL without query"));
             }
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn urls_belong_to_the_nearest_api_above_them() {
         let apis = ["https://a.example/v1", "https://a.example/v1/billing/", "https://b.example"].map(Api::at);
-        let apis = Apis::new(&apis).unwrap();
+        let apis = Apis::new(&apis, &PlainHttp::default()).unwrap();
         for (url, expected) in [
             ("https://a.example/v1", Some("https://a.example/v1")),
             ("https://a.example/v1/orders", Some("https://a.example/v1")),

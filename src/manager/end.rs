@@ -6,7 +6,7 @@ use super::Manager;
 use crate::protocol::names::RefreshToken;
 use crate::registry::{Loaded, LogoutTarget, RegistryError};
 use crate::session::end_reason::EndReason;
-use crate::session::event::{SessionEvent, SessionInfo};
+use crate::session::event::{Browser, EventKind, SessionEvent};
 use crate::session::id::SessionKey;
 use crate::session::record::SessionRecord;
 use crate::session::revocation::{Siblings, delay, revokes};
@@ -17,11 +17,24 @@ impl Manager {
     /// # Cancel safety
     /// The end is finished without the caller.
     pub(crate) async fn end(self: &Arc<Self>, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
+        self.end_by(key, reason, Browser::default()).await
+    }
+
+    /// The same, as a browser asks for it.
+    ///
+    /// # Cancel safety
+    /// As [`end`](Self::end).
+    pub(crate) async fn end_by(
+        self: &Arc<Self>,
+        key: &SessionKey,
+        reason: EndReason,
+        browser: Browser,
+    ) -> Result<(), RegistryError> {
         let (manager, key) = (self.clone(), *key);
         self.detached(async move {
             let ended = manager.registry.end(&key, reason).await?;
             if let Some(record) = ended {
-                manager.conclude(&record, reason);
+                manager.conclude_by(&record, reason, browser);
             }
             Ok(())
         })
@@ -62,6 +75,10 @@ impl Manager {
 
     /// Says that a session is over, to everyone who has to know. The session is gone already; nothing here can fail it.
     pub(super) fn conclude(self: &Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason) {
+        self.conclude_by(record, reason, Browser::default());
+    }
+
+    fn conclude_by(self: &Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason, browser: Browser) {
         self.ends.ended(record.key(), reason);
         // Another client may share the registry; its sessions are its own business.
         if record.registration() != &self.provider.client().registration {
@@ -69,7 +86,7 @@ impl Manager {
         }
         tracing::info!(session = ?record.key(), %reason, "session ended");
         metrics::counter!("oidc_sessions_ended_total", "reason" => reason.as_str()).increment(1);
-        self.emit(&SessionEvent::Ended(SessionInfo::of(record), reason));
+        self.emit(&SessionEvent::of(EventKind::Ended { reason }, self.now(), record).by(browser));
         self.revoke_after(reason, record, record.tokens.refresh_token.as_ref());
     }
 

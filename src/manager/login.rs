@@ -14,7 +14,7 @@ use crate::provider::keys::Bearer;
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{Sent, Unavailable};
 use crate::registry::{Committed, Created, Spent};
-use crate::session::event::{SessionEvent, SessionInfo};
+use crate::session::event::{Browser, EventKind, SessionEvent};
 use crate::session::id::{AttemptKey, SessionId, SessionKey};
 use crate::session::login_attempt::LoginTransaction;
 use crate::session::new_login::{self, LoginRefused};
@@ -61,6 +61,7 @@ impl Manager {
         transaction: LoginTransaction,
         claims_from: ClaimsFrom,
         previous: Option<SessionKey>,
+        browser: Browser,
     ) -> (LoginOutcome, Load) {
         // A silent login that the browser comes back from with another session, or none, confirms nothing any more.
         if transaction.session.is_some() && previous != transaction.session {
@@ -78,7 +79,7 @@ impl Manager {
                     return Err(outcome);
                 }
                 load = Load::First;
-                Ok(self.clone().redeem(attempt, code, transaction, claims_from))
+                Ok(self.clone().redeem(attempt, code, transaction, claims_from, browser))
             },
         );
         let outcome = match flight {
@@ -94,6 +95,7 @@ impl Manager {
         code: String,
         transaction: LoginTransaction,
         claims_from: ClaimsFrom,
+        browser: Browser,
     ) -> LoginOutcome {
         let outcome = match self.registry.spend(&attempt).await {
             Ok(Spent::Now) => {
@@ -101,7 +103,7 @@ impl Manager {
                 // The tokens of a login that fails are dropped, not revoked: at some providers (Keycloak) that would end
                 // the client's part of a session that another login stands on.
                 match self.redeem_code(code, &transaction).await {
-                    Ok(response) => self.open_session(response, &transaction, sent_at, claims_from).await,
+                    Ok(response) => self.open_session(response, &transaction, sent_at, (claims_from, browser)).await,
                     Err(error) => Err(error),
                 }
             }
@@ -135,7 +137,7 @@ impl Manager {
         response: TokenResponse,
         transaction: &LoginTransaction,
         sent_at: SystemTime,
-        claims_from: ClaimsFrom,
+        (claims_from, browser): (ClaimsFrom, Browser),
     ) -> Result<LoggedIn, LoginError> {
         let raw = response.id_token.clone().ok_or(LoginError::Nonsense("the token response has no ID token"))?;
         let verified = self.provider.verify(raw.secret(), Bearer::Provider).await?;
@@ -177,7 +179,7 @@ impl Manager {
         }
         tracing::info!(session = ?record.key(), "session started");
         metrics::counter!("oidc_sessions_started_total").increment(1);
-        self.emit(&SessionEvent::Started(SessionInfo::of(&record)));
+        self.emit(&SessionEvent::of(EventKind::Started, self.now(), &record).by(browser));
         Ok(LoggedIn::Anew(id, record))
     }
 
@@ -223,7 +225,7 @@ impl Manager {
                     let next = record.confirmed_by_silent_login(response, id_token, sent_at, &self.policy);
                     let committed = self.registry.commit(next, self.now()).await?;
                     if let Committed::Committed(record) = &committed {
-                        self.emit(&SessionEvent::Refreshed(SessionInfo::of(record)));
+                        self.emit(&SessionEvent::of(EventKind::Refreshed, self.now(), record));
                     }
                     found = Found::Committed(committed);
                 }

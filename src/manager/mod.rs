@@ -197,7 +197,8 @@ impl Manager {
         })
     }
 
-    fn emit(&self, event: &SessionEvent) {
+    /// Tells those who listen.
+    pub(crate) fn emit(&self, event: &SessionEvent) {
         for listener in &self.listeners {
             // One that panics takes nobody down with it, least of all the cleaner.
             let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| listener(event)));

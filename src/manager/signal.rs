@@ -16,7 +16,7 @@ use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{CLOCK_TOLERANCE, Sent, Unavailable};
 use crate::registry::{Claimed, Lease, LeaseHolder, RegistryError};
 use crate::session::end_reason::EndReason;
-use crate::session::event::{SessionEvent, SessionInfo};
+use crate::session::event::{EventKind, SessionEvent};
 use crate::session::id::{SessionKey, random_fraction};
 use crate::session::record::{SessionRecord, Version};
 use crate::session::signal::{
@@ -347,7 +347,7 @@ impl Manager {
             && record.can_signal()
         {
             tracing::debug!(session = ?record.key(), "session confirmed by the provider");
-            self.emit(&SessionEvent::Refreshed(SessionInfo::of(record)));
+            self.emit(&SessionEvent::of(EventKind::Refreshed, self.now(), record));
         }
     }
 }

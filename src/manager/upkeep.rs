@@ -33,7 +33,12 @@ async fn clean(manager: Weak<Manager>) {
                     manager.conclude(&record, record.expires_for());
                 }
             }
-            Err(error) => tracing::warn!(%error, "expired sessions could not be removed"),
+            Err(error) => {
+                tracing::warn!(%error, "expired sessions could not be removed");
+                for record in error.ended() {
+                    manager.conclude(record, record.expires_for());
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::names::Issuer;
-use super::url::{is_loopback, is_secure};
+use super::url::PlainHttp;
 
 /// What the provider says of itself, as far as a relying party needs it.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ impl ProviderMetadata {
     ///
     /// Insists on what no login works without. Everything else is read leniently, since providers write strings for
     /// booleans and lists, `null` and `""`: that must not keep anybody from signing in.
-    pub(crate) fn parse(json: &[u8], issuer: &Issuer) -> Result<Self, MetadataError> {
+    pub(crate) fn parse(json: &[u8], issuer: &Issuer, plain_http: &PlainHttp) -> Result<Self, MetadataError> {
         let json = serde_json::from_slice(json).map_err(|e| MetadataError::Malformed(e.to_string()))?;
         let mut members = Members { json, unreadable: Vec::new() };
         let found = members.json.get("issuer").and_then(Value::as_str).ok_or(MetadataError::Missing("issuer"))?;
@@ -129,11 +129,11 @@ impl ProviderMetadata {
             token_endpoint_auth_methods_supported: members.list("token_endpoint_auth_methods_supported"),
             unreadable: members.unreadable,
         };
-        metadata.check_endpoints(issuer)?;
+        metadata.check_endpoints(issuer, plain_http)?;
         Ok(metadata)
     }
 
-    fn check_endpoints(&self, issuer: &Issuer) -> Result<(), MetadataError> {
+    fn check_endpoints(&self, issuer: &Issuer, plain_http: &PlainHttp) -> Result<(), MetadataError> {
         let endpoints = [
             ("authorization_endpoint", Some(&self.authorization_endpoint)),
             ("token_endpoint", Some(&self.token_endpoint)),
@@ -142,15 +142,30 @@ impl ProviderMetadata {
             ("end_session_endpoint", self.end_session_endpoint.as_ref()),
             ("revocation_endpoint", self.revocation_endpoint.as_ref()),
         ];
-        // What listens on this machine is a provider's business only if the provider is on it too.
-        let is_here = Url::parse(issuer.as_str()).is_ok_and(|url| is_loopback(&url));
-        let is_allowed = |url: &Url| url.scheme() == "https" || (is_here && is_secure(url));
+        let issuer = Url::parse(issuer.as_str()).map_err(|_| MetadataError::Missing("issuer"))?;
+        let is_allowed = |url: &Url| plain_http.allows_endpoint(url, &issuer);
         for (name, url) in endpoints {
             if url.is_some_and(|url| !is_allowed(url)) {
                 return Err(MetadataError::Insecure(name));
             }
         }
         Ok(())
+    }
+
+    /// The same with the endpoints that the application itself calls at another origin, where they are at the issuer's:
+    /// inside of a cluster the provider has another name than for browsers.
+    pub(crate) fn seen_from_inside(mut self, issuer: &Issuer, inside: &Url) -> Self {
+        let Ok(outside) = Url::parse(issuer.as_str()) else { return self };
+        let endpoints = [
+            Some(&mut self.token_endpoint),
+            Some(&mut self.jwks_uri),
+            self.userinfo_endpoint.as_mut(),
+            self.revocation_endpoint.as_mut(),
+        ];
+        for url in endpoints.into_iter().flatten().filter(|url| url.origin() == outside.origin()) {
+            *url = at_origin(url, inside);
+        }
+        self
     }
 
     /// `client_secret_basic` (the default where nothing is said) unless only `client_secret_post` is offered.
@@ -165,6 +180,14 @@ impl ProviderMetadata {
             _ => ClientAuthentication::Basic,
         }
     }
+}
+
+/// The same path and query at another origin.
+pub(crate) fn at_origin(url: &Url, origin: &Url) -> Url {
+    let mut moved = origin.clone();
+    moved.set_path(url.path());
+    moved.set_query(url.query());
+    moved
 }
 
 #[cfg(test)]
@@ -187,7 +210,7 @@ mod tests {
     #[test]
     fn discovery_issuer_mismatch_is_refused_and_both_are_named() {
         let issuer = Issuer::new("https://op.example/");
-        let error = ProviderMetadata::parse(&document(|_| {}), &issuer).unwrap_err().to_string();
+        let error = ProviderMetadata::parse(&document(|_| {}), &issuer, &PlainHttp::default()).unwrap_err().to_string();
         assert!(error.contains("\"https://op.example\"") && error.contains("\"https://op.example/\""), "{error}");
         assert_eq!(ProviderMetadata::location(&issuer), "https://op.example/.well-known/openid-configuration");
     }
@@ -212,7 +235,7 @@ mod tests {
                 json["issuer"] = issuer.into();
                 json[name] = url.into();
             });
-            let found = ProviderMetadata::parse(&json, &Issuer::new(issuer)).err();
+            let found = ProviderMetadata::parse(&json, &Issuer::new(issuer), &PlainHttp::default()).err();
             assert_eq!(found, expected.map(MetadataError::Insecure), "{issuer} {name} {url}");
         }
     }
@@ -223,13 +246,17 @@ mod tests {
         for name in ["issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"] {
             for value in [json!(null), json!(""), json!("no url"), json!(["https://op.example"])] {
                 let text = format!("{name} {value}");
-                assert!(ProviderMetadata::parse(&document(|json| json[name] = value), &issuer).is_err(), "{text}");
+                assert!(
+                    ProviderMetadata::parse(&document(|json| json[name] = value), &issuer, &PlainHttp::default())
+                        .is_err(),
+                    "{text}"
+                );
             }
             let json = document(|json| drop(json.as_object_mut().unwrap().remove(name)));
-            assert!(ProviderMetadata::parse(&json, &issuer).is_err(), "no {name}");
+            assert!(ProviderMetadata::parse(&json, &issuer, &PlainHttp::default()).is_err(), "no {name}");
         }
         for json in ["", "[]", "null", "<html>"] {
-            assert!(ProviderMetadata::parse(json.as_bytes(), &issuer).is_err(), "{json}");
+            assert!(ProviderMetadata::parse(json.as_bytes(), &issuer, &PlainHttp::default()).is_err(), "{json}");
         }
     }
 
@@ -257,7 +284,9 @@ mod tests {
             (list, json!(null), json!(null), false),
             (list, json!({"S256": true}), json!(null), true),
         ] {
-            let metadata = ProviderMetadata::parse(&document(|json| json[name] = written.clone()), &issuer).unwrap();
+            let metadata =
+                ProviderMetadata::parse(&document(|json| json[name] = written.clone()), &issuer, &PlainHttp::default())
+                    .unwrap();
             let found = match name {
                 "userinfo_endpoint" => json!(metadata.userinfo_endpoint.as_ref().map(Url::as_str)),
                 "backchannel_logout_supported" => json!(metadata.backchannel_logout_supported),
@@ -278,7 +307,10 @@ mod tests {
             (json!(["private_key_jwt"]), ClientAuthentication::Basic),
         ] {
             let json = document(|json| json["token_endpoint_auth_methods_supported"] = offered);
-            assert_eq!(ProviderMetadata::parse(&json, &issuer).unwrap().client_authentication(), expected);
+            assert_eq!(
+                ProviderMetadata::parse(&json, &issuer, &PlainHttp::default()).unwrap().client_authentication(),
+                expected
+            );
         }
     }
 }

@@ -2,9 +2,26 @@
 
 use url::{Host, Url};
 
-/// `https`, or plain `http` to this very machine.
-pub(crate) fn is_secure(url: &Url) -> bool {
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
+/// Hosts that plain `http` is spoken with although they are other machines: in development.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PlainHttp(pub(crate) Vec<String>);
+
+impl PlainHttp {
+    /// Whether plain `http` may be spoken with the URL's host: this very machine, or one that is listed.
+    pub(crate) fn allows(&self, url: &Url) -> bool {
+        url.scheme() == "http" && (is_loopback(url) || self.lists(url))
+    }
+
+    fn lists(&self, url: &Url) -> bool {
+        url.host_str().is_some_and(|host| self.0.iter().any(|listed| listed == host))
+    }
+
+    /// Whether an endpoint of that issuer's is where a secret may go. What listens on this machine is a provider's business only
+    /// if the provider is on it too.
+    pub(crate) fn allows_endpoint(&self, url: &Url, issuer: &Url) -> bool {
+        url.scheme() == "https"
+            || (url.scheme() == "http" && (self.lists(url) || (is_loopback(issuer) && is_loopback(url))))
+    }
 }
 
 /// Whether the URL's host is this very machine: a literal loopback address or a name under `localhost`

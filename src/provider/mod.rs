@@ -18,8 +18,9 @@ use self::circuit::{Circuit, Failure, Open};
 use self::http::{Answer, Http, NoAnswer};
 use crate::clock::Clock;
 use crate::protocol::jwt::{Expected, KeySet, SigningAlg};
-use crate::protocol::metadata::ProviderMetadata;
+use crate::protocol::metadata::{ProviderMetadata, at_origin};
 use crate::protocol::names::{ClientSecret, Registration};
+use crate::protocol::url::PlainHttp;
 use crate::session::authorization_parameters::AuthorizationParameters;
 use crate::session::id::ClientTag;
 
@@ -43,6 +44,9 @@ pub(crate) struct ClientConfig {
     /// What access tokens are asked for besides the first (RFC 8707).
     pub(crate) resources: Vec<String>,
     pub(crate) parameters: AuthorizationParameters,
+    /// Where the application itself finds the provider, if not where browsers do.
+    pub(crate) inside: Option<Url>,
+    pub(crate) plain_http: PlainHttp,
 }
 
 #[derive(Debug)]
@@ -164,9 +168,18 @@ impl Provider {
     async fn fetch_metadata(&self) -> Option<ProviderMetadata> {
         let issuer = self.client.registration.issuer();
         let location = ProviderMetadata::location(issuer);
+        let inside = self.client.inside.as_ref();
+        let location = match (inside, Url::parse(&location)) {
+            (Some(inside), Ok(outside)) => at_origin(&outside, inside).into(),
+            _ => location,
+        };
         let answer = self.fetch("discovery", &location).await?;
-        match ProviderMetadata::parse(&answer.body, issuer) {
+        match ProviderMetadata::parse(&answer.body, issuer, &self.client.plain_http) {
             Ok(metadata) => {
+                let metadata = match inside {
+                    Some(inside) => metadata.seen_from_inside(issuer, inside),
+                    None => metadata,
+                };
                 self.report(&metadata);
                 Some(metadata)
             }

@@ -32,11 +32,12 @@ pub use async_trait::async_trait;
 use http::StatusCode;
 
 pub use self::codec::{Codec, StorageKey};
+pub use self::listeners::Listeners;
 use crate::clock::Clock;
 use crate::protocol::names::{Registration, Sid, Subject};
 pub use crate::session::end_reason::EndMark;
 use crate::session::end_reason::EndReason;
-pub use crate::session::id::{AttemptKey, SessionKey, SubjectHash};
+pub use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of_sid};
 use crate::session::id::{fill_random, short_hash};
 use crate::session::login_attempt::LOGIN_TIMEOUT;
 pub use crate::session::login_attempt::LoginAttempt;
@@ -93,8 +94,11 @@ pub const SUBJECT_TOLERANCE: Duration = Duration::from_secs(1);
 ///    lease that ran out is its holder's for [`LAPSE_GRACE`] more, counted from the first who asks for it.
 /// 8. Whatever removes a session leaves a mark for [`END_MARK_RETENTION`], with the reason and a hash of the `sub`, and is
 ///    published to the [`subscribe`](Self::subscribe)rs on all replicas. Admission never relies on the latter.
+///    A store that cannot tell all replicas at once tells them within [`trust`](Self::trust).
 /// 9. What is kept, leased and removed goes by the store's own clock: those of replicas may differ. A record goes when as
 ///    much time has passed there as was left until it [expires](SessionRecord::expires_at) by the `now` that came with it.
+/// 10. A record that cannot be read, under a key or in a format that is not known here, is an error where it is asked for; but it
+///     ends as any other: nothing keeps a logout or the cleaning from what they can do.
 #[async_trait]
 pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// The time by the store's clock, by which tombstones and login attempts are dated.
@@ -128,7 +132,7 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError>;
 
     /// What [`load`](Self::load) says, where that is known without waiting: a request that has no more to ask is served
-    /// without a pause. `None`, the default, says nothing.
+    /// without a pause. Never from a copy, which may not know of an end yet (rule 1). `None`, the default, says nothing.
     fn load_at_once(&self, _key: &SessionKey) -> Option<Loaded> {
         None
     }
@@ -151,7 +155,8 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// If the store could not be reached: the lease runs out by itself.
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError>;
 
-    /// Replaces a record, gives the lease back and counts the version up.
+    /// Replaces a record, gives the lease back and counts the version up. A `sid` that has a tombstone is answered with
+    /// `Gone(Some(BackChannelLogout))`, and nothing is changed: the caller ends the session, and says so.
     ///
     /// # Errors
     /// If the store could not be reached or did not confirm the write.
@@ -179,7 +184,7 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// Ends the sessions whose records have expired, each for its [reason](SessionRecord::expires_for), and returns them.
     ///
     /// # Errors
-    /// If the store could not be reached.
+    /// If the store could not be reached; the error has those that have [ended](RegistryError::ended).
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
 
     /// How long a look at a session is good for responses that stream, while there is no [notice](Self::subscribe) of its end;
@@ -216,6 +221,7 @@ pub enum EndNotice {
 
 /// A claim on the right to refresh, for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lease {
     /// Who claims it.
     pub holder: LeaseHolder,
@@ -238,6 +244,12 @@ impl LeaseHolder {
     #[must_use]
     pub fn number(self) -> u128 {
         self.0
+    }
+
+    /// The holder of that number, for registries.
+    #[must_use]
+    pub fn from_number(number: u128) -> Self {
+        Self(number)
     }
 }
 
@@ -268,6 +280,32 @@ pub enum LogoutTarget {
 }
 
 impl LogoutTarget {
+    /// Where.
+    #[must_use]
+    pub fn registration(&self) -> &Registration {
+        match self {
+            Self::Sid { registration, .. } | Self::Subject { registration, .. } => registration,
+        }
+    }
+
+    /// Which session at the provider, if it is one.
+    #[must_use]
+    pub fn sid(&self) -> Option<&Sid> {
+        match self {
+            Self::Sid { sid, .. } => Some(sid),
+            Self::Subject { .. } => None,
+        }
+    }
+
+    /// The user, if it names one.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Self::Sid { subject, .. } => subject.as_ref(),
+            Self::Subject { subject, .. } => Some(subject),
+        }
+    }
+
     /// The token that asks for the logout, if none of the application's does.
     #[must_use]
     pub fn token(&self) -> Option<&TokenMark> {
@@ -286,10 +324,18 @@ pub struct TokenMark {
 }
 
 impl TokenMark {
-    /// The token with this `iat`, by the provider's clock, and this `jti`.
+    /// The token with this `iat`, by the provider's clock, and this `jti`. Time counts to the millisecond, as stores write it.
     #[must_use]
     pub fn new(issued_at: SystemTime, jti: &str) -> Self {
-        Self { issued_at, id: u128::from_be_bytes(short_hash(jti.as_bytes())) }
+        Self::from_parts(issued_at, u128::from_be_bytes(short_hash(jti.as_bytes())))
+    }
+
+    /// The mark with this `iat` and [`id`](Self::id), for registries that were told of it from elsewhere.
+    #[must_use]
+    pub fn from_parts(issued_at: SystemTime, id: u128) -> Self {
+        let since = issued_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000);
+        Self { issued_at: SystemTime::UNIX_EPOCH + millis, id }
     }
 
     /// The token's `iat`.

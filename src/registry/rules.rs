@@ -5,9 +5,12 @@
 //! logouts explores these functions in every order of steps. All enums are exhaustive: a store has to answer each.
 
 use std::collections::VecDeque;
+use std::ops::Add;
 use std::time::{Duration, SystemTime};
 
-use super::{LogoutTarget, SID_TOLERANCE, SUBJECT_TOLERANCE, TOMBSTONE_RETENTION, TokenMark};
+use serde::{Deserialize, Serialize};
+
+use super::{LAPSE_GRACE, LogoutTarget, SID_TOLERANCE, SUBJECT_TOLERANCE, TOMBSTONE_RETENTION, TokenMark};
 use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::Version;
 
@@ -46,25 +49,32 @@ fn cover(attempt: LoginAttempt, arrivals: impl IntoIterator<Item = SystemTime>) 
 }
 
 /// What is remembered of the logouts of one `sid` or subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Stores keep it as serde writes it, or tell [`arrived`](Self::arrived) and [`until`](Self::until) apart to search by them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// When the last one arrived that was not heard before, by the store's clock.
-    pub arrived: SystemTime,
+    pub(crate) arrived: SystemTime,
     /// The latest `iat`, and the tokens with it; the application has none.
-    pub latest: Option<(SystemTime, VecDeque<u128>)>,
+    pub(crate) latest: Option<(SystemTime, VecDeque<u128>)>,
 }
 
 /// So many tokens of one second are told apart.
 const MOST_TOKENS: usize = 32;
 
 impl Tombstone {
+    /// When the last logout arrived that was not heard before, by the store's clock.
+    #[must_use]
+    pub fn arrived(&self) -> SystemTime {
+        self.arrived
+    }
+
     /// Until when it is kept.
     #[must_use]
     pub fn until(&self) -> SystemTime {
         self.arrived + TOMBSTONE_RETENTION
     }
 
-    /// The tombstone after a logout that arrives at `arrived`. Whoever sends one token again renews nothing: it would shut
+    /// The tombstone after a logout that arrives at `arrived`; `before` is one that is kept until later. Whoever sends one token again renews nothing: it would shut
     /// out the user whom it logged out.
     #[must_use]
     pub fn after(before: Option<Self>, token: Option<&TokenMark>, arrived: SystemTime) -> Self {
@@ -96,10 +106,10 @@ impl Tombstone {
 }
 
 /// Whether a logout leaves a tombstone: no login that is under way is older than the retention, so a token that is
-/// overtakes none.
+/// overtakes none. By the replica's clock, `now`, and by the store's, `here`, one of which may be ahead.
 #[must_use]
-pub fn leaves_tombstone(token: Option<&TokenMark>, now: SystemTime) -> bool {
-    token.is_none_or(|token| now <= token.issued_at() + TOMBSTONE_RETENTION)
+pub fn leaves_tombstone(token: Option<&TokenMark>, now: SystemTime, here: SystemTime) -> bool {
+    token.is_none_or(|token| now.min(here) <= token.issued_at() + TOMBSTONE_RETENTION)
 }
 
 /// Which sessions a logout ends, by when the ID token of their login was issued; `None` stands for all.
@@ -142,6 +152,22 @@ pub enum Held<H> {
     Lapsed(H),
     /// It ran out, somebody has asked, and its holder has some time left.
     Contested(H),
+}
+
+impl<H> Held<H> {
+    /// The state of a lease at `now`, that runs until `until` and was first asked for by another after that at `contested`;
+    /// nothing when its time is over for good. By whichever clock the store has for leases.
+    pub fn at<T>(now: T, holder: H, until: T, contested: Option<T>) -> Option<Self>
+    where
+        T: Copy + PartialOrd + Add<Duration, Output = T>,
+    {
+        match contested {
+            _ if now < until => Some(Self::Running(holder)),
+            None => Some(Self::Lapsed(holder)),
+            Some(since) if now < since + LAPSE_GRACE => Some(Self::Contested(holder)),
+            Some(_) => None,
+        }
+    }
 }
 
 /// Who gets the lease. `stored` is the version of a live session and who has its lease.
@@ -250,10 +276,32 @@ mod tests {
     fn tokens_that_overtake_nobody_leave_no_tombstone() {
         let token = TokenMark::new(at(100), "a");
         let retention = TOMBSTONE_RETENTION.as_secs();
-        assert!(leaves_tombstone(Some(&token), at(100 + retention)));
-        assert!(leaves_tombstone(Some(&token), at(50)), "the provider's clock is ahead");
-        assert!(!leaves_tombstone(Some(&token), at(101 + retention)));
-        assert!(leaves_tombstone(None, at(5000)));
+        for (now, here, expected) in [
+            (100 + retention, 100 + retention, true),
+            // The provider's clock is ahead, or one of ours.
+            (50, 50, true),
+            (101 + retention, 100 + retention, true),
+            (100 + retention, 101 + retention, true),
+            (101 + retention, 101 + retention, false),
+        ] {
+            assert_eq!(leaves_tombstone(Some(&token), at(now), at(here)), expected, "{now} {here}");
+        }
+        assert!(leaves_tombstone(None, at(5000), at(5000)));
+    }
+
+    #[test]
+    fn p3_a_lease_that_ran_out_is_its_holders_for_a_while() {
+        let grace = LAPSE_GRACE.as_secs();
+        for (now, contested, expected) in [
+            (99, None, Some(Held::Running('a'))),
+            (99, Some(90), Some(Held::Running('a'))),
+            (100, None, Some(Held::Lapsed('a'))),
+            (5000, None, Some(Held::Lapsed('a'))),
+            (200 + grace - 1, Some(200), Some(Held::Contested('a'))),
+            (200 + grace, Some(200), None),
+        ] {
+            assert_eq!(Held::at(at(now), 'a', at(100), contested.map(at)), expected, "{now} {contested:?}");
+        }
     }
 
     #[test]

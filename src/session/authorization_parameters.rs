@@ -3,7 +3,9 @@
 use url::form_urlencoded;
 
 /// The crate's own: what is said by them is not the application's to say.
-const OWN: [&str; 16] = [
+const OWN: [&str; 18] = [
+    "acr_values",
+    "claims",
     "client_id",
     "client_secret",
     "code_challenge",
@@ -21,8 +23,8 @@ const OWN: [&str; 16] = [
     "scope",
     "state",
 ];
-/// Longer values in a link are not passed on.
-const LONGEST: usize = 256;
+/// More than that in a link is not passed on: it has to fit into a cookie, with all that escapes it.
+const MOST: usize = 512;
 
 /// Parameters besides the crate's own.
 #[derive(Clone, Debug)]
@@ -47,7 +49,7 @@ impl AuthorizationParameters {
         // What depends on the login before it, or is checked in its answer, is the crate's to say.
         let mut linked = self.linked.iter().map(String::as_str);
         let is_wrong = |name: &&str| name.is_empty() || OWN.contains(name);
-        let of_links = linked.find(|name| is_wrong(name) || ["acr_values", "prompt"].contains(name));
+        let of_links = linked.find(|name| is_wrong(name) || *name == "prompt");
         fixed.chain(of_links).find(|name| is_wrong(name) || of_links == Some(*name) || *name == "prompt")
     }
 
@@ -55,9 +57,15 @@ impl AuthorizationParameters {
     pub(crate) fn of_link(&self, query: &str) -> Vec<(String, String)> {
         let pairs = form_urlencoded::parse(query.as_bytes());
         let mut found: Vec<(String, String)> = Vec::new();
+        let mut room = MOST;
         for (name, value) in pairs {
             let is_first = !found.iter().any(|(before, _)| *before == name);
-            if is_first && value.len() <= LONGEST && !value.is_empty() && self.linked.iter().any(|may| *may == name) {
+            if is_first && !value.is_empty() && self.linked.iter().any(|may| *may == name) {
+                let size = |c: char| if c.is_control() { 6 } else { 2 * c.len_utf8() };
+                let Some(rest) = room.checked_sub(name.len() + value.chars().map(size).sum::<usize>()) else {
+                    continue;
+                };
+                room = rest;
                 found.push((name.into_owned(), value.into_owned()));
             }
         }
@@ -104,7 +112,8 @@ mod tests {
     fn the_crates_own_parameters_are_its_own() {
         for (fixed, linked, expected) in [
             (&[("kc_idp_hint", "x")][..], &["login_hint"][..], None),
-            (&[("acr_values", "gold")], &[], None),
+            (&[("acr_values", "gold")], &[], Some("acr_values")),
+            (&[], &["claims"], Some("claims")),
             (&[("redirect_uri", "x")], &[], Some("redirect_uri")),
             (&[("prompt", "login")], &[], Some("prompt")),
             (&[("", "x")], &[], Some("")),

@@ -1,36 +1,112 @@
-//! What happens to sessions, for logs, metrics and the application.
+//! What happens to sessions and logins, for logs, metrics and the application.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
 
 use super::end_reason::EndReason;
+use super::id::SessionKey;
 use super::record::SessionRecord;
 use crate::protocol::names::{Issuer, Sid, Subject};
 
-/// What happened to a session, on this replica.
+/// What happened on this replica, for an audit log. It holds no secret.
 #[derive(Clone, Debug)]
+pub struct SessionEvent {
+    kind: EventKind,
+    at: SystemTime,
+    session: Option<SessionInfo>,
+    browser: Browser,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum SessionEvent {
-    /// A user logged in.
-    Started(SessionInfo),
+pub enum EventKind {
+    /// The session ended. A sign-out is [`EndReason::RpInitiatedLogout`], a refused refresh
+    /// [`EndReason::RefreshTokenRejected`].
+    #[non_exhaustive]
+    Ended {
+        /// Why.
+        reason: EndReason,
+    },
+    /// A login came to nothing.
+    #[non_exhaustive]
+    LoginFailed {
+        /// Why, in words for the log.
+        reason: String,
+    },
+    /// A logout token was refused; whoever sent it may have been anybody.
+    #[non_exhaustive]
+    LogoutTokenRefused {
+        /// Why, in words for the log.
+        reason: String,
+    },
     /// The provider confirmed the session.
-    Refreshed(SessionInfo),
-    /// The session ended.
-    Ended(SessionInfo, EndReason),
+    Refreshed,
+    /// A user logged in, and the session began.
+    Started,
+}
+
+impl SessionEvent {
+    pub(crate) fn of(kind: EventKind, at: SystemTime, record: &SessionRecord) -> Self {
+        Self { kind, at, session: Some(SessionInfo::of(record)), browser: Browser::default() }
+    }
+
+    pub(crate) fn of_nobody(kind: EventKind, at: SystemTime) -> Self {
+        Self { kind, at, session: None, browser: Browser::default() }
+    }
+
+    pub(crate) fn by(self, browser: Browser) -> Self {
+        Self { browser, ..self }
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn kind(&self) -> &EventKind {
+        &self.kind
+    }
+
+    /// When, by the clock of this replica.
+    #[must_use]
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    /// Whose session it is about, if it is about one.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionInfo> {
+        self.session.as_ref()
+    }
+
+    /// The browser that did it, as far as that is known: of logins and sign-outs.
+    #[must_use]
+    pub fn browser(&self) -> &Browser {
+        &self.browser
+    }
 }
 
 /// Whose session an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
+    key: SessionKey,
     issuer: Issuer,
     subject: Subject,
     sid: Option<Sid>,
 }
 
 impl SessionInfo {
-    pub(crate) fn of(record: &SessionRecord) -> Self {
+    fn of(record: &SessionRecord) -> Self {
         Self {
+            key: *record.key(),
             issuer: record.registration().issuer().clone(),
             subject: record.subject().clone(),
             sid: record.sid().cloned(),
         }
+    }
+
+    /// The session's name, as log lines have it: with that nobody can use the session.
+    #[must_use]
+    pub fn key(&self) -> &SessionKey {
+        &self.key
     }
 
     /// The provider.
@@ -49,5 +125,26 @@ impl SessionInfo {
     #[must_use]
     pub fn sid(&self) -> Option<&Sid> {
         self.sid.as_ref()
+    }
+}
+
+/// What is known of a browser.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Browser {
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) user_agent: Option<String>,
+}
+
+impl Browser {
+    /// Its address, if [`RelyingPartyBuilder::client_address`](crate::RelyingPartyBuilder::client_address) is set and says so.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// What it calls itself, cut to 256 characters that can be shown.
+    #[must_use]
+    pub fn user_agent(&self) -> Option<&str> {
+        self.user_agent.as_deref()
     }
 }

@@ -175,6 +175,12 @@ impl AttemptKey {
     pub fn as_bytes(&self) -> &[u8; LENGTH] {
         &self.0
     }
+
+    /// The key of these bytes, for registries.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
 }
 
 /// Tells whether two sessions are of one user, and nothing else: a hash of issuer, client id and `sub`.
@@ -198,7 +204,9 @@ impl TryFrom<String> for SubjectHash {
 }
 
 impl SubjectHash {
-    pub(crate) fn of(registration: &Registration, subject: &Subject) -> Self {
+    /// The hash of a user. Stores that find sessions by it tell nobody who reads them whose they are.
+    #[must_use]
+    pub fn of(registration: &Registration, subject: &Subject) -> Self {
         Self(hash_of("sub", registration, subject.as_str()))
     }
 
@@ -215,8 +223,9 @@ impl SubjectHash {
     }
 }
 
-/// The name of a `sid` in a store.
-pub(crate) fn hash_of_sid(registration: &Registration, sid: &Sid) -> [u8; LENGTH] {
+/// The name of a `sid` in a store: a hash, which tells a reader of the store nothing.
+#[must_use]
+pub fn hash_of_sid(registration: &Registration, sid: &Sid) -> [u8; LENGTH] {
     hash_of("sid", registration, sid.as_str())
 }
 

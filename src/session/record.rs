@@ -11,7 +11,7 @@ use super::end_reason::EndReason;
 use super::id::{SessionKey, SubjectHash};
 use super::login_attempt::LoginTransaction;
 use super::policy::{KeptTokens, SessionPolicy, SilentLogin};
-use crate::protocol::authorization::{Audience, Authentication};
+use crate::protocol::authorization::{Audience, Authentication, Prompt};
 use crate::protocol::id_token::IdToken;
 use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken, Registration, Sid, Subject};
 use crate::protocol::token_response::TokenResponse;
@@ -260,7 +260,8 @@ impl SessionRecord {
                 signal,
                 claims: login.claims,
                 offline_access,
-                authentication: login.transaction.authentication.clone(),
+                // The prompt is over; earlier versions would not know each.
+                authentication: Authentication { prompt: Prompt::AsNeeded, ..login.transaction.authentication.clone() },
                 previous_end: follows.map(|before| before.reason).filter(told),
             }),
             sid: login.id_token.sid,

@@ -7,7 +7,7 @@ use crate::protocol::authorization::Authentication;
 /// A login that was made as an API asked, and does not content it, is not repeated for so long.
 const PAUSE: Duration = Duration::from_secs(60);
 /// Where a login has to be even younger than that, this much time is left for coming back from it.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
+const SHORTEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Whether the user has only just logged in as `wanted`, so that another login would change nothing: without this an API
 /// that is never content sends browsers round in circles.
@@ -21,9 +21,43 @@ pub(crate) fn is_hopeless(
     login.acr_values == wanted.acr_values && login.max_age == wanted.max_age && now < logged_in_at + pause
 }
 
+/// The login that brings an authentication of one of these kinds, not older than that: it asks for no less than the one
+/// before did, or two who want different things send browsers from one to the other.
+pub(crate) fn wanted(login: &Authentication, acr_values: Option<&str>, max_age: Option<Duration>) -> Authentication {
+    let acr_values = acr_values.filter(|values| !values.trim().is_empty()).map(str::to_owned);
+    let max_ages = [max_age, login.max_age].into_iter().flatten();
+    Authentication {
+        acr_values: acr_values.or_else(|| login.acr_values.clone()),
+        max_age: max_ages.min(),
+        ..Authentication::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_asks_for_no_less_than_the_one_before() {
+        let of = |acr: Option<&str>, max_age: Option<u64>| Authentication {
+            acr_values: acr.map(str::to_owned),
+            max_age: max_age.map(Duration::from_secs),
+            ..Authentication::default()
+        };
+        for (login, acr, max_age, expected) in [
+            (of(None, None), Some("gold"), None, of(Some("gold"), None)),
+            (of(Some("gold"), None), None, Some(300), of(Some("gold"), Some(300))),
+            (of(Some("gold"), Some(300)), Some("platinum"), None, of(Some("platinum"), Some(300))),
+            (of(None, Some(60)), None, Some(300), of(None, Some(60))),
+            (of(None, None), Some(" "), None, of(None, None)),
+        ] {
+            assert_eq!(
+                wanted(&login, acr, max_age.map(Duration::from_secs)),
+                expected,
+                "{login:?} {acr:?} {max_age:?}"
+            );
+        }
+    }
 
     #[test]
     fn logins_that_cannot_help() {
@@ -37,8 +71,8 @@ mod tests {
             (wanted(Some("gold"), None), wanted(Some("gold"), None), 59, true),
             (wanted(Some("gold"), None), wanted(Some("gold"), None), 60, false),
             (wanted(Some("gold"), None), wanted(Some("gold"), Some(5)), 0, false),
-            (wanted(None, Some(5)), wanted(None, Some(5)), 9, true),
-            (wanted(None, Some(5)), wanted(None, Some(5)), 10, false),
+            (wanted(None, Some(5)), wanted(None, Some(5)), 29, true),
+            (wanted(None, Some(5)), wanted(None, Some(5)), 30, false),
             (wanted(None, Some(30)), wanted(None, Some(30)), 29, true),
             (wanted(None, Some(30)), wanted(None, Some(30)), 30, false),
             (wanted(None, Some(3600)), wanted(None, Some(3600)), 60, false),

@@ -44,6 +44,9 @@ pub(super) async fn authorize(
     if get("code_challenge_method") != "S256" || get("code_challenge").is_empty() {
         return shared.back(&redirect_uri, get("state"), &[("error", "invalid_request")]);
     }
+    if form.as_ref().is_some_and(|form| form.contains_key("cancel")) {
+        return shared.back(&redirect_uri, get("state"), &[("error", "access_denied")]);
+    }
     let (session, cookie) = match shared.who(&method, &headers, &query, form.as_ref()) {
         Who::Known(session) => (session, None),
         Who::JustNow(session) => {
@@ -141,7 +144,7 @@ impl Shared {
             (SignIn::Page, Some(form)) => form.get("user").filter(|user| form.get("password") == Some(user)).cloned(),
             (SignIn::Page, None) => None,
         };
-        match user.filter(|user| state.users.contains(user)) {
+        match user.filter(|user| state.users.contains_key(user)) {
             Some(user) => {
                 let acr = acr_values.into_iter().next();
                 Who::JustNow(state.begin_session(&user, acr, self.cookie(headers), now))
@@ -174,15 +177,17 @@ fn page(client_id: &str, hint: &str, was_wrong: bool) -> Response {
          <title>Sign in</title>{STYLE}<main><h1>Sign in</h1><p>to continue to <b>{}</b></p>{wrong}\
          <form method=post><label>User <input name=user value=\"{}\" autofocus required></label>\
          <label>Password <input name=password type=password required></label>\
-         <button>Sign in</button></form><p><small>A provider for tests: the password is the user’s name.</small></main>",
+         <button>Sign in</button> <button name=cancel value=1 formnovalidate class=plain>Cancel</button></form><p><small>A provider for tests: the password is the user’s name.</small></main>",
         escape(client_id),
         escape(hint),
     );
     ([(CACHE_CONTROL, "no-store")], Html(html)).into_response()
 }
 
-pub(super) const STYLE: &str = "<style>body{font:1rem/1.5 system-ui,sans-serif;background:#eef1f5;color:#1c2733}\
+pub(super) const STYLE: &str = "<style>:root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;background:#eef1f5;color:#1c2733}\
     main{max-width:22rem;margin:12vh auto;background:#fff;padding:2rem;border-radius:.75rem;box-shadow:0 1px 6px #0002}\
     h1{margin:0}label{display:block;margin:.75rem 0}input{display:block;width:100%;box-sizing:border-box;padding:.5rem;\
     font:inherit;border:1px solid #9aa7b5;border-radius:.4rem}button{padding:.5rem 1.25rem;font:inherit;border:0;\
-    border-radius:.4rem;background:#1f5fbf;color:#fff}[role=alert]{color:#a3201d}small{color:#5a6775}</style>";
+    border-radius:.4rem;background:#1f5fbf;color:#fff}[role=alert]{color:#a3201d}small{color:#5a6775}button.plain{background:none;color:inherit;border:1px solid #9aa7b5}\
+    @media(prefers-color-scheme:dark){body{background:#14181d;color:#e8edf2}main{background:#1e242b}\
+    [role=alert]{color:#ff9b97}small{color:#a9b5c1}}</style>";

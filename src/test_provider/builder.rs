@@ -1,6 +1,6 @@
 //! How a test provider is set up and started.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{any, get, post};
 use hyper_util::rt::TokioIo;
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tower_service::Service;
 
@@ -36,7 +37,7 @@ pub struct TestProviderBuilder {
     clock: Arc<dyn Clock>,
     alg: SigningAlg,
     address: SocketAddr,
-    users: BTreeSet<String>,
+    users: BTreeMap<String, Map<String, Value>>,
     clients: HashMap<String, TestClient>,
     settings: Settings,
 }
@@ -47,7 +48,7 @@ impl TestProviderBuilder {
             clock: Arc::new(SystemClock),
             alg: SigningAlg::default(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            users: ["alice", "bob"].map(str::to_owned).into(),
+            users: ["alice", "bob"].map(|user| (user.to_owned(), Map::new())).into(),
             clients: HashMap::new(),
             settings: Settings {
                 session_lifetime: Duration::from_secs(15 * 60),
@@ -139,7 +140,25 @@ impl TestProviderBuilder {
 
     /// Adds a user beside alice and bob.
     pub fn user(mut self, sub: impl Into<String>) -> Self {
-        self.users.insert(sub.into());
+        self.users.entry(sub.into()).or_default();
+        self
+    }
+
+    /// Gives a user claims, in ID tokens and userinfo, and adds the user if there is none yet.
+    ///
+    /// ```
+    /// # use serde_json::json;
+    /// # use tower_oidc_session::test_provider::TestProvider;
+    /// let provider = TestProvider::builder()
+    ///     .user_claims("carol", [("email", json!("carol@shop.example")), ("groups", json!(["staff", "admin"]))]);
+    /// ```
+    pub fn user_claims<N: Into<String>>(
+        mut self,
+        sub: impl Into<String>,
+        claims: impl IntoIterator<Item = (N, Value)>,
+    ) -> Self {
+        let user = self.users.entry(sub.into()).or_default();
+        user.extend(claims.into_iter().map(|(name, value)| (name.into(), value)));
         self
     }
 

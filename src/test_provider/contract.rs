@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::{join, join_all};
+
 use super::sample::{sample_key, sample_record};
 use crate::protocol::names::{ClientId, Issuer, RefreshToken, Registration, Sid, Subject};
 use crate::registry::{
@@ -119,6 +121,7 @@ impl<R: SessionRegistry> Checked<R> {
 /// Checks are dropped half-way.
 pub async fn check_registry<R: SessionRegistry>(make: impl AsyncFn() -> R) {
     records_are_created_once_and_found(&Checked(make().await)).await;
+    of_many_at_once_one_is_first(&Checked(make().await)).await;
     an_end_is_final(&Checked(make().await)).await;
     commits_are_decided_by_the_version(&Checked(make().await)).await;
     a_changed_sid_is_followed(&Checked(make().await)).await;
@@ -143,6 +146,37 @@ async fn records_are_created_once_and_found<R: SessionRegistry>(registry: &Check
     assert_eq!(registry.create(&alice, 0).await, Created::Created);
     assert_eq!(registry.load(&alice).await, Loaded::Live(Arc::new(alice.clone())));
     assert_eq!(registry.create(&alice, 0).await, Created::Exists);
+}
+
+/// Each operation is atomic in the store.
+async fn of_many_at_once_one_is_first<R: SessionRegistry>(registry: &Checked<R>) {
+    const MANY: usize = 20;
+    let count = |found: Vec<bool>| found.into_iter().filter(|is| *is).count();
+    let attempt = AttemptKey::of("many", &registration("shop"));
+    let spent = join_all((0..MANY).map(|_| registry.0.spend(&attempt))).await;
+    assert_eq!(
+        count(spent.into_iter().map(|spent| spent.is_ok_and(|spent| spent == Spent::Now)).collect()),
+        1,
+        "spend"
+    );
+    let first = record("shop", "many", Some("many"), 0);
+    let created = join_all((0..MANY).map(|_| registry.create(&first, 0))).await;
+    assert_eq!(count(created.into_iter().map(|created| created == Created::Created).collect()), 1, "create");
+    let holders: Vec<_> = (1..=20).map(LeaseHolder::from_number).collect();
+    let claims = holders.iter().map(|holder| {
+        let lease = Lease { holder: *holder, duration: Duration::from_secs(20) };
+        registry.0.claim_refresh(first.key(), first.version(), lease)
+    });
+    let claimed = join_all(claims).await;
+    let granted = claimed.into_iter().map(|claimed| claimed.is_ok_and(|claimed| claimed == Claimed::Granted));
+    assert_eq!(count(granted.collect()), 1, "claim_refresh");
+    let committed = join_all((0..MANY).map(|_| registry.commit(&first, 0))).await;
+    let is_one = |committed| matches!(committed, Committed::Committed(_));
+    assert_eq!(count(committed.into_iter().map(is_one).collect()), 1, "commit");
+    let changed = first.clone().with_version(first.version().next());
+    let (_, ended) = join(registry.commit(&changed, 0), registry.end(&first, REASON)).await;
+    assert!(ended.is_some(), "the end finds it, whatever is committed");
+    assert_eq!(registry.load(&first).await, mark(&first, REASON), "and is final");
 }
 
 async fn an_end_is_final<R: SessionRegistry>(registry: &Checked<R>) {

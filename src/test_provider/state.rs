@@ -1,11 +1,11 @@
 //! What the provider knows: users, clients, sessions, tokens.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::fault::{Endpoint, Fault, GateKeeper};
 use super::keys::SigningKey;
@@ -338,7 +338,8 @@ pub(super) struct Tampering {
 
 pub(super) struct State {
     pub(super) settings: Settings,
-    pub(super) users: BTreeSet<String>,
+    /// Each with what else ID tokens and userinfo say of them.
+    pub(super) users: BTreeMap<String, Map<String, Value>>,
     pub(super) clients: HashMap<String, TestClient>,
     pub(super) sessions: HashMap<String, ProviderSession>,
     pub(super) codes: HashMap<String, Code>,

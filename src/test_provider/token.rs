@@ -178,6 +178,9 @@ fn answer(
         "auth_time": seconds(auth_time), "name": grant.sub,
         "at_hash": URL_SAFE_NO_PAD.encode(at_hash),
     });
+    if let (Some(claims), Some(more)) = (claims.as_object_mut(), state.users.get(&grant.sub)) {
+        claims.extend(more.clone());
+    }
     if gets_sid {
         claims["sid"] = grant.sid.clone().into();
     }
@@ -215,6 +218,9 @@ pub(super) async fn user_info(State(shared): State<Arc<Shared>>, headers: Header
         return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response();
     };
     let mut claims = json!({"sub": grant.sub, "name": grant.sub, "email": format!("{}@example.test", grant.sub)});
+    if let (Some(claims), Some(more)) = (claims.as_object_mut(), state.users.get(&grant.sub)) {
+        claims.extend(more.clone());
+    }
     if let Some(tamper) = state.tampering.user_info.clone() {
         tamper(&mut claims);
     }

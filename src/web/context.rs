@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::{Extensions, HeaderMap};
 use url::Url;
 
+use super::browser::{ClientAddress, Junk, Line, browser};
 use super::cookie::Cookies;
+use super::cross_site::Origins;
 use super::pages::PageMaker;
 use crate::calls::listed::Apis;
 use crate::manager::Manager;
@@ -14,6 +17,7 @@ use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::Registration;
 use crate::provider::Provider;
 use crate::session::end_reason::EndReason;
+use crate::session::event::{Browser, EventKind, SessionEvent};
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
 
 /// Clones share everything.
@@ -25,7 +29,7 @@ pub(crate) struct Context {
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
-    origin: Arc<str>,
+    origins: Arc<Origins>,
 }
 
 /// What a context is made of.
@@ -39,6 +43,19 @@ pub(crate) struct Parts {
     pub(crate) apis: Arc<Apis>,
     pub(crate) pages: Pages,
     pub(crate) ends: Ends,
+    pub(crate) client_address: AddressOf,
+    pub(crate) junk: Junk,
+    pub(crate) trusted_origins: Vec<String>,
+}
+
+/// What says where a request comes from, if the application does.
+#[derive(Clone, Default)]
+pub(crate) struct AddressOf(pub(crate) Option<Arc<ClientAddress>>);
+
+impl fmt::Debug for AddressOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "AddressOf(the application)" } else { "AddressOf(nobody)" })
+    }
 }
 
 /// Whether people are told why their session ended, before the login.
@@ -61,8 +78,14 @@ impl fmt::Debug for Pages {
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
-        let origin = parts.public_url.origin().ascii_serialization().into();
-        Self { shared: Arc::new(Shared { parts, origin }) }
+        let own = parts.public_url.origin().ascii_serialization();
+        let origins = Arc::new(Origins { own, trusted: parts.trusted_origins.clone() });
+        Self { shared: Arc::new(Shared { parts, origins }) }
+    }
+
+    /// Whether it is that of the same relying party.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     pub(crate) fn manager(&self) -> &Arc<Manager> {
@@ -115,8 +138,31 @@ impl Context {
         self.shared.parts.pages.0.as_deref()
     }
 
+    /// What is known of the browser that sends a request.
+    pub(crate) fn browser(&self, headers: &HeaderMap, extensions: &Extensions) -> Browser {
+        browser(self.shared.parts.client_address.0.as_deref(), headers, extensions)
+    }
+
+    /// Tells those who listen of a login that came to nothing.
+    pub(crate) fn login_failed(&self, reason: String, browser: Browser) {
+        let event = SessionEvent::of_nobody(EventKind::LoginFailed { reason }, self.now());
+        self.manager().emit(&event.by(browser));
+    }
+
+    /// Writes a line that anybody may cause, if there were not too many: `write` is told how many were not written before.
+    pub(crate) fn junk(&self, write: impl FnOnce(u64)) {
+        if let Line::Written { unwritten } = self.shared.parts.junk.line(self.now()) {
+            write(unwritten);
+        }
+    }
+
     /// The origin that browsers see, as they write it.
-    pub(crate) fn origin(&self) -> &Arc<str> {
-        &self.shared.origin
+    pub(crate) fn origin(&self) -> &str {
+        &self.shared.origins.own
+    }
+
+    /// Whose pages may send requests.
+    pub(crate) fn origins(&self) -> &Arc<Origins> {
+        &self.shared.origins
     }
 }

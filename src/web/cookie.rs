@@ -15,10 +15,12 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use super::form::{KeptForm, RETENTION};
+use serde::{Deserialize, Serialize};
+
 use crate::error::{ConfigError, secret_from_base64};
 use crate::protocol::names::Registration;
 use crate::session::end_reason::EndMark;
-use crate::session::id::{SessionId, fill_random, is_random_text};
+use crate::session::id::{SessionId, SessionKey, fill_random, is_random_text};
 use crate::session::login_attempt::{LOGIN_TIMEOUT, LoginTransaction};
 
 /// What the `state` of a second attempt ends with: unreserved in URLs, and in no `state` of ours besides.
@@ -65,7 +67,18 @@ impl fmt::Debug for CookieKey {
     }
 }
 
+/// How cookies are kept from others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CookieKind {
+    /// `__Host-` and `Secure`.
+    #[default]
+    Host,
+    /// Neither, for plain http to another machine.
+    Development,
+}
+
 pub(crate) struct Cookies {
+    kind: CookieKind,
     session: String,
     login: String,
     led_on: String,
@@ -83,6 +96,13 @@ impl fmt::Debug for Cookies {
     }
 }
 
+/// What the browser keeps of a session that ended, until the login that follows.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    pub(crate) key: SessionKey,
+    pub(crate) mark: EndMark,
+}
+
 /// What a request brought as its session cookie.
 #[derive(Debug)]
 pub(crate) enum Presented {
@@ -97,18 +117,24 @@ impl Cookies {
         registration: &Registration,
         key: &CookieKey,
         further_keys: &[CookieKey],
+        kind: CookieKind,
     ) -> Result<Self, ConfigError> {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(registration.issuer().as_str().as_bytes());
         context.update(&[0]);
         context.update(registration.client_id().as_str().as_bytes());
         let tag: String = URL_SAFE_NO_PAD.encode(context.finish()).chars().take(8).collect();
+        let prefix = match kind {
+            CookieKind::Host => "__Host-",
+            CookieKind::Development => "dev-",
+        };
         Ok(Self {
-            session: format!("__Host-session-{tag}"),
-            login: format!("__Host-login-{tag}-"),
-            led_on: format!("__Host-led-on-{tag}"),
-            ended: format!("__Host-ended-{tag}"),
-            form: format!("__Host-form-{tag}"),
+            kind,
+            session: format!("{prefix}session-{tag}"),
+            login: format!("{prefix}login-{tag}-"),
+            led_on: format!("{prefix}led-on-{tag}"),
+            ended: format!("{prefix}ended-{tag}"),
+            form: format!("{prefix}form-{tag}"),
             key: key.to_key()?,
             further_keys: further_keys.iter().map(CookieKey::to_key).collect::<Result<_, _>>()?,
         })
@@ -124,11 +150,11 @@ impl Cookies {
 
     /// Sets the session cookie. It goes with the browser; the session's end is the server's to know.
     pub(crate) fn set_session(&self, id: &SessionId) -> HeaderValue {
-        header(Cookie::new(self.session.clone(), id.to_cookie()))
+        header(Cookie::new(self.session.clone(), id.to_cookie()), self.kind)
     }
 
     pub(crate) fn remove_session(&self) -> HeaderValue {
-        removal(&self.session)
+        removal(&self.session, self.kind)
     }
 
     /// Whether a link to the login has led the browser on a moment ago, without a login.
@@ -140,24 +166,24 @@ impl Cookies {
     pub(crate) fn set_led_on(&self) -> HeaderValue {
         let mut cookie = Cookie::new(self.led_on.clone(), "1");
         cookie.set_max_age(LED_ON.try_into().ok());
-        header(cookie)
+        header(cookie, self.kind)
     }
 
     /// Notes for the login that follows why the session ended that the browser had, and whose it was.
-    pub(crate) fn set_ended(&self, mark: &EndMark) -> Option<HeaderValue> {
-        let mut cookie = self.seal(&self.ended, serde_json::to_string(mark).ok()?)?;
+    pub(crate) fn set_ended(&self, noted: &Noted) -> Option<HeaderValue> {
+        let mut cookie = self.seal(&self.ended, serde_json::to_string(noted).ok()?)?;
         cookie.set_max_age(LOGIN_TIMEOUT.try_into().ok());
-        Some(header(cookie))
+        Some(header(cookie, self.kind))
     }
 
     /// What was noted of the session that the browser had.
-    pub(crate) fn ended(&self, headers: &HeaderMap) -> Option<EndMark> {
+    pub(crate) fn ended(&self, headers: &HeaderMap) -> Option<Noted> {
         let (_, value) = pairs(headers).find(|(name, _)| *name == self.ended)?;
         serde_json::from_str(self.open_cookie(&self.ended, value)?.value()).ok()
     }
 
     pub(crate) fn remove_ended(&self) -> HeaderValue {
-        removal(&self.ended)
+        removal(&self.ended, self.kind)
     }
 
     /// The cookie that binds kept forms to this browser, new if it has none.
@@ -169,7 +195,7 @@ impl Cookies {
     pub(crate) fn set_form(&self, browser: &str) -> HeaderValue {
         let mut cookie = Cookie::new(self.form.clone(), browser.to_owned());
         cookie.set_max_age(RETENTION.try_into().ok());
-        header(cookie)
+        header(cookie, self.kind)
     }
 
     /// What nobody but this application can read.
@@ -221,8 +247,8 @@ impl Cookies {
             fits
         });
         let too_many = attempts.len() - stay.count();
-        let removals = attempts.iter().take(too_many).map(|(_, name, _)| removal(name));
-        removals.chain([header(cookie)]).collect()
+        let removals = attempts.iter().take(too_many).map(|(_, name, _)| removal(name, self.kind));
+        removals.chain([header(cookie, self.kind)]).collect()
     }
 
     /// The login attempt that an answer with this `state` belongs to.
@@ -236,7 +262,7 @@ impl Cookies {
     }
 
     pub(crate) fn remove_login(&self, state: &str) -> Option<HeaderValue> {
-        self.login_name(state).map(|name| removal(&name))
+        self.login_name(state).map(|name| removal(&name, self.kind))
     }
 
     fn open(&self, name: &str, value: &str) -> Option<LoginTransaction> {
@@ -267,8 +293,8 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
         .filter_map(|pair| std::str::from_utf8(pair).ok()?.trim().split_once('='))
 }
 
-fn header(mut cookie: Cookie<'_>) -> HeaderValue {
-    cookie.set_secure(true);
+fn header(mut cookie: Cookie<'_>, kind: CookieKind) -> HeaderValue {
+    cookie.set_secure(kind == CookieKind::Host);
     cookie.set_http_only(true);
     cookie.set_same_site(SameSite::Lax);
     cookie.set_path("/");
@@ -279,10 +305,10 @@ fn header(mut cookie: Cookie<'_>) -> HeaderValue {
 }
 
 /// A removal with all attributes: browsers ignore one for a `__Host-` name that lacks `Secure`.
-fn removal(name: &str) -> HeaderValue {
+fn removal(name: &str, kind: CookieKind) -> HeaderValue {
     let mut cookie = Cookie::new(name.to_owned(), "");
     cookie.set_max_age(cookie::time::Duration::ZERO);
-    header(cookie)
+    header(cookie, kind)
 }
 
 #[cfg(test)]
@@ -298,7 +324,7 @@ mod tests {
 
     fn cookies_with(key: &CookieKey, further_keys: &[CookieKey]) -> Cookies {
         let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
-        Cookies::new(&registration, key, further_keys).unwrap()
+        Cookies::new(&registration, key, further_keys, CookieKind::Host).unwrap()
     }
 
     fn transaction(started_at: SystemTime) -> LoginTransaction {

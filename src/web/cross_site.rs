@@ -1,7 +1,7 @@
 //! Whether a request comes from another site: the rule that protects against cross-site request forgery.
 
 use http::header::{ORIGIN, UPGRADE};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
 
@@ -11,27 +11,46 @@ pub(crate) fn can_do_harm(method: &Method, headers: &HeaderMap) -> bool {
     !method.is_safe() || headers.contains_key(UPGRADE)
 }
 
+/// Whose pages may send requests: the application's own, and those that it trusts.
+#[derive(Debug)]
+pub(crate) struct Origins {
+    pub(crate) own: String,
+    pub(crate) trusted: Vec<String>,
+}
+
+impl Origins {
+    fn trusts(&self, origin: &HeaderValue) -> bool {
+        self.trusted.iter().any(|trusted| trusted.as_bytes() == origin.as_bytes())
+    }
+}
+
 /// Whether another site sent the request.
 ///
-/// 1. `Sec-Fetch-Site` decides where it is: only `same-origin` and `none` (the user's own doing) are not cross-site.
-/// 2. Without it `Origin` decides: it has to be this application's.
+/// 1. `Sec-Fetch-Site` decides where it is: only `same-origin` and `none` (the user's own doing) are not cross-site, and what
+///    an origin has sent that is trusted.
+/// 2. Without it `Origin` decides: it has to be this application's, or trusted.
 /// 3. Without both it is no browser, and nobody's cookies are abused.
-pub(crate) fn is_cross_site(headers: &HeaderMap, own_origin: &str) -> bool {
+pub(crate) fn is_cross_site(headers: &HeaderMap, origins: &Origins) -> bool {
+    let mut senders = headers.get_all(ORIGIN).iter().peekable();
     let sites = headers.get_all(&SEC_FETCH_SITE);
     if sites.iter().next().is_some() {
-        return !sites.iter().all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
+        let is_own = sites.iter().all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
+        let is_trusted = senders.peek().is_some() && senders.all(|origin| origins.trusts(origin));
+        return !is_own && !is_trusted;
     }
-    !headers.get_all(ORIGIN).iter().all(|origin| origin.as_bytes() == own_origin.as_bytes())
+    !senders.all(|origin| origin.as_bytes() == origins.own.as_bytes() || origins.trusts(origin))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     use super::*;
 
     #[test]
     fn cross_site() {
+        let origins =
+            Origins { own: "https://shop.example".to_owned(), trusted: vec!["https://app.example".to_owned()] };
         for (headers, expected) in [
             (&[][..], false),
             (&[("sec-fetch-site", "same-origin")], false),
@@ -45,12 +64,17 @@ mod tests {
             (&[("origin", "https://evil.example")], true),
             (&[("origin", "http://shop.example")], true),
             (&[("origin", "null")], true),
+            (&[("origin", "https://app.example")], false),
+            (&[("sec-fetch-site", "same-site"), ("origin", "https://app.example")], false),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")], false),
+            (&[("sec-fetch-site", "same-site"), ("origin", "https://api.example")], true),
+            (&[("sec-fetch-site", "same-site"), ("origin", "https://app.example"), ("origin", "null")], true),
         ] {
             let mut map = HeaderMap::new();
             for (name, value) in headers {
                 map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            assert_eq!(is_cross_site(&map, "https://shop.example"), expected, "{headers:?}");
+            assert_eq!(is_cross_site(&map, &origins), expected, "{headers:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
-use super::form::{self, Entered, KeptForm, Kind};
+use super::form::{self, Entered, KeptForm, Kind, MOST_SEALED};
 use super::multipart::{self, MOST_BYTES};
 use super::navigation::{Asker, login_url, own_path};
 use super::pages::{Page, PageKind};
@@ -55,11 +55,7 @@ where
     };
     let Some(subject) = subject else { return rejection() };
     let entered = enter(&parts.headers, body).await;
-    let page = match refusal {
-        Refusal::Unconfirmed => Page::new(PageKind::Unconfirmed),
-        Refusal::Ended(reason) => Page::sign_in_needed(Some(reason)),
-        _ => Page::sign_in_needed(None),
-    };
+    let page = page_of(refusal);
     let on = Onward::after(refusal);
     match entered {
         Some(entered) => on.keep(session, page, subject, entered, &parts.headers),
@@ -115,7 +111,6 @@ async fn whose(
     headers: &HeaderMap,
 ) -> Result<Option<SubjectHash>, Refusal> {
     let context = session.context();
-    let noted = || context.cookies().ended(headers).and_then(|mark| mark.subject);
     let mark = match (refusal, session.key()) {
         (Refusal::Ended(_), Some(key)) => context.manager().end_mark(key).await,
         // It may stand: its user comes back to it without signing in.
@@ -123,7 +118,10 @@ async fn whose(
             return Ok(context.manager().look(key).await.ok().map(|record| record.subject_hash()));
         }
         // Another tab was sent to the login, and the browser knows no more of the session than that.
-        (Refusal::Unknown, None) => return Ok(noted()),
+        (Refusal::Unknown, None) => match context.cookies().ended(headers) {
+            Some(noted) => context.manager().end_mark(&noted.key).await,
+            None => return Ok(None),
+        },
         _ => return Ok(None),
     };
     match mark {
@@ -171,7 +169,8 @@ impl Onward {
         };
         let browser = context.cookies().form(headers).unwrap_or_else(random_text);
         let form = KeptForm::new(path.as_str().to_owned(), entered, subject, browser.clone(), context.now());
-        let Some(seal) = context.cookies().seal_form(&form) else { return self.not_kept(page, path.as_str()) };
+        let seal = context.cookies().seal_form(&form).filter(|seal| seal.len() <= MOST_SEALED / 3);
+        let Some(seal) = seal else { return self.not_kept(page, path.as_str()) };
         let mut response = self.kept(page, seal, path.as_str());
         response.headers_mut().append(SET_COOKIE, context.cookies().set_form(&browser));
         response
@@ -193,11 +192,7 @@ impl Onward {
 
 /// What has been kept goes on being kept.
 pub(crate) fn still_kept(refusal: Refusal, seal: String, path: &str) -> Response {
-    let page = match refusal {
-        Refusal::Unconfirmed => Page::new(PageKind::Unconfirmed),
-        Refusal::Ended(reason) => Page::sign_in_needed(Some(reason)),
-        _ => Page::sign_in_needed(None),
-    };
+    let page = page_of(refusal);
     Onward::after(refusal).kept(page, seal, path)
 }
 
@@ -205,10 +200,24 @@ pub(crate) fn still_kept(refusal: Refusal, seal: String, path: &str) -> Response
 #[derive(Clone, Debug)]
 pub(crate) struct StepUpNeeded(pub(crate) Authentication);
 
-/// The page for a person whose form needs a login of a certain kind. What was entered is kept, if all of it was read.
-pub(crate) async fn step_up(session: &RequestSession, copy: Option<&Copied>, wanted: StepUpNeeded) -> Response {
-    let on = Onward { label: "do_sign_in", authentication: Some(wanted.0) };
-    let page = Page::new(PageKind::StepUp);
+/// Why a form is kept that a handler has read, or may have.
+#[derive(Clone, Debug)]
+pub(crate) enum Why {
+    /// It was sent again, and this came of it; nothing was done.
+    Again(Page),
+    Refused(Refusal),
+    StepUp(StepUpNeeded),
+}
+
+/// The page for a person whose form came to nothing. What was entered is kept, if all of it was read.
+pub(crate) async fn keep_copied(session: &RequestSession, copy: Option<&Copied>, why: Why) -> Response {
+    let (on, page) = match why {
+        Why::Again(page) => (Onward { label: "continue", authentication: None }, page),
+        Why::Refused(refusal) => (Onward::after(refusal), page_of(refusal)),
+        Why::StepUp(StepUpNeeded(wanted)) => {
+            (Onward { label: "do_sign_in", authentication: Some(wanted) }, Page::new(PageKind::StepUp))
+        }
+    };
     let entered = match copy.and_then(Copied::take) {
         Some((Kind::Plain(content_type), body)) => Some(Entered::Plain { content_type, body }),
         Some((Kind::Multipart(content_type), body)) => {
@@ -221,6 +230,14 @@ pub(crate) async fn step_up(session: &RequestSession, copy: Option<&Copied>, wan
         return on.keep(session, page, subject, entered, &copy.0.known_by);
     }
     on.not_kept(page, session.path().map_or("/", own_path))
+}
+
+fn page_of(refusal: Refusal) -> Page {
+    match refusal {
+        Refusal::Unconfirmed => Page::new(PageKind::Unconfirmed),
+        Refusal::Ended(reason) => Page::sign_in_needed(Some(reason)),
+        _ => Page::sign_in_needed(None),
+    }
 }
 
 /// What a handler reads of a form, in case that it turns out to need a step-up.
@@ -290,6 +307,11 @@ impl Copied {
             Copy::Reading(kind, bytes) => Copy::Whole(kind, bytes),
             other => other,
         };
+    }
+
+    /// Whether all of it was read.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(*self.state(), Copy::Whole(..))
     }
 
     fn take(&self) -> Option<(Kind, Vec<u8>)> {

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, SET_COOKIE, TRANSFER_ENCODING, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, SET_COOKIE,
+    TRANSFER_ENCODING, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use pin_project_lite::pin_project;
@@ -23,11 +24,11 @@ use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::web::app_data;
 use crate::web::context::Context;
-use crate::web::cookie::Presented;
+use crate::web::cookie::{Noted, Presented};
 use crate::web::form;
-use crate::web::keep_form::{Copied, StepUpNeeded, step_up};
+use crate::web::keep_form::{Copied, StepUpNeeded, Why, keep_copied};
 use crate::web::navigation::Asker;
-use crate::web::pages::{ForPeople, Page, SentToLogin};
+use crate::web::pages::{ForPeople, FormRefused, Page, SentToLogin};
 use crate::web::request::{Admitted, Claim, CookieState, RequestSession};
 use crate::web::said::Said;
 use crate::web::send_again::unseal;
@@ -82,10 +83,20 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
+        if parts.extensions.get::<RequestSession>().is_some_and(|session| session.context().is(&self.context)) {
+            self.context.junk(|_| {
+                tracing::error!(
+                    "rp.layer() stands around rp.layer(): only the outer one counts. Put it around everything, once"
+                );
+            });
+            let inner = self.inner.call(Request::from_parts(parts, body));
+            return SessionFuture { state: State::Outside { inner } };
+        }
         let is_again = parts.method == Method::POST && form::take_mark(&mut parts);
         let said = Said::by(&parts.method, &mut parts.headers, self.context.cookies());
+        let is_prefetch = said.is_prefetch;
         let session = request_session(&self.context, &mut parts, said);
-        let visit = Visit::begin(session, &mut parts);
+        let visit = Visit::begin(session, &mut parts, is_prefetch, is_again);
         if is_again {
             let clone = self.inner.clone();
             let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -144,6 +155,8 @@ pin_project! {
     #[project = StateProjection]
     enum State<F, E> {
         Serving { #[pin] inner: F, visit: Option<Visit> },
+        /// A layer of the same kind has it.
+        Outside { #[pin] inner: F },
         Later { response: BoxFuture<'static, Result<Response, E>> },
         Done,
     }
@@ -185,11 +198,25 @@ where
                         Finished::Later(response) => response,
                     }
                 }
+                StateProjection::Outside { inner } => {
+                    return Poll::Ready(ready!(inner.poll(cx)).map(|response| response.map(Body::new)));
+                }
                 StateProjection::Later { response } => return response.as_mut().poll(cx),
                 // Whoever polls what has completed gets nothing more.
                 StateProjection::Done => return Poll::Pending,
             };
             state.set(State::Later { response: response.map(Ok).boxed() });
+        }
+    }
+}
+
+/// What was said with a response holds for the one in its place: cookies, challenges, methods. What was said of its bytes does not.
+fn carry_over(said: &HeaderMap, made: &mut Response) {
+    let of_its_bytes =
+        [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, TRANSFER_ENCODING];
+    for (name, value) in said.iter().filter(|(name, _)| !of_its_bytes.contains(name)) {
+        if [SET_COOKIE, VARY].contains(name) || !made.headers().contains_key(name) {
+            made.headers_mut().append(name, value.clone());
         }
     }
 }
@@ -208,13 +235,18 @@ struct Visit {
     app_data: Option<tower_sessions::Session>,
     /// What a person has entered, as far as it was read.
     copied: Option<Copied>,
+    /// Nobody is sent anywhere by it.
+    is_prefetch: bool,
+    /// It is a form that was kept before.
+    is_again: bool,
 }
 
 /// What a response of the crate's says of itself.
 enum Told {
     Nothing,
     SentToLogin,
-    StepUpNeeded(Box<StepUpNeeded>),
+    /// What was entered is kept.
+    Kept(Box<Why>),
 }
 
 /// What is sent, at once or after the store was asked.
@@ -234,11 +266,11 @@ impl Finished {
 
 impl Visit {
     /// Gives the session to those who serve the request.
-    fn begin(session: RequestSession, parts: &mut http::request::Parts) -> Self {
+    fn begin(session: RequestSession, parts: &mut http::request::Parts, is_prefetch: bool, is_again: bool) -> Self {
         let app_data = session.has_cookie().then(|| app_data::of(&parts.extensions)).flatten();
         let copied = Copied::of(&session, parts);
         parts.extensions.insert(session.clone());
-        Self { session, app_data, copied }
+        Self { session, app_data, copied, is_prefetch, is_again }
     }
 
     /// Completes when nothing more may be sent, if the response was made with the session.
@@ -255,8 +287,8 @@ impl Visit {
     {
         let mut response = response.map(Body::new);
         let told = if response.extensions().is_empty() { Told::Nothing } else { self.tell(&mut response) };
-        if let Told::StepUpNeeded(wanted) = told {
-            return Finished::Later(self.keep_for_step_up(*wanted).boxed());
+        if let Told::Kept(why) = told {
+            return Finished::Later(self.keep(*why, response).boxed());
         }
         if !self.session.has_cookie() && !self.session.was_asked_for() {
             return Finished::Now(response);
@@ -267,7 +299,8 @@ impl Visit {
         let tells_nothing = self.session.key().is_none() && self.session.asker() == Asker::Page;
         let is_dead = self.session.has_cookie()
             && (self.session.was_ended_here()
-                || (matches!(told, Told::SentToLogin) || tells_nothing) && self.session.found_over());
+                || (matches!(told, Told::SentToLogin) && !self.is_prefetch || tells_nothing)
+                    && self.session.found_over());
         if is_dead {
             response.headers_mut().append(SET_COOKIE, self.session.context().cookies().remove_session());
         }
@@ -291,14 +324,25 @@ impl Visit {
     /// application's look.
     #[cold]
     fn tell(&self, response: &mut Response) -> Told {
-        let is_sent_to_login = response.extensions_mut().remove::<SentToLogin>().is_some();
-        let wanted = response.extensions_mut().remove::<StepUpNeeded>();
-        if let Some(wanted) = wanted.filter(|_| self.session.asker() == Asker::Form) {
-            return Told::StepUpNeeded(Box::new(wanted));
+        let extensions = response.extensions_mut();
+        let is_sent_to_login = extensions.remove::<SentToLogin>().is_some();
+        let for_people = extensions.remove().map(|ForPeople(page)| page);
+        let wanted = extensions.remove::<StepUpNeeded>().map(Why::StepUp);
+        let refused = extensions.remove().map(|FormRefused(refusal)| Why::Refused(refusal));
+        let page = extensions.remove::<Page>();
+        let page = page.or_else(|| for_people.filter(|_| self.session.asker().is_person()).inspect(Page::log));
+        if self.session.asker() == Asker::Form {
+            // What the gate has kept, or could not, is kept by nobody else.
+            let has_copy = self.copied.as_ref().is_some_and(Copied::is_whole);
+            let is_of_ours =
+                |page: &&Page| [StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE].contains(&page.status());
+            let again = || page.as_ref().filter(|_| self.is_again).filter(is_of_ours).cloned().map(Why::Again);
+            let why = wanted.or(refused.filter(|_| has_copy)).or_else(|| again().filter(|_| has_copy));
+            if let Some(why) = why {
+                return Told::Kept(Box::new(why));
+            }
         }
-        let for_people = response.extensions_mut().remove().map(|ForPeople(page)| page);
-        let page = response.extensions_mut().remove::<Page>();
-        if let Some(page) = page.or(for_people.filter(|_| self.session.asker().is_person())) {
+        if let Some(page) = page {
             *response = self.in_its_words(page, response.headers());
         }
         if is_sent_to_login { Told::SentToLogin } else { Told::Nothing }
@@ -308,19 +352,14 @@ impl Visit {
         // What a script of ours shows has its words already.
         let page = if self.session.asker().is_person() { page.in_language(self.session.language()) } else { page };
         let mut made = page.answer(self.session.context().pages());
-        // What was said with the first one holds: cookies, challenges, methods. What was said of its bytes does not.
-        let of_its_bytes = [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, TRANSFER_ENCODING];
-        for (name, value) in said.iter().filter(|(name, _)| !of_its_bytes.contains(name)) {
-            if [SET_COOKIE, VARY].contains(name) || !made.headers().contains_key(name) {
-                made.headers_mut().append(name, value.clone());
-            }
-        }
+        carry_over(said, &mut made);
         made
     }
 
-    /// The page that keeps what was entered for after the login that it needs.
-    async fn keep_for_step_up(self, wanted: StepUpNeeded) -> Response {
-        let response = step_up(&self.session, self.copied.as_ref(), wanted).await;
+    /// The page that keeps what was entered.
+    async fn keep(self, why: Why, instead: Response) -> Response {
+        let mut response = keep_copied(&self.session, self.copied.as_ref(), why).await;
+        carry_over(instead.headers(), &mut response);
         self.finish(response).wait().await
     }
 
@@ -330,8 +369,8 @@ impl Visit {
             && let Some(key) = self.session.key().filter(|_| self.session.asker() == Asker::Page)
             && let Ok(Some(mark)) = self.session.manager().end_mark(key).await
         {
-            let mark = self.session.context().cookies().set_ended(&mark);
-            response.headers_mut().extend(mark.map(|mark| (SET_COOKIE, mark)));
+            let noted = self.session.context().cookies().set_ended(&Noted { key: *key, mark });
+            response.headers_mut().extend(noted.map(|noted| (SET_COOKIE, noted)));
         }
         if self.session.found_over() {
             app_data::flush(self.app_data).await;

@@ -1,6 +1,7 @@
 //! HTTP in: what browsers and the provider see.
 
 pub(crate) mod app_data;
+pub(crate) mod browser;
 pub(crate) mod context;
 pub(crate) mod cookie;
 pub(crate) mod cross_site;

@@ -1,17 +1,28 @@
 //! Forms of `multipart/form-data`: their fields are kept, their files are not.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::session::id::random_text;
 
 /// Larger forms are not kept.
 pub(crate) const MOST_BYTES: usize = 64 * 1024;
+
+/// What a part costs besides its name and value.
+const PART_OVERHEAD: usize = 64;
+/// So much may come without a part, or a piece of one, becoming complete.
+const MOST_HELD: usize = 512 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the form cannot be read")]
+struct Unreadable;
 
 /// A field of a form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,25 +47,37 @@ where
     B::Error: Into<axum::BoxError>,
 {
     let boundary = multer::parse_boundary(content_type).ok()?;
-    let mut parts = multer::Multipart::new(axum::body::Body::new(body).into_data_stream(), boundary);
+    // The parser keeps what has no end yet, and looks through all of it whenever more comes.
+    let held = Arc::new(AtomicUsize::new(0));
+    let counted = held.clone();
+    let stream = axum::body::Body::new(body).into_data_stream().map(move |chunk| {
+        let chunk = chunk.map_err(|_| Unreadable)?;
+        let now_held = counted.fetch_add(chunk.len(), Ordering::Relaxed) + chunk.len();
+        if now_held <= MOST_HELD { Ok(chunk) } else { Err(Unreadable) }
+    });
+    let mut parts = multer::Multipart::new(stream, boundary);
     let mut fields = Vec::new();
     let mut room = MOST_BYTES;
     while let Some(mut part) = parts.next_field().await.ok()? {
+        held.store(0, Ordering::Relaxed);
         let name = part.name()?.to_owned();
-        room = room.checked_sub(name.len())?;
+        room = room.checked_sub(name.len() + PART_OVERHEAD)?;
         let content = match part.file_name() {
             Some("") => Content::NoFile,
             Some(_) => Content::File,
             None => {
                 let mut value = Vec::new();
                 while let Some(chunk) = part.chunk().await.ok()? {
+                    held.store(0, Ordering::Relaxed);
                     room = room.checked_sub(chunk.len())?;
                     value.extend_from_slice(&chunk);
                 }
                 Content::Value(value)
             }
         };
-        while part.chunk().await.ok()?.is_some() {}
+        while part.chunk().await.ok()?.is_some() {
+            held.store(0, Ordering::Relaxed);
+        }
         fields.push(Field { name, content });
     }
     Some(fields)
@@ -151,6 +174,9 @@ mod tests {
             (TYPE, "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\none", false),
             (TYPE, "a=b", false),
             ("multipart/form-data", &file, false),
+            // Nothing but empty parts, and nothing that ends.
+            (TYPE, &(part("name=\"\"", "").repeat(1025) + "--b--\r\n"), false),
+            (TYPE, &"x".repeat(MOST_HELD + 1), false),
             (TYPE, &part("", "no name"), false),
         ] {
             let read = fields_of(content_type, body.to_owned().into()).await;

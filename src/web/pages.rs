@@ -17,6 +17,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::page::{no_store, whole_seconds, with_challenge};
 use super::texts::Language;
+use crate::manager::Refusal;
 use crate::session::end_reason::EndReason;
 use crate::session::id::random_reference;
 
@@ -326,6 +327,11 @@ impl Page {
         matches!(self.form, Some(Form::Keep { .. } | Form::Fetch)).then_some("/auth/form.js")
     }
 
+    /// Says which page somebody was shown, so that its reference is found.
+    pub(crate) fn log(&self) {
+        tracing::info!(reference = %self.reference, kind = ?self.kind, status = self.status.as_u16(), "a page for a person");
+    }
+
     /// The built-in page.
     fn html(&self) -> String {
         let script = self.script().map(|path| format!("<script type=\"module\" src=\"{path}\"></script>"));
@@ -385,6 +391,10 @@ pub(crate) fn for_people(mut answer: Response, page: Page) -> Response {
     answer
 }
 
+/// In a response: the session did not stand any more when a form was dealt with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FormRefused(pub(crate) Refusal);
+
 /// In a response: the browser is sent to the login, because its session is over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentToLogin;
@@ -394,7 +404,7 @@ pub(crate) type PageMaker = dyn Fn(Page) -> Response + Send + Sync;
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        tracing::info!(reference = %self.reference, kind = ?self.kind, status = self.status.as_u16(), "a page for a person");
+        self.log();
         let mut response = self.clone().answer(None);
         // The layer knows the browser's language, and who makes pages.
         response.extensions_mut().insert(self);

@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 
 use super::navigation::{Asker, login_url, own_path};
 use super::page::{error, json, redirect, with_challenge, with_retry_after};
-use super::pages::{Page, PageKind, SentToLogin};
+use super::pages::{FormRefused, Page, PageKind, SentToLogin};
 use crate::manager::{Refusal, RetryAfter};
 use crate::protocol::authorization::Authentication;
 use crate::session::end_reason::EndReason;
@@ -234,6 +234,16 @@ impl IntoResponse for SessionRejection {
         let is_over = matches!(self.kind, Kind::Explained { .. } | Kind::Unauthorized { .. });
         if is_over && self.asker == Asker::Page {
             response.extensions_mut().insert(SentToLogin);
+        }
+        if self.asker == Asker::Form {
+            let refusal = match self.kind {
+                Kind::Unauthorized { reason: Some(reason) } => Some(Refusal::Ended(reason)),
+                Kind::Unconfirmed => Some(Refusal::Unconfirmed),
+                _ => None,
+            };
+            if let Some(refusal) = refusal {
+                response.extensions_mut().insert(FormRefused(refusal));
+            }
         }
         with_challenge(response)
     }

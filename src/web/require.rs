@@ -21,7 +21,7 @@ use tower_service::Service;
 use crate::manager::Refusal;
 use crate::protocol::authorization::Authentication;
 use crate::session::requirements::{Judged, Requirements};
-use crate::web::cross_site::{can_do_harm, is_cross_site};
+use crate::web::cross_site::{Origins, can_do_harm, is_cross_site};
 use crate::web::keep_form::{keep, keep_for_step_up};
 use crate::web::navigation::Asker;
 use crate::web::reject::SessionRejection;
@@ -56,8 +56,8 @@ pub struct RequireSessionLayer {
 }
 
 impl RequireSessionLayer {
-    pub(crate) fn new(origin: Arc<str>) -> Self {
-        Self { gate: Gate { origin, requirements: None } }
+    pub(crate) fn new(origins: Arc<Origins>) -> Self {
+        Self { gate: Gate { origins, requirements: None } }
     }
 
     fn requiring(mut self, change: impl FnOnce(&mut Requirements)) -> Self {
@@ -81,13 +81,14 @@ impl RequireSessionLayer {
         self.requiring(|requirements| requirements.acr = Some(values.into()))
     }
 
-    /// Requires that the user has authenticated at most so long ago, in whole seconds. Others are sent to a login that
+    /// Requires that the user has authenticated at most so long ago, in whole seconds and at least one; clocks may differ by 30 s. Others are sent to a login that
     /// asks for it; 403 where they come straight from one.
     ///
     /// What counts is the `auth_time` of the login of this session, never that of a refresh.
     #[must_use]
     pub fn max_age(self, max_age: Duration) -> Self {
-        self.requiring(|requirements| requirements.max_age = Some(Duration::from_secs(max_age.as_secs())))
+        let seconds = max_age.as_secs().clamp(1, u32::MAX.into());
+        self.requiring(|requirements| requirements.max_age = Some(Duration::from_secs(seconds)))
     }
 }
 
@@ -235,13 +236,13 @@ enum Look {
 /// What stands before the routes.
 #[derive(Clone, Debug)]
 struct Gate {
-    origin: Arc<str>,
+    origins: Arc<Origins>,
     requirements: Option<Arc<Requirements>>,
 }
 
 impl Gate {
     fn first_look<B>(&self, request: &Request<B>) -> Look {
-        if can_do_harm(request.method(), request.headers()) && is_cross_site(request.headers(), &self.origin) {
+        if can_do_harm(request.method(), request.headers()) && is_cross_site(request.headers(), &self.origins) {
             return Look::Reject(SessionRejection::cross_site(Asker::of(request.method(), request.headers())));
         }
         let Some(session) = request.extensions().get::<RequestSession>() else {

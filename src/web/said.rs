@@ -58,12 +58,12 @@ mod tests {
     use super::*;
     use crate::protocol::names::{ClientId, Issuer, Registration};
     use crate::session::id::SessionId;
-    use crate::web::cookie::CookieKey;
+    use crate::web::cookie::{CookieKey, CookieKind};
 
     #[test]
     fn what_requests_say() {
         let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
-        let cookies = Cookies::new(&registration, &CookieKey::generate(), &[]).unwrap();
+        let cookies = Cookies::new(&registration, &CookieKey::generate(), &[], CookieKind::Host).unwrap();
         let id = SessionId::random();
         let own = cookies.set_session(&id);
         let own = own.to_str().unwrap().split(';').next().unwrap();

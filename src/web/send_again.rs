@@ -66,7 +66,7 @@ pub(crate) async fn unseal(session: &RequestSession, mut parts: Parts, body: Bod
     let Some(body) = read(body, MOST_SEALED).await else { return Err(Page::new(PageKind::TooLarge).into_response()) };
     let sealed = seal_of(&body).and_then(|seal| context.cookies().open_form(&seal).map(|form| (seal, form)));
     let Some((seal, form)) = sealed else { return Ok(Request::from_parts(parts, Body::from(body))) };
-    if is_cross_site(&parts.headers, context.origin()) {
+    if is_cross_site(&parts.headers, context.origins()) {
         return Err(SessionRejection::cross_site(session.asker()).into_response());
     }
     let record = match session.admit().await {

@@ -65,6 +65,24 @@ async fn a_service_of_hyper_with_an_error_of_its_own_is_wrapped() {
     assert_eq!(app.oneshot(request).await.unwrap_err().to_string(), "the service is broken");
 }
 
+#[tokio::test]
+async fn p5_a_layer_within_a_layer_does_nothing_and_the_log_says_so() {
+    let (log, _guard) = collect_log("error");
+    let world = World::signed_in().await;
+    let rp = &world.app.rp;
+    let inner = Router::new()
+        .route("/poll", get(async |session: OidcSession| session.subject().to_string()))
+        .route_layer(rp.passive())
+        .layer(rp.layer());
+    let app = inner.merge(rp.routes()).layer(rp.layer());
+    world.clock.advance(crate::world::G);
+    let mut request = page("/poll");
+    request.headers_mut().insert("cookie", world.browser.cookie_header(&world.app.url));
+    assert_eq!(app.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(world.provider.requests(tower_oidc_session::test_provider::Endpoint::Token), 1, "no activity");
+    assert!(log.text().contains("rp.layer() stands around rp.layer()"), "{}", log.text());
+}
+
 #[derive(Clone)]
 struct AppState(&'static str);
 

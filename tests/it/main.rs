@@ -42,6 +42,7 @@ mod secrets;
 #[allow(dead_code, reason = "each binary of tests uses its part")]
 #[path = "../support/servers.rs"]
 mod servers;
+mod setup;
 mod silent_login;
 mod sqlite;
 mod stores;

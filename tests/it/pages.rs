@@ -156,6 +156,22 @@ async fn a_form_that_needs_a_step_up_and_is_none_of_ours_or_too_long_is_not_kept
 }
 
 #[tokio::test]
+async fn a_form_is_kept_where_its_handler_finds_the_session_over() {
+    let api = Api::start().await;
+    let world = crate::api::world(&api, |options| options).await;
+    world.provider.forget_session(&world.sid());
+    api.answers(Answer::rejected());
+    let page = world.browser.page(form(&world.browser, &world.app.at("/api/x"), "note=late")).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED, "{}", page.body);
+    let seal = kept(&page).expect("it is kept");
+    assert!(page.body.contains("Your session has ended"), "{}", page.body);
+    world.sign_in().await;
+    api.answers(Answer::Fixed(StatusCode::OK, None));
+    let again = form(&world.browser, &world.app.at("/api/x?oidc-session-form"), &sealed(&seal));
+    assert_eq!(world.browser.page(again).await.body, "note=late");
+}
+
+#[tokio::test]
 async fn people_get_pages_where_an_api_fails_and_programs_json() {
     let api = Api::start().await;
     let world = crate::api::world(&api, |options| options).await;

@@ -87,6 +87,28 @@ async fn a_provider_that_cannot_give_it_makes_no_loop() {
 }
 
 #[tokio::test]
+async fn two_requirements_are_met_by_one_login() {
+    let world = World::new().await;
+    // The provider says when somebody authenticated only where it was asked for an age.
+    world.provider.tamper_id_token(|_, claims| drop(claims.as_object_mut().unwrap().remove("auth_time")));
+    world.browser.go(&world.app.at("/auth/login?return_to=/me&acr_values=gold")).await;
+    let rp = &world.app.rp;
+    let app = Router::new()
+        .route("/vault", get(async || "open"))
+        .route_layer(rp.require_session().max_age(Duration::from_secs(300)))
+        .route_layer(rp.require_session().acr("gold"))
+        .merge(rp.routes())
+        .layer(rp.layer());
+    let page = answer(&world, &app, "/vault", "text/html").await;
+    let login = "/auth/login?return_to=/vault&acr_values=gold&max_age=300";
+    assert_eq!(page.headers()["location"], login, "no less than before");
+    let login = world.app.at("/auth/login?return_to=/me&acr_values=gold&max_age=300");
+    world.provider.tamper_id_token(|_, _| {});
+    world.browser.go(&login).await;
+    assert_eq!(answer(&world, &app, "/vault", "text/html").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn what_is_posted_to_a_route_that_wants_more_is_kept() {
     let world = World::signed_in().await;
     let rp = &world.app.rp;

@@ -61,8 +61,10 @@ async fn counts(kind: Kind, store: &Store) -> Vec<(String, u64)> {
     let mut counts = match kind {
         Kind::Redis => {
             let mut admin = redis_admin(store).await;
-            let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut admin).await.unwrap();
-            let () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut admin).await.unwrap();
+            // At once, or what comes in between is counted by nobody.
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd("INFO").arg("commandstats").cmd("CONFIG").arg("RESETSTAT").ignore();
+            let (info,): (String,) = pipe.query_async(&mut admin).await.unwrap();
             info.lines()
                 .filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="))
                 .map(|(name, rest)| (name.to_owned(), rest.split(',').next().unwrap().parse().unwrap()))

@@ -19,8 +19,8 @@ use tokio::sync::{Notify, mpsc};
 use tower::{Layer, ServiceExt};
 use tower_oidc_session::test_provider::{ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder};
 use tower_oidc_session::{
-    ApiError, ApiResponse, ClientCredentials, CookieKey, EndReason, OidcSession, RelyingParty, RelyingPartyBuilder,
-    SessionClient, SessionEvent, SessionPolicy, SessionRegistry,
+    ApiError, ApiResponse, ClientCredentials, CookieKey, EndReason, EventKind, OidcSession, RelyingParty,
+    RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRegistry,
 };
 use tower_sessions::{Session, SessionManagerLayer};
 
@@ -232,10 +232,12 @@ impl App {
             .on_event({
                 let events = events.clone();
                 move |event| {
-                    let text = match event {
-                        SessionEvent::Started(_) => "started".to_owned(),
-                        SessionEvent::Refreshed(_) => "refreshed".to_owned(),
-                        SessionEvent::Ended(_, reason) => format!("ended: {reason}"),
+                    let text = match event.kind() {
+                        EventKind::Started => "started".to_owned(),
+                        EventKind::Refreshed => "refreshed".to_owned(),
+                        EventKind::Ended { reason, .. } => format!("ended: {reason}"),
+                        // What is no session's is told to those who ask.
+                        EventKind::LoginFailed { .. } | EventKind::LogoutTokenRefused { .. } => return,
                         other => panic!("an event that no test knows: {other:?}"),
                     };
                     events.lock().unwrap().push(text);

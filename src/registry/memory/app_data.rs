@@ -47,14 +47,17 @@ impl AppData {
         }
     }
 
-    pub(super) fn remove_expired(&mut self) {
+    /// Removes so many at most, and says how many.
+    pub(super) fn remove_expired(&mut self, most: usize) -> usize {
         let now = wall_clock();
-        while let Some((expires_at, id)) = self.by_expiry.first().copied() {
-            if expires_at > now {
-                break;
-            }
+        let mut removed = 0;
+        while removed < most
+            && let Some((_, id)) = self.by_expiry.first().copied().filter(|(expires_at, _)| *expires_at <= now)
+        {
             self.remove(&Id(id));
+            removed += 1;
         }
+        removed
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use crate::registry::LeaseHolder;
 use crate::registry::rules::Held;
-use crate::registry::{LAPSE_GRACE, LeaseHolder};
 
 /// A lease, which goes by real time as those in other stores do.
 pub(super) struct Leased {
@@ -15,11 +15,6 @@ pub(super) struct Leased {
 impl Leased {
     /// What it is worth now; nothing when its time is over for good.
     pub(super) fn held(&self, now: Instant) -> Option<Held<LeaseHolder>> {
-        match self.contested {
-            _ if now < self.until => Some(Held::Running(self.holder)),
-            None => Some(Held::Lapsed(self.holder)),
-            Some(since) if now < since + LAPSE_GRACE => Some(Held::Contested(self.holder)),
-            Some(_) => None,
-        }
+        Held::at(now, self.holder, self.until, self.contested)
     }
 }

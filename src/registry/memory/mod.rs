@@ -259,8 +259,12 @@ impl State {
 
     fn bury_name(&mut self, name: Buried, token: Option<&TokenMark>, arrived: SystemTime) {
         let before = self.tombstones.remove(&name).filter(|tombstone| arrived < tombstone.until());
+        let was_until = before.as_ref().map(Tombstone::until);
         let tombstone = Tombstone::after(before, token, arrived);
-        self.remember(Remembered::Tombstone(name.clone()), tombstone.until());
+        // One token sent again and again is remembered once.
+        if was_until != Some(tombstone.until()) {
+            self.remember(Remembered::Tombstone(name.clone()), tombstone.until());
+        }
         self.tombstones.insert(name, tombstone);
     }
 }
@@ -390,8 +394,7 @@ impl SessionRegistry for MemoryRegistry {
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let ended: Vec<_> = {
             let (mut state, here) = self.write_at();
-            // By the replica's clock and by ours, one of which may be ahead.
-            if rules::leaves_tombstone(target.token(), now.min(here)) {
+            if rules::leaves_tombstone(target.token(), now, here) {
                 state.bury(target, here);
             }
             let reached = state.reached_by(target);
@@ -403,7 +406,9 @@ impl SessionRegistry for MemoryRegistry {
 
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let mut removed = Vec::new();
-        self.write().app_data.remove_expired();
+        while self.write().app_data.remove_expired(MOST_AT_ONCE) == MOST_AT_ONCE {
+            tokio::time::sleep(PAUSE).await;
+        }
         loop {
             let before = removed.len();
             let forgotten;
@@ -423,7 +428,7 @@ impl SessionRegistry for MemoryRegistry {
             for record in now_removed {
                 self.publish(std::slice::from_ref(record), record.expires_for());
             }
-            if now_removed.len() < MOST_AT_ONCE && forgotten == 0 {
+            if now_removed.len() < MOST_AT_ONCE && forgotten < MOST_AT_ONCE {
                 return Ok(removed);
             }
             // The lock is not fair: whoever waits for it gets it only now.

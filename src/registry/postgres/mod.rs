@@ -410,7 +410,10 @@ impl SessionRegistry for PostgresRegistry {
         let (batch, retention) = (bigint(BATCH as u64), in_millis(END_MARK_RETENTION));
         let mut removed = Vec::new();
         loop {
-            let answers = self.call(&self.shared.calls.end_expired, &[&batch, &retention]).await?;
+            let answers = match self.call(&self.shared.calls.end_expired, &[&batch, &retention]).await {
+                Ok(answers) => answers,
+                Err(error) => return Err(error.after_ending(removed)),
+            };
             let (more, ended): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.word == "more");
             removed.append(&mut self.read_all(&ended));
             if more.is_empty() {

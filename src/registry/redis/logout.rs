@@ -36,7 +36,7 @@ impl Logout {
     fn new(token: Option<&TokenMark>, reason: EndReason, now: SystemTime, here: SystemTime) -> Self {
         // A token that is older than the retention overtakes nobody; by the replica's clock and by the store's, one of which
         // may be ahead.
-        let leaves_tombstone = rules::leaves_tombstone(token, now.min(here));
+        let leaves_tombstone = rules::leaves_tombstone(token, now, here);
         let arguments = [
             number(token.map(TokenMark::issued_at)),
             token.map(|token| format!("{:032x}", token.id())).unwrap_or_default(),

@@ -292,13 +292,16 @@ export async function sessionFetch(resource, options) {
   const request = new Request(resource, options);
   if (new URL(request.url).origin !== location.origin) return fetch(request);
   const sub = known.sub;
+  let tried;
   if (sub !== null) request.headers.set("oidc-session-sub", encodeURIComponent(sub));
   for (;;) {
     const response = await fetch(request.clone());
     const isOurs = /^OidcSession /.test(response.headers.get("www-authenticate") ?? "");
     if (!isOurs || sub === null || ![401, 409].includes(response.status)) return response;
     await ask(true);
-    if (response.status === 409) return response;
+    // It is not the session that is missing, but a better login, say.
+    if (response.status === 409 || (known.state === "confirmed" && tried === known.session)) return response;
+    tried = known.session;
     request.signal.throwIfAborted();
     // The server is not asked again and again, whatever it says.
     await new Promise((go) => setTimeout(go, failed ? 1000 : 0));

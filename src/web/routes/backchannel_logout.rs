@@ -32,6 +32,7 @@ use crate::protocol::logout_token::{LogoutReason, LogoutToken, Whom};
 use crate::provider::keys::{Bearer, VerifyError};
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
+use crate::session::event::{EventKind, SessionEvent};
 use crate::web::context::Context;
 use crate::web::navigation::Asker;
 use crate::web::page::{json, no_store, with_retry_after};
@@ -111,7 +112,11 @@ async fn backchannel_logout(State(context): State<Context>, request: Request<Bod
             no_store(Response::default())
         }
         Err(refusal) => {
-            tracing::warn!(reason = %refusal, "logout token refused");
+            context.junk(|unwritten| {
+                tracing::warn!(reason = %refusal, unwritten, "logout token refused");
+                let kind = EventKind::LogoutTokenRefused { reason: refusal.to_string() };
+                context.manager().emit(&SessionEvent::of_nobody(kind, context.now()));
+            });
             answer(&refusal)
         }
     }

@@ -22,6 +22,7 @@ use crate::protocol::authorization::{self, Authentication, AuthorizationResponse
 use crate::protocol::token_response::ErrorCode;
 use crate::session::decide::{Decision, decide};
 use crate::session::end_reason::EndReason;
+use crate::session::event::Browser;
 use crate::session::id::{SessionId, SessionKey};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::session::new_login::Blame;
@@ -43,7 +44,7 @@ pub(super) async fn callback(
     let state = match authorization::state(query) {
         Ok(state) => state,
         Err(error) => {
-            tracing::info!(%error, "a login was refused");
+            context.junk(|unwritten| tracing::info!(%error, unwritten, "a login was refused"));
             return bad_request("incomplete", &ReturnTo::front_page());
         }
     };
@@ -53,7 +54,8 @@ pub(super) async fn callback(
     let return_to = transaction.return_to.clone();
     let (authentication, follows) = (transaction.authentication.clone(), transaction.follows);
     let linked = transaction.linked.clone();
-    let (outcome, load) = finish(&context, query, transaction, previous.key().copied()).await;
+    let browser = context.browser(&headers, &extensions);
+    let (outcome, load) = finish(&context, query, transaction, previous.key().copied(), browser.clone()).await;
     let mut response = match outcome {
         Ok(LoggedIn::Confirmed | LoggedIn::Elsewhere) => redirect(return_to.as_str()),
         Ok(LoggedIn::Anew(id, record)) => {
@@ -73,7 +75,12 @@ pub(super) async fn callback(
             let wanted = Wanted { return_to, authentication, session: None, seen: Some(arrived), follows, linked };
             begin(&context, &headers, Attempt::of(&state), wanted).await
         }
-        Err(NotLoggedIn(response)) => *response,
+        Err(NotLoggedIn { response, reason }) => {
+            if let Some(reason) = reason {
+                context.login_failed(reason, browser);
+            }
+            *response
+        }
     };
     response.headers_mut().extend(context.cookies().remove_login(&state).map(|cookie| (SET_COOKIE, cookie)));
     response
@@ -82,7 +89,7 @@ pub(super) async fn callback(
 /// An answer to an attempt that is unknown here: spent, evicted, expired, begun under another name, or forged. Nothing of
 /// it is used. Whoever is signed in goes on; anybody else is sent to the provider once more, and then told.
 async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, session: Option<&SessionKey>) -> Response {
-    tracing::info!("the answer to a login belongs to no attempt of this browser");
+    context.junk(|unwritten| tracing::info!(unwritten, "the answer to a login belongs to no attempt of this browser"));
     let front_page = ReturnTo::front_page();
     if let Some(key) = session {
         match context.manager().look(key).await {
@@ -156,12 +163,15 @@ async fn bind(
     app_data::bind(&data, record.key(), kept_from).await
 }
 
-/// What the browser gets instead.
-struct NotLoggedIn(Box<Response>);
+/// What the browser gets instead, and why; a silent login that comes to nothing is no failure.
+struct NotLoggedIn {
+    response: Box<Response>,
+    reason: Option<String>,
+}
 
-impl From<Response> for NotLoggedIn {
-    fn from(response: Response) -> Self {
-        Self(Box::new(response))
+impl NotLoggedIn {
+    fn because(reason: String, response: Response) -> Self {
+        Self { response: Box::new(response), reason: Some(reason) }
     }
 }
 
@@ -170,14 +180,19 @@ async fn finish(
     query: &str,
     transaction: LoginTransaction,
     previous: Option<SessionKey>,
+    browser: Browser,
 ) -> (Result<LoggedIn, NotLoggedIn>, Load) {
     let return_to = transaction.return_to.clone();
     let code = match code_of(context, query, &transaction, previous).await {
         Ok(code) => code,
         Err(refused) => return (Err(refused), Load::First),
     };
-    let (outcome, load) = context.manager().log_in(code, transaction, context.claims_from(), previous).await;
-    (outcome.map_err(|error| failed(&error, &return_to).into()), load)
+    let (outcome, load) = context.manager().log_in(code, transaction, context.claims_from(), previous, browser).await;
+    let outcome = outcome.map_err(|error| {
+        let reason = Some(error.to_string()).filter(|_| load == Load::First);
+        NotLoggedIn { response: Box::new(failed(&error, &return_to)), reason }
+    });
+    (outcome, load)
 }
 
 /// The code of an answer that is valid by itself.
@@ -190,22 +205,27 @@ async fn code_of(
     let manager = context.manager();
     let metadata = match manager.provider().metadata().await {
         Ok(metadata) => metadata,
-        Err(error) => return Err(unavailable(error.retry_after, &transaction.return_to).into()),
+        Err(error) => {
+            let response = unavailable(error.retry_after, &transaction.return_to);
+            return Err(NotLoggedIn::because(error.to_string(), response));
+        }
     };
     let sends_issuer = metadata.authorization_response_iss_parameter_supported;
     match AuthorizationResponse::parse(query, context.registration().issuer(), sends_issuer) {
         Ok(AuthorizationResponse::Code(code)) => Ok(code),
         Ok(AuthorizationResponse::Error(error)) if transaction.authentication.prompt == Prompt::None => {
             let session = transaction.session.filter(|session| previous == Some(*session));
-            Err(silently_refused(context, &error, &transaction.return_to, session).await.into())
+            let response = silently_refused(context, &error, &transaction.return_to, session).await;
+            Err(NotLoggedIn { response: Box::new(response), reason: None })
         }
         Ok(AuthorizationResponse::Error(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a login");
-            Err(bad_request("refused", &transaction.return_to).into())
+            let reason = format!("the provider refused it: {}", error.as_str());
+            Err(NotLoggedIn::because(reason, bad_request("refused", &transaction.return_to)))
         }
         Err(error) => {
             tracing::warn!(%error, "a login was refused");
-            Err(bad_request("invalid", &transaction.return_to).into())
+            Err(NotLoggedIn::because(error.to_string(), bad_request("invalid", &transaction.return_to)))
         }
     }
 }

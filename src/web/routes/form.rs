@@ -41,7 +41,7 @@ pub(super) async fn show(
     OwnSession(claimed): OwnSession,
     request: Request,
 ) -> Response {
-    if is_cross_site(request.headers(), context.origin()) {
+    if is_cross_site(request.headers(), context.origins()) {
         return SessionRejection::cross_site(claimed.asker()).into_response();
     }
     let admitted = match claimed.key() {

@@ -70,7 +70,7 @@ pub(super) async fn login(
     let own_key = session.key().copied();
     let session = own_key.filter(|_| authentication.prompt == Prompt::None);
     let follows = match (context.cookies().ended(&headers), own_key) {
-        (Some(noted), _) => Some(noted),
+        (Some(noted), _) => Some(noted.mark),
         // Who comes here straight from a page has the cookie still.
         (None, Some(key)) => context.manager().end_mark(&key).await.unwrap_or_default(),
         (None, None) => None,

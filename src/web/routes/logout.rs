@@ -12,6 +12,7 @@ use super::own_session::OwnSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
 use crate::protocol::names::IdTokenHint;
 use crate::session::end_reason::EndReason;
+use crate::session::event::Browser;
 use crate::session::id::SessionKey;
 use crate::web::app_data;
 use crate::web::context::Context;
@@ -37,10 +38,11 @@ pub(super) async fn logout(
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Response {
-    if is_cross_site(&headers, context.origin()) {
+    if is_cross_site(&headers, context.origins()) {
         return SessionRejection::cross_site(claimed.asker()).into_response();
     }
-    let location = match end(&context, claimed.key()).await {
+    let browser = context.browser(&headers, &extensions);
+    let location = match end(&context, claimed.key(), browser).await {
         Ok(location) => location,
         Err(refusal) => return claimed.rejection(refusal).into_response(),
     };
@@ -52,7 +54,7 @@ pub(super) async fn logout(
 
 /// Ends the session, if there is one, and returns where the browser goes: to the provider in any case, whose session may be
 /// alive though ours is gone.
-async fn end(context: &Context, key: Option<&SessionKey>) -> Result<String, Refusal> {
+async fn end(context: &Context, key: Option<&SessionKey>, browser: Browser) -> Result<String, Refusal> {
     let location = |hint: Option<&IdTokenHint>| {
         context.provider().end_session_url(hint).map_or_else(|| context.public_url().to_string(), String::from)
     };
@@ -63,7 +65,7 @@ async fn end(context: &Context, key: Option<&SessionKey>) -> Result<String, Refu
         Err(refusal) => return Err(refusal),
     };
     // Also if it is over: an end may still be on its way to the store's replicas, and "signed out" is said when it is there.
-    if let Err(error) = context.manager().end(key, EndReason::RpInitiatedLogout).await {
+    if let Err(error) = context.manager().end_by(key, EndReason::RpInitiatedLogout, browser).await {
         tracing::error!(%error, "a logout failed");
         return Err(Refusal::Unavailable(REGISTRY_RETRY_AFTER));
     }

@@ -77,7 +77,7 @@ pub(super) async fn stay(
     OwnSession(claimed): OwnSession,
     headers: HeaderMap,
 ) -> Response {
-    if is_cross_site(&headers, context.origin()) {
+    if is_cross_site(&headers, context.origins()) {
         return SessionRejection::cross_site(Asker::Script).into_response();
     }
     let confirmed = match claimed.key() {
