@@ -4,13 +4,11 @@
 //!     STORAGE_KEY=$(openssl rand -base64 32) COOKIE_KEY=$(openssl rand -base64 64) \
 //!     OIDC_ISSUER=… OIDC_CLIENT_ID=… OIDC_CLIENT_SECRET=… cargo run --example sqlite_registry
 //!
-//! Several processes of one machine may share the file, once one has made it: each sees the ends of the others at its next
-//! look, and streams within [`trust`](SessionRegistry::trust).
+//! Processes of one machine may share the file, once one has made it: each sees ends of others at its next look.
 
-#![allow(clippy::print_stdout, clippy::wildcard_imports, reason = "a program talks; a store needs most of it")]
+#![allow(clippy::missing_errors_doc, clippy::print_stdout, clippy::wildcard_imports, reason = "an example")]
 
 use std::env;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,9 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, Transact
 use tokio::sync::Mutex;
 use tower_oidc_session::registry::rules::{self, ClaimRule, CommitRule, CreateRule, Held, Key, Tombstone};
 use tower_oidc_session::registry::*;
-use tower_oidc_session::{
-    ClientCredentials, Clock, CookieKey, EndReason, OidcSession, Registration, RelyingParty, Subject, SystemClock,
-};
+use tower_oidc_session::{ClientCredentials, Clock, CookieKey, EndReason, OidcSession, RelyingParty, SystemClock};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,9 +32,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route_layer(rp.require_session())
         .merge(rp.routes())
         .layer(rp.layer());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     println!("http://127.0.0.1:3000");
-    Ok(axum::serve(listener, app).await?)
+    Ok(axum::serve(tokio::net::TcpListener::bind("127.0.0.1:3000").await?, app).await?)
 }
 
 /// Times are in milliseconds, names are hashes: who reads the file learns nobody's.
@@ -56,7 +51,6 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS tombstone_until ON tombstone (until);
     CREATE TABLE IF NOT EXISTS spent (attempt BLOB PRIMARY KEY, until INTEGER NOT NULL);
     CREATE INDEX IF NOT EXISTS spent_until ON spent (until);";
-/// So many are removed at once, while others wait.
 const BATCH: usize = 200;
 
 /// Sessions in an `SQLite` database. Clones share the connection.
@@ -93,10 +87,6 @@ fn name_of_sid(record: &SessionRecord) -> Option<Name> {
     record.sid().map(|sid| hash_of_sid(record.registration(), sid))
 }
 
-fn name_of_subject(registration: &Registration, subject: &Subject) -> Name {
-    *SubjectHash::of(registration, subject).as_bytes()
-}
-
 /// The tombstone of those sessions of a subject that have no `sid`.
 fn without_sid(subject: Name) -> Name {
     subject.map(|byte| !byte)
@@ -104,10 +94,7 @@ fn without_sid(subject: Name) -> Name {
 
 impl SqliteRegistry {
     /// Opens the database, which is made if it is not there. With keys, records are encrypted.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
-    pub fn open(path: impl AsRef<Path>, keys: impl IntoIterator<Item = StorageKey>) -> Result<Self> {
+    pub fn open(path: impl AsRef<std::path::Path>, keys: impl IntoIterator<Item = StorageKey>) -> Result<Self> {
         let connection = Connection::open(path).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.execute_batch(SCHEMA).map_err(failed)?;
@@ -242,14 +229,11 @@ impl Store<'_> {
         let latest = |latest: Option<SystemTime>| latest.map_or(i64::MAX, millis);
         let reach = rules::reach(target);
         let sid = target.sid().map(|sid| hash_of_sid(target.registration(), sid));
-        let subject = target.subject().map(|subject| name_of_subject(target.registration(), subject));
-        let is_known = match &sid {
-            Some(sid) => self.one("SELECT 1 FROM session WHERE sid = ?", [sid], |_| Ok(()))?.is_some(),
-            None => false,
-        };
+        let subject = target.subject().map(|subject| *SubjectHash::of(target.registration(), subject).as_bytes());
+        let known = sid.map(|sid| self.one("SELECT 1 FROM session WHERE sid = ?", [sid], |_| Ok(()))).transpose()?;
         let (names, sql, values) = match (sid, subject) {
             // No later logout token could reach those without a sid.
-            (Some(sid), Some(subject)) if !is_known => {
+            (Some(sid), Some(subject)) if known.flatten().is_none() => {
                 let sql = "SELECT key FROM session WHERE subject = ? AND sid IS NULL AND issued_at <= ?";
                 (vec![sid, without_sid(subject)], sql, (subject, latest(reach.by_subject)))
             }
@@ -401,14 +385,11 @@ impl SessionRegistry for SqliteRegistry {
                 let ended = keys.iter().filter_map(|key| store.end(key, None).transpose()).collect::<Result<Ended>>();
                 Ok((keys.len(), ended?))
             };
-            match self.write(remove).await {
-                Ok((count, ended)) => {
-                    removed.extend(ended);
-                    if count < BATCH {
-                        return Ok(removed);
-                    }
-                }
-                Err(error) => return Err(error.after_ending(removed)),
+            let removed_now = self.write(remove).await;
+            let (count, ended) = removed_now.map_err(|error| error.after_ending(removed.clone()))?;
+            removed.extend(ended);
+            if count < BATCH {
+                return Ok(removed);
             }
         }
     }

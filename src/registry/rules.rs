@@ -133,7 +133,7 @@ pub fn reach(target: &LogoutTarget) -> Reach {
 pub enum ClaimRule {
     /// The record has another version by now.
     Changed,
-    /// Another's lease ran out, and this is the first to ask: from now on it is held for [`LAPSE_GRACE`](super::LAPSE_GRACE).
+    /// Another's lease ran out, and this is the first to ask: from now on it is held for [`LAPSE_GRACE`].
     Contest,
     /// There is no live session.
     Gone,
