@@ -32,10 +32,12 @@ use crate::web::browser::Junk;
 use crate::web::context::{AddressOf, Context, Ends, Pages, Parts};
 use crate::web::cookie::{CookieKey, CookieKind, Cookies};
 use crate::web::pages::Page;
+use crate::web::paths::{AUTH, Paths, is_route_path};
 
 impl RelyingParty {
     /// Begins the configuration: `issuer` is the provider's, as in its discovery document, character for character;
-    /// `public_url` the origin that browsers see, as `https://shop.example`.
+    /// `public_url` where browsers see the application, as `https://shop.example`, or `https://example.org/shop` where a proxy
+    /// serves it below a path, whether it cuts that or not.
     ///
     /// Register at the provider: `redirect_uri` = that origin + `/auth/callback`, `post_logout_redirect_uri` = it + `/`,
     /// `backchannel_logout_uri` = it + `/auth/backchannel-logout` (with `sid` required).
@@ -91,6 +93,7 @@ pub struct RelyingPartyBuilder {
     trusted_origins: Vec<String>,
     internal_provider_url: Option<String>,
     dangerous: Dangerous,
+    auth_path: String,
 }
 
 /// What no application does in production: for development on other machines than one's own. See
@@ -157,6 +160,7 @@ impl RelyingPartyBuilder {
             trusted_origins: Vec::new(),
             internal_provider_url: None,
             dangerous: Dangerous::new(),
+            auth_path: AUTH.to_owned(),
         }
     }
 
@@ -204,6 +208,13 @@ impl RelyingPartyBuilder {
     /// belongs here. `prompt`, `acr_values` and `max_age` may be set in any case.
     pub fn linked_parameters<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.parameters.linked = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Where the crate's routes are in the router; default `/auth`. The redirect URI and the back-channel logout URI at the provider
+    /// follow it.
+    pub fn auth_path(mut self, path: impl Into<String>) -> Self {
+        self.auth_path = path.into();
         self
     }
 
@@ -387,15 +398,19 @@ impl RelyingPartyBuilder {
             return Err(ConfigError::new("issuer", self.issuer, "a URL without query"));
         }
         let origin = check_url("public_url", &self.public_url, plain_http)?;
-        if origin.path() != "/" || origin.query().is_some() {
-            return Err(ConfigError::new("public_url", self.public_url, "an origin alone, as https://shop.example"));
+        if origin.query().is_some() {
+            return Err(ConfigError::new("public_url", self.public_url, "a URL without query"));
         }
+        if !is_route_path(&self.auth_path) {
+            return Err(ConfigError::new("auth_path", self.auth_path, "a path, as /auth: letters, digits, and -._~/"));
+        }
+        let paths = Arc::new(Paths::new(origin.path(), &self.auth_path));
         check_policy(&self.policy)?;
         if self.provider_timeout.is_zero() {
             return Err(zero("provider_timeout"));
         }
         self.check_client()?;
-        let post_logout_redirect_uri = origin.join(&self.post_logout_path).ok().filter(|url| {
+        let post_logout_redirect_uri = origin.join(&paths.of_application(&self.post_logout_path)).ok().filter(|url| {
             self.post_logout_path.starts_with('/') && url.origin() == origin.origin() && url.fragment().is_none()
         });
         let post_logout_redirect_uri = post_logout_redirect_uri.ok_or_else(|| {
@@ -441,7 +456,7 @@ impl RelyingPartyBuilder {
             tag: ClientTag::of(&registration),
             registration,
             secret: self.credentials.secret,
-            redirect_uri: join(&origin, "/auth/callback"),
+            redirect_uri: join(&origin, &paths.own("callback")),
             post_logout_redirect_uri,
             scopes: self.scopes,
             signing_alg: self.signing_alg,
@@ -465,6 +480,7 @@ impl RelyingPartyBuilder {
             client_address: self.client_address,
             junk: Junk::default(),
             trusted_origins: self.trusted_origins,
+            paths,
         })))
     }
 

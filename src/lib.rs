@@ -62,6 +62,10 @@ mod calls;
 mod clock;
 mod error;
 mod manager;
+/// What the crate decides for you: every constant, and why it is what it is.
+pub mod manual {
+    #![doc = include_str!("../docs/constants.md")]
+}
 mod protocol;
 mod provider;
 pub mod registry;

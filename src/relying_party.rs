@@ -79,7 +79,7 @@ impl RelyingParty {
     /// ```
     #[must_use]
     pub fn session_script(&self) -> String {
-        routes::script::lasting_path()
+        self.context.paths().own(&routes::script::lasting_name())
     }
 
     /// `/auth/backchannel-logout` alone, for an application that takes it on another address than its browsers.
@@ -187,7 +187,7 @@ impl RelyingParty {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<axum::BoxError>,
     {
-        wiring::check(app).await
+        wiring::check(app, &self.context.paths().route("session")).await
     }
 
     /// Whether the provider has been reached since the start. It is tried in the background until it has, and every

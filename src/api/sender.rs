@@ -18,7 +18,7 @@ use crate::session::policy::RequestKind;
 use crate::session::step_up;
 use crate::web::context::Context;
 use crate::web::extract::OidcSession;
-use crate::web::navigation::{Asker, login_url};
+use crate::web::navigation::Asker;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Sender {
@@ -115,7 +115,7 @@ impl Sender {
             Asker::Page => request.path(),
             Asker::Form | Asker::Script => None,
         };
-        let login = login_url(return_to, authentication);
+        let login = self.context().paths().login(return_to, authentication);
         Problem::StepUp { login, asker, authentication: authentication.clone() }.into()
     }
 }

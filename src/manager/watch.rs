@@ -16,8 +16,9 @@ use crate::session::id::{SessionKey, random_fraction};
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 
-/// A look is good for so long at least, and at most.
+/// A look is good for so long at least, whatever the store says: more would be a hammer.
 const SHORTEST_TRUST: Duration = Duration::from_secs(1);
+/// And for so long at most, also where no notice is ever lost.
 const LONGEST_TRUST: Duration = Duration::from_secs(24 * 60 * 60);
 /// The looks of all sessions are spread over this time, or over a third of the trust if that is less.
 const SPREAD: Duration = Duration::from_secs(10);

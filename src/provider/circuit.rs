@@ -13,6 +13,7 @@ use crate::protocol::names::Subject;
 /// So many failures in a row are needed before all sessions leave the provider in peace.
 const THRESHOLD: u32 = 5;
 
+/// The first pause after that; each is longer than the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Users may be waiting for what is paused.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);

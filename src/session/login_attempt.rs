@@ -98,9 +98,9 @@ impl std::fmt::Debug for LoginTransaction {
 pub(crate) struct ReturnTo(String);
 
 impl ReturnTo {
-    /// The front page.
-    pub(crate) fn front_page() -> Self {
-        Self("/".to_owned())
+    /// A path of the application's own making.
+    pub(crate) fn own(path: String) -> Self {
+        Self(path)
     }
 
     /// Takes a path with an optional query, and nothing that a browser could read as another origin.

@@ -373,6 +373,7 @@ impl SessionRecord {
     /// When user activity has to be signalled again. A little before a short-lived token expires, so that
     /// the request that causes the refresh does not carry a token that dies on its way.
     pub(crate) fn signal_deadline(&self, policy: &SessionPolicy) -> SystemTime {
+        /// A token that lives for long dies at no request's expense.
         const LONGEST_MARGIN: Duration = Duration::from_secs(10);
         let due = self.last_signal + policy.longest_silence();
         match (self.login.signal, self.tokens.expires_in) {

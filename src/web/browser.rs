@@ -13,6 +13,7 @@ use crate::session::event::Browser;
 /// Says where a request comes from.
 pub(crate) type ClientAddress = dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync;
 
+/// Real ones are shorter; what is longer is somebody's joke on the audit log.
 const LONGEST_USER_AGENT: usize = 256;
 
 pub(crate) fn browser(address: Option<&ClientAddress>, headers: &HeaderMap, extensions: &Extensions) -> Browser {
@@ -25,6 +26,7 @@ pub(crate) fn browser(address: Option<&ClientAddress>, headers: &HeaderMap, exte
 
 /// Anybody may send junk to the routes; it makes so many lines in this time at most.
 const WINDOW: Duration = Duration::from_secs(60);
+/// Enough to see what it is.
 const MOST_LINES: u64 = 60;
 
 /// Counts the lines that strangers cause.

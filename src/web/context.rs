@@ -11,6 +11,7 @@ use super::browser::{ClientAddress, Junk, Line, browser};
 use super::cookie::Cookies;
 use super::cross_site::Origins;
 use super::pages::PageMaker;
+use super::paths::Paths;
 use crate::calls::listed::Apis;
 use crate::manager::Manager;
 use crate::protocol::logout_token::LogoutTokenPolicy;
@@ -46,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) client_address: AddressOf,
     pub(crate) junk: Junk,
     pub(crate) trusted_origins: Vec<String>,
+    pub(crate) paths: Arc<Paths>,
 }
 
 /// What says where a request comes from, if the application does.
@@ -136,6 +138,11 @@ impl Context {
 
     pub(crate) fn pages(&self) -> Option<&PageMaker> {
         self.shared.parts.pages.0.as_deref()
+    }
+
+    /// Where the routes are, and the application.
+    pub(crate) fn paths(&self) -> &Arc<Paths> {
+        &self.shared.parts.paths
     }
 
     /// What is known of the browser that sends a request.

@@ -333,7 +333,7 @@ mod tests {
             state: random_text(),
             nonce: random_text(),
             pkce_verifier: random_text(),
-            return_to: ReturnTo::front_page(),
+            return_to: ReturnTo::own("/".to_owned()),
             started_at,
             session: None,
             began_at: Some(started_at),

@@ -18,8 +18,9 @@ use tokio::time::timeout;
 
 use super::form::{self, Entered, KeptForm, Kind, MOST_SEALED};
 use super::multipart::{self, MOST_BYTES};
-use super::navigation::{Asker, login_url, own_path};
+use super::navigation::{Asker, own_path};
 use super::pages::{Page, PageKind};
+use super::paths::Paths;
 use super::request::RequestSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
 use crate::protocol::authorization::Authentication;
@@ -101,7 +102,7 @@ where
     {
         return on.keep(session, page, subject, entered, &parts.headers);
     }
-    on.not_kept(page, session.path().map_or("/", own_path))
+    on.not_kept(session.context().paths(), page, session.path().map_or("/", own_path))
 }
 
 /// Whose session it was, if that is known.
@@ -150,8 +151,8 @@ impl Onward {
     }
 
     /// Where it leads if nothing is kept.
-    fn without(&self, path: &str) -> String {
-        login_url(path.parse().ok().as_ref(), &self.authentication.clone().unwrap_or_default())
+    fn without(&self, paths: &Paths, path: &str) -> String {
+        paths.login(path.parse().ok().as_ref(), &self.authentication.clone().unwrap_or_default())
     }
 
     fn keep(
@@ -165,35 +166,36 @@ impl Onward {
         let context = session.context();
         let page = if entered.had_files() { page.text("files") } else { page };
         let Some(path) = session.path().filter(|path| own_path(path) == path.as_str()) else {
-            return self.not_kept(page, "/");
+            return self.not_kept(context.paths(), page, &context.paths().front());
         };
         let browser = context.cookies().form(headers).unwrap_or_else(random_text);
         let form = KeptForm::new(path.as_str().to_owned(), entered, subject, browser.clone(), context.now());
         let seal = context.cookies().seal_form(&form).filter(|seal| seal.len() <= MOST_SEALED / 3);
-        let Some(seal) = seal else { return self.not_kept(page, path.as_str()) };
-        let mut response = self.kept(page, seal, path.as_str());
+        let Some(seal) = seal else { return self.not_kept(context.paths(), page, path.as_str()) };
+        let mut response = self.kept(context.paths(), page, seal, path.as_str());
         response.headers_mut().append(SET_COOKIE, context.cookies().set_form(&browser));
         response
     }
 
     /// The page that has the browser keep a form, or says that it is not kept where no script runs.
-    fn kept(&self, page: Page, seal: String, path: &str) -> Response {
+    fn kept(&self, paths: &Paths, page: Page, seal: String, path: &str) -> Response {
+        let shown = paths.own("form");
         let on = match self.authentication {
-            Some(_) => self.without("/auth/form"),
-            None => "/auth/form".to_owned(),
+            Some(_) => self.without(paths, &shown),
+            None => shown,
         };
-        page.keep(seal, on).link(self.label, self.without(path)).into_response()
+        page.keep(seal, on).link(self.label, self.without(paths, path)).into_response()
     }
 
-    fn not_kept(&self, page: Page, path: &str) -> Response {
-        page.text("not_kept").link(self.label, self.without(path)).into_response()
+    fn not_kept(&self, paths: &Paths, page: Page, path: &str) -> Response {
+        page.text("not_kept").link(self.label, self.without(paths, path)).into_response()
     }
 }
 
 /// What has been kept goes on being kept.
-pub(crate) fn still_kept(refusal: Refusal, seal: String, path: &str) -> Response {
+pub(crate) fn still_kept(paths: &Paths, refusal: Refusal, seal: String, path: &str) -> Response {
     let page = page_of(refusal);
-    Onward::after(refusal).kept(page, seal, path)
+    Onward::after(refusal).kept(paths, page, seal, path)
 }
 
 /// In a response: what it answers needs a login of this kind.
@@ -229,7 +231,7 @@ pub(crate) async fn keep_copied(session: &RequestSession, copy: Option<&Copied>,
     if let (Some(entered), Some(subject), Some(copy)) = (entered, subject, copy) {
         return on.keep(session, page, subject, entered, &copy.0.known_by);
     }
-    on.not_kept(page, session.path().map_or("/", own_path))
+    on.not_kept(session.context().paths(), page, session.path().map_or("/", own_path))
 }
 
 fn page_of(refusal: Refusal) -> Page {

@@ -351,6 +351,7 @@ impl Visit {
     fn in_its_words(&self, page: Page, said: &HeaderMap) -> Response {
         // What a script of ours shows has its words already.
         let page = if self.session.asker().is_person() { page.in_language(self.session.language()) } else { page };
+        let page = page.at(self.session.context().paths());
         let mut made = page.answer(self.session.context().pages());
         carry_over(said, &mut made);
         made
@@ -396,7 +397,7 @@ fn request_session(context: &Context, parts: &mut http::request::Parts, said: Sa
     let path = asker.is_person().then(|| {
         // As the browser sees it: a router outside may have cut what it matched.
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
-        uri.path_and_query().cloned()
+        uri.path_and_query().map(|path| context.paths().seen(path))
     });
     let path = path.flatten();
     let claim = match asker {

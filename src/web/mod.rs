@@ -14,6 +14,7 @@ pub(crate) mod navigation;
 pub(crate) mod page;
 pub(crate) mod pages;
 pub(crate) mod passive;
+pub(crate) mod paths;
 pub(crate) mod reject;
 pub(crate) mod request;
 pub(crate) mod require;

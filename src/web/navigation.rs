@@ -1,29 +1,10 @@
-//! Whether a request navigates, and where to.
+//! Whether a request navigates.
 
 use http::header::ACCEPT;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::protocol::authorization::Authentication;
 use crate::protocol::fetch_metadata::SEC_FETCH_MODE;
-
-/// What a query value must not hold as it is; slashes may stay, which keeps `return_to` readable.
-const QUERY_VALUE: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'<').add(b'=').add(b'>').add(b'?');
-
-/// The login, from which the browser comes back to `return_to`.
-pub(crate) fn login_url(return_to: Option<&PathAndQuery>, authentication: &Authentication) -> String {
-    let mut url = "/auth/login".to_owned();
-    let return_to = return_to.map(|path| ("return_to", path.as_str().to_owned()));
-    for (number, (name, value)) in return_to.into_iter().chain(authentication.parameters()).enumerate() {
-        url.push(if number == 0 { '?' } else { '&' });
-        url.push_str(name);
-        url.push('=');
-        url.extend(utf8_percent_encode(&value, QUERY_VALUE));
-    }
-    url
-}
 
 /// A path to link to, as it was asked for: two slashes would name another host.
 pub(crate) fn own_path(path: &PathAndQuery) -> &str {

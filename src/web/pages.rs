@@ -1,7 +1,7 @@
 //! The pages that a person sees of the crate: why something is not possible, and the way on.
 
 use std::fmt::Write;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -16,6 +16,7 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 
 use super::page::{no_store, whole_seconds, with_challenge};
+use super::paths::Paths;
 use super::texts::Language;
 use crate::manager::Refusal;
 use crate::session::end_reason::EndReason;
@@ -23,6 +24,7 @@ use crate::session::id::random_reference;
 
 /// A page tries again after this at the earliest.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// A login that is tried again goes through the provider, which may be what is ailing.
 const SHORTEST_PAUSE_OF_LOGINS: Duration = Duration::from_secs(5);
 
 /// In whole seconds, and at least one.
@@ -80,6 +82,7 @@ pub struct Page {
     retry: Option<Retry>,
     reference: String,
     form: Option<Form>,
+    paths: Arc<Paths>,
 }
 
 /// When, and where, a page is tried again.
@@ -146,6 +149,7 @@ impl Page {
             }),
             reference,
             form: None,
+            paths: Arc::default(),
         }
     }
 
@@ -209,6 +213,12 @@ impl Page {
 
     pub(crate) fn send(seal: String, action: String, user: String, fields: Vec<(String, String)>) -> Self {
         Self { form: Some(Form::Send { seal, action, user, fields }), ..Self::new(PageKind::SendAgain) }
+    }
+
+    /// For an application with its routes there.
+    pub(crate) fn at(mut self, paths: &Arc<Paths>) -> Self {
+        self.paths = paths.clone();
+        self
     }
 
     pub(crate) fn in_language(mut self, language: Language) -> Self {
@@ -281,7 +291,8 @@ impl Page {
             Some(Form::SignOut) => {
                 let _ = write!(
                     html,
-                    "<form method=\"post\" action=\"/auth/logout\"><p><button>{}</button></p></form>",
+                    "<form method=\"post\" action=\"{}\"><p><button>{}</button></p></form>",
+                    escape(&self.paths.own("logout")),
                     say("do_sign_out")
                 );
             }
@@ -316,15 +327,15 @@ impl Page {
         for (label, url) in &self.links {
             let _ = write!(html, "<p><a class=\"first\"{id} href=\"{}\">{}</a></p>", escape(url), say(label));
         }
-        let _ = write!(html, "<p><a href=\"/\">{}</a></p>", say("front"));
+        let _ = write!(html, "<p><a href=\"{}\">{}</a></p>", escape(&self.paths.front()), say("front"));
         let _ = write!(html, "<p class=\"small\">{}: {}</p>", say("reference"), escape(&self.reference));
         html
     }
 
     /// The script that a page with what was entered needs.
     #[must_use]
-    pub fn script(&self) -> Option<&'static str> {
-        matches!(self.form, Some(Form::Keep { .. } | Form::Fetch)).then_some("/auth/form.js")
+    pub fn script(&self) -> Option<String> {
+        matches!(self.form, Some(Form::Keep { .. } | Form::Fetch)).then(|| self.paths.own("form.js"))
     }
 
     /// Says which page somebody was shown, so that its reference is found.

@@ -1,12 +1,15 @@
 //! What requests without a good session are answered.
 
+use std::sync::Arc;
+
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::uri::PathAndQuery;
 
-use super::navigation::{Asker, login_url, own_path};
+use super::navigation::{Asker, own_path};
 use super::page::{error, json, redirect, with_challenge, with_retry_after};
 use super::pages::{FormRefused, Page, PageKind, SentToLogin};
+use super::paths::Paths;
 use crate::manager::{Refusal, RetryAfter};
 use crate::protocol::authorization::Authentication;
 use crate::session::end_reason::EndReason;
@@ -35,6 +38,7 @@ pub struct SessionRejection {
     asker: Asker,
     /// Where a person comes back to.
     path: Option<PathAndQuery>,
+    paths: Option<Arc<Paths>>,
 }
 
 /// Why there is no session that admits a request.
@@ -85,7 +89,7 @@ enum Kind {
 
 impl SessionRejection {
     /// The answer to a request that was not admitted.
-    pub(crate) fn of(refusal: Refusal, asker: Asker, path: Option<&PathAndQuery>) -> Self {
+    pub(crate) fn of(refusal: Refusal, asker: Asker, path: Option<&PathAndQuery>, paths: &Arc<Paths>) -> Self {
         let kind = match refusal {
             Refusal::Ended(reason) => Kind::Unauthorized { reason: Some(reason) },
             Refusal::OtherUser => Kind::OtherUser,
@@ -94,30 +98,36 @@ impl SessionRejection {
             Refusal::Unconfirmed => Kind::Unconfirmed,
             Refusal::Unknown => Kind::Unauthorized { reason: None },
         };
-        Self { kind, asker, path: path.cloned() }
+        Self { kind, asker, path: path.cloned(), paths: Some(paths.clone()) }
     }
 
     /// A session that has ended, to a person who is told why.
-    pub(crate) fn explained(reason: EndReason, path: Option<&PathAndQuery>) -> Self {
-        Self { kind: Kind::Explained { reason }, asker: Asker::Page, path: path.cloned() }
+    pub(crate) fn explained(reason: EndReason, path: Option<&PathAndQuery>, paths: &Arc<Paths>) -> Self {
+        let kind = Kind::Explained { reason };
+        Self { kind, asker: Asker::Page, path: path.cloned(), paths: Some(paths.clone()) }
     }
 
     pub(crate) fn cross_site(asker: Asker) -> Self {
-        Self { kind: Kind::CrossSite, asker, path: None }
+        Self { kind: Kind::CrossSite, asker, path: None, paths: None }
     }
 
     pub(crate) fn forbidden(asker: Asker) -> Self {
-        Self { kind: Kind::Forbidden, asker, path: None }
+        Self { kind: Kind::Forbidden, asker, path: None, paths: None }
     }
 
-    pub(crate) fn step_up(wanted: Authentication, asker: Asker, path: Option<&PathAndQuery>) -> Self {
-        Self { kind: Kind::StepUp(wanted), asker, path: path.cloned() }
+    pub(crate) fn step_up(
+        wanted: Authentication,
+        asker: Asker,
+        path: Option<&PathAndQuery>,
+        paths: &Arc<Paths>,
+    ) -> Self {
+        Self { kind: Kind::StepUp(wanted), asker, path: path.cloned(), paths: Some(paths.clone()) }
     }
 
     /// The application is put together wrongly; `message` says what to write instead.
     pub(crate) fn miswired(message: &'static str) -> Self {
         tracing::error!("{message}");
-        Self { kind: Kind::Miswired, asker: Asker::Script, path: None }
+        Self { kind: Kind::Miswired, asker: Asker::Script, path: None, paths: None }
     }
 
     /// The status of the answer.
@@ -170,7 +180,14 @@ impl SessionRejection {
     }
 
     fn login(&self, authentication: &Authentication) -> String {
-        login_url(self.path.as_ref(), authentication)
+        self.login_to(self.path.as_ref(), authentication)
+    }
+
+    fn login_to(&self, path: Option<&PathAndQuery>, authentication: &Authentication) -> String {
+        match &self.paths {
+            Some(paths) => paths.login(path, authentication),
+            None => Paths::default().login(path, authentication),
+        }
     }
 
     /// The page for a person, where there is one.
@@ -205,7 +222,7 @@ impl SessionRejection {
             Kind::StepUp(ref wanted) if self.asker == Asker::Page => redirect(&self.login(wanted)),
             Kind::StepUp(ref wanted) => json(
                 status,
-                &serde_json::json!({"error": "insufficient_user_authentication", "login": login_url(None, wanted)}),
+                &serde_json::json!({"error": "insufficient_user_authentication", "login": self.login_to(None, wanted)}),
             ),
             Kind::Miswired => error(status, "misconfigured"),
             Kind::OtherUser => error(status, "other_user"),
@@ -218,7 +235,7 @@ impl SessionRejection {
             // The session may stand: a navigation of the user's makes it known, a request of a script cannot.
             Kind::Unconfirmed => json(
                 status,
-                &serde_json::json!({"error": "not_confirmed", "login": login_url(None, &Authentication::default())}),
+                &serde_json::json!({"error": "not_confirmed", "login": self.login_to(None, &Authentication::default())}),
             ),
             Kind::Unavailable { retry_after } => {
                 with_retry_after(error(status, "temporarily_unavailable"), retry_after)
@@ -258,7 +275,8 @@ mod tests {
     #[test]
     fn return_to_is_encoded() {
         let path = PathAndQuery::from_static("/me?a=b&c=d+e");
-        let response = SessionRejection::of(Refusal::Unknown, Asker::Page, Some(&path)).into_response();
+        let response =
+            SessionRejection::of(Refusal::Unknown, Asker::Page, Some(&path), &Arc::default()).into_response();
         assert_eq!(response.headers()[LOCATION], "/auth/login?return_to=/me%3Fa%3Db%26c%3Dd%2Be");
     }
 }

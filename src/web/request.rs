@@ -159,9 +159,9 @@ impl RequestSession {
     pub(crate) fn rejection(&self, refusal: Refusal) -> SessionRejection {
         match refusal {
             Refusal::Ended(reason) if self.asker() == Asker::Page && self.context().explains(reason) => {
-                SessionRejection::explained(reason, self.path())
+                SessionRejection::explained(reason, self.path(), self.context().paths())
             }
-            _ => SessionRejection::of(refusal, self.asker(), self.path()),
+            _ => SessionRejection::of(refusal, self.asker(), self.path(), self.context().paths()),
         }
     }
 

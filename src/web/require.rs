@@ -262,7 +262,7 @@ impl Gate {
             Err(refusal) if is_form && (refusal.is_over() || *refusal == Refusal::Unconfirmed) => {
                 Look::Keep(session.clone(), Why::Refused(*refusal))
             }
-            Err(_) if session.path().is_some_and(|path| path.path() == "/auth/login") => {
+            Err(_) if session.path().is_some_and(|path| path.path() == session.context().paths().own("login")) => {
                 Look::Reject(SessionRejection::miswired(
                     "require_session() stands over rp.routes(), so that nobody can sign in: put it before .merge(rp.routes())",
                 ))
@@ -274,9 +274,12 @@ impl Gate {
                     Judged::Good => Look::Serve,
                     Judged::Forbidden => Look::Reject(SessionRejection::forbidden(session.asker())),
                     Judged::StepUp(wanted) if is_form => Look::Keep(session.clone(), Why::StepUp(wanted)),
-                    Judged::StepUp(wanted) => {
-                        Look::Reject(SessionRejection::step_up(wanted, session.asker(), session.path()))
-                    }
+                    Judged::StepUp(wanted) => Look::Reject(SessionRejection::step_up(
+                        wanted,
+                        session.asker(),
+                        session.path(),
+                        session.context().paths(),
+                    )),
                 }
             }
         }

@@ -72,7 +72,7 @@ pub(crate) async fn unseal(session: &RequestSession, mut parts: Parts, body: Bod
     let record = match session.admit().await {
         Ok(admitted) => admitted.record.clone(),
         // It is still there to be sent.
-        Err(refusal) if refusal.is_over() => return Err(still_kept(*refusal, seal, &form.path)),
+        Err(refusal) if refusal.is_over() => return Err(still_kept(context.paths(), *refusal, seal, &form.path)),
         Err(refusal) => return Err(session.rejection(*refusal).into_response()),
     };
     let path = session.path().map_or("", |path| path.as_str());

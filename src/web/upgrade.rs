@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::websocket::{Frames, close};
 use crate::manager::Over;
 
+/// What is on its way through a WebSocket at a time, in each direction.
 const BUFFER: usize = 16 * 1024;
 /// How long a browser has to take the frame that closes a WebSocket.
 const CLOSING: Duration = Duration::from_secs(1);

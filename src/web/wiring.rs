@@ -19,15 +19,15 @@ pub struct WiringError {
 /// Answers are short.
 const LONGEST: usize = 64 * 1024;
 
-const MISSING: &str = "GET /auth/session is not there: .merge(rp.routes()) is missing, or the application is nested below a \
+const MISSING: &str = "the route of the session's state is not there: .merge(rp.routes()) is missing, or the application is nested below a \
                        path. Merge rp.routes() into the outermost router";
 const OUTSIDE: &str = "rp.routes() stand outside of rp.layer(): .merge(rp.routes()) comes before .layer(rp.layer())";
 const GUARDED: &str = "require_session() stands over rp.routes(), so that nobody can sign in: put \
                        .route_layer(rp.require_session()) after the routes that need a login and before .merge(rp.routes())";
-const ELSE: &str = "GET /auth/session is not answered by rp.routes(): another route or layer has it";
+const ELSE: &str = "the route of the session's state is not answered by rp.routes(): another route or layer has it";
 
 /// Asks the application for the state of a session that there is not.
-pub(crate) async fn check<S, B>(mut app: S) -> Result<(), WiringError>
+pub(crate) async fn check<S, B>(mut app: S, path: &str) -> Result<(), WiringError>
 where
     S: Service<Request<Body>, Response = http::Response<B>>,
     S::Error: Debug,
@@ -35,7 +35,7 @@ where
     B::Error: Into<axum::BoxError>,
 {
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = http::Uri::from_static("/auth/session");
+    *request.uri_mut() = path.parse().unwrap_or_default();
     let is_ready = std::future::poll_fn(|cx| app.poll_ready(cx)).await.is_ok();
     let response = if is_ready { app.call(request).await.ok() } else { None };
     let Some(response) = response else { return Err(WiringError { message: ELSE }) };

@@ -35,7 +35,7 @@ async fn errors_name_the_setting_what_it_got_and_what_it_takes() {
         );
     }
     for url in
-        ["", "shop.example", "http://shop.example", "https://shop.example/path", "https://shop.example#f", "ftp://x"]
+        ["", "shop.example", "http://shop.example", "https://shop.example?a", "https://shop.example#f", "ftp://x"]
     {
         let error = refused_urls("https://op.example", url);
         assert!(error.starts_with("public_url is ") && error.contains(": it takes "), "{error}");
@@ -65,5 +65,28 @@ async fn loopback_hosts_may_be_plain_http_and_one_second_is_enough() {
             .op_session_lifetime(Duration::from_secs(1))
             .access_token_lifetime(Duration::from_millis(1));
         builder.policy(policy).build().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn paths_are_refused_that_cannot_be() {
+    for path in ["", "/", "auth", "/auth/", "/{auth}", "/a?b"] {
+        let error = refused(|b| b.auth_path(path));
+        assert!(error.starts_with(&format!("auth_path is {path}: it takes a path, as /auth")), "{error}");
+    }
+    for path in ["goodbye", "//evil.example", "/a#b", "https://evil.example/"] {
+        let error = refused(|b| b.post_logout_path(path));
+        assert!(error.starts_with(&format!("post_logout_path is {path}: it takes a path")), "{error}");
+    }
+    for name in ["redirect_uri", "acr_values", "prompt", ""] {
+        let error = refused(|b| b.authorization_parameter(name, "x"));
+        assert!(error.contains("not the crate's own"), "{error}");
+    }
+    let lifetime = |seconds| policy(900, 300).refresh_token_lifetime(Duration::from_secs(seconds));
+    let error = refused(|b| b.policy(lifetime(300)));
+    assert!(error.starts_with("refresh_token_lifetime is 300s: it takes more than access_token_lifetime"), "{error}");
+    for url in ["http://keycloak:8080", "http://127.0.0.1:8080/path"] {
+        let error = refused(|b| b.internal_provider_url(url));
+        assert!(error.starts_with("internal_provider_url is"), "{error}");
     }
 }

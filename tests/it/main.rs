@@ -31,6 +31,7 @@ mod login;
 mod logout;
 mod outage;
 mod pages;
+mod paths;
 mod promotion;
 mod provider_pages;
 mod races;

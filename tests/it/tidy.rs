@@ -223,3 +223,52 @@ fn the_readme_and_the_architecture_are_short() {
         assert!(text.lines().count() <= longest, "{file}");
     }
 }
+
+/// A constant of time, number or size: where it is, its name, its value and its reason.
+fn constants() -> Vec<[String; 4]> {
+    let mut found = Vec::new();
+    for (path, text) in sources("src") {
+        let file = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().display().to_string();
+        let name = path.file_stem().unwrap().to_string_lossy();
+        if file.starts_with("test_provider") || name.ends_with("tests") || name.ends_with("samples") || name == "model"
+        {
+            continue;
+        }
+        let lines: Vec<&str> = code(&text).lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let Some((_, rest)) = line.split_once("const ").filter(|(before, _)| before.trim_start().len() < 12) else {
+                continue;
+            };
+            let Some((name, rest)) = rest.split_once(": ") else { continue };
+            let Some((kind, value)) = rest.trim_end_matches(';').split_once(" = ") else { continue };
+            if !["Duration", "usize", "u64", "u32"].contains(&kind) || name.ends_with("LENGTH") {
+                continue;
+            }
+            let above = lines[..number].iter().rev().take_while(|line| line.trim_start().starts_with("///"));
+            let mut reason: Vec<&str> = above.map(|line| line.trim_start().trim_start_matches('/').trim()).collect();
+            reason.reverse();
+            let plain = |text: &str| text.replace(['[', ']'], "").replace('|', "\\|");
+            found.push([file.clone(), name.to_owned(), plain(value), plain(&reason.join(" "))]);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The page of constants is what the source says; `BLESS=1` writes it.
+#[test]
+fn every_constant_has_its_reason_in_the_manual() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/constants.md");
+    let mut page =
+        "Every time, number and size that is not a setting, with its reason. Written by a test from the source.\n\n\
+                    | where | constant | value | why |\n|---|---|---|---|\n"
+            .to_owned();
+    for [file, name, value, reason] in constants() {
+        assert!(!reason.is_empty(), "{file}: {name} has no reason");
+        page.push_str(&format!("| `{file}` | `{name}` | `{value}` | {reason} |\n"));
+    }
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), page, "BLESS=1 cargo test --test it constant");
+}

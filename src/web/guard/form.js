@@ -10,7 +10,7 @@ if (kept) {
 }
 
 async function show(seal) {
-  const response = await fetch("/auth/form", { method: "POST", body: new URLSearchParams({ seal }) });
+  const response = await fetch(new URL("form", import.meta.url), { method: "POST", body: new URLSearchParams({ seal }) });
   // Whoever is not signed in any more signs in once more.
   if (!response.headers.get("content-type")?.startsWith("text/html")) return location.reload();
   const page = new DOMParser().parseFromString(await response.text(), "text/html");

@@ -38,6 +38,7 @@ use crate::web::navigation::Asker;
 use crate::web::page::{json, no_store, with_retry_after};
 use crate::web::pages::{Page, PageKind};
 
+/// A logout token is some kilobytes, with many audiences and certificates too.
 const MAX_BODY: usize = 64 * 1024;
 /// The whole body has to be there in this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +91,9 @@ impl From<VerifyError> for Refusal {
 }
 
 pub(crate) fn route<S: Clone + Send + Sync + 'static>(context: &Context) -> Router<S> {
-    Router::new().route("/auth/backchannel-logout", any(backchannel_logout)).with_state(context.clone())
+    Router::new()
+        .route(&context.paths().route("backchannel-logout"), any(backchannel_logout))
+        .with_state(context.clone())
 }
 
 async fn backchannel_logout(State(context): State<Context>, request: Request<Body>) -> Response {

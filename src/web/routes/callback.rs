@@ -15,7 +15,7 @@ use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 use tower_sessions::{Session, session};
 
-use super::login::{Attempt, Wanted, begin, cannot_sign_in, unavailable};
+use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, unavailable};
 use super::own_session::OwnSession;
 use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
@@ -30,7 +30,6 @@ use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 use crate::web::app_data;
 use crate::web::context::Context;
-use crate::web::navigation::login_url;
 use crate::web::page::redirect;
 
 pub(super) async fn callback(
@@ -45,7 +44,7 @@ pub(super) async fn callback(
         Ok(state) => state,
         Err(error) => {
             context.junk(|unwritten| tracing::info!(%error, unwritten, "a login was refused"));
-            return bad_request("incomplete", &ReturnTo::front_page());
+            return bad_request(&context, "incomplete", &front_page(&context));
         }
     };
     let Some(transaction) = context.cookies().login(&headers, &state, context.now()) else {
@@ -90,13 +89,13 @@ pub(super) async fn callback(
 /// it is used. Whoever is signed in goes on; anybody else is sent to the provider once more, and then told.
 async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, session: Option<&SessionKey>) -> Response {
     context.junk(|unwritten| tracing::info!(unwritten, "the answer to a login belongs to no attempt of this browser"));
-    let front_page = ReturnTo::front_page();
+    let front_page = front_page(context);
     if let Some(key) = session {
         match context.manager().look(key).await {
             Ok(record) if is_served(&record, context) => return redirect(front_page.as_str()),
             Ok(_) => {}
             Err(refusal) if refusal.is_over() => {}
-            Err(_) => return unavailable(None, &front_page),
+            Err(_) => return unavailable(context, None, &front_page),
         }
     }
     match Attempt::of(state) {
@@ -107,7 +106,7 @@ async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, sess
             let wanted = Wanted { return_to, authentication, session: None, seen: None, follows: None, linked };
             begin(context, headers, Attempt::Second, wanted).await
         }
-        Attempt::Second => bad_request("late", &front_page),
+        Attempt::Second => bad_request(context, "late", &front_page),
     }
 }
 
@@ -132,7 +131,7 @@ async fn begin_session(
             // Without its cookie the session is of no use to anyone; its tokens are dropped, as of any login that fails.
             let _ = manager.end(key, EndReason::SupersededByLogin).await;
         }
-        return unavailable(None, return_to);
+        return unavailable(context, None, return_to);
     }
     if let Some(previous) = previous {
         // Where the registry fails, nobody has its cookie any more.
@@ -190,7 +189,7 @@ async fn finish(
     let (outcome, load) = context.manager().log_in(code, transaction, context.claims_from(), previous, browser).await;
     let outcome = outcome.map_err(|error| {
         let reason = Some(error.to_string()).filter(|_| load == Load::First);
-        NotLoggedIn { response: Box::new(failed(&error, &return_to)), reason }
+        NotLoggedIn { response: Box::new(failed(context, &error, &return_to)), reason }
     });
     (outcome, load)
 }
@@ -206,7 +205,7 @@ async fn code_of(
     let metadata = match manager.provider().metadata().await {
         Ok(metadata) => metadata,
         Err(error) => {
-            let response = unavailable(error.retry_after, &transaction.return_to);
+            let response = unavailable(context, error.retry_after, &transaction.return_to);
             return Err(NotLoggedIn::because(error.to_string(), response));
         }
     };
@@ -221,11 +220,11 @@ async fn code_of(
         Ok(AuthorizationResponse::Error(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a login");
             let reason = format!("the provider refused it: {}", error.as_str());
-            Err(NotLoggedIn::because(reason, bad_request("refused", &transaction.return_to)))
+            Err(NotLoggedIn::because(reason, bad_request(context, "refused", &transaction.return_to)))
         }
         Err(error) => {
             tracing::warn!(%error, "a login was refused");
-            Err(NotLoggedIn::because(error.to_string(), bad_request("invalid", &transaction.return_to)))
+            Err(NotLoggedIn::because(error.to_string(), bad_request(context, "invalid", &transaction.return_to)))
         }
     }
 }
@@ -239,13 +238,13 @@ async fn silently_refused(
 ) -> Response {
     tracing::info!(error = error.as_str(), "the provider refused a silent login");
     let path = PathAndQuery::try_from(return_to.as_str()).ok();
-    let visibly = || redirect(&login_url(path.as_ref(), &Authentication::default()));
+    let visibly = || redirect(&context.paths().login(path.as_ref(), &Authentication::default()));
     match (error.as_str(), session) {
         ("login_required", Some(key)) => match context.manager().end_silently_refused(&key).await {
             Ok(()) => visibly(),
             Err(error) => {
                 tracing::error!(%error, "a session that is over at the provider could not be ended");
-                unavailable(None, return_to)
+                unavailable(context, None, return_to)
             }
         },
         // Core §3.1.2.6: the user has to do something.
@@ -255,23 +254,23 @@ async fn silently_refused(
     }
 }
 
-fn failed(error: &LoginError, return_to: &ReturnTo) -> Response {
+fn failed(context: &Context, error: &LoginError, return_to: &ReturnTo) -> Response {
     tracing::warn!(%error, "a login failed");
     match error {
-        LoginError::CodeRefused(_) => bad_request("not_accepted", return_to),
-        LoginError::LoggedOut => bad_request("overtaken", return_to),
+        LoginError::CodeRefused(_) => bad_request(context, "not_accepted", return_to),
+        LoginError::LoggedOut => bad_request(context, "overtaken", return_to),
         LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
-            cannot_sign_in(StatusCode::BAD_GATEWAY, "unusable", return_to)
+            cannot_sign_in(context, StatusCode::BAD_GATEWAY, "unusable", return_to)
         }
         LoginError::Refused(refused) => match refused.blame {
-            Blame::NotAllowed => cannot_sign_in(StatusCode::FORBIDDEN, "not_allowed", return_to),
-            Blame::Unavailable => unavailable(None, return_to),
+            Blame::NotAllowed => cannot_sign_in(context, StatusCode::FORBIDDEN, "not_allowed", return_to),
+            Blame::Unavailable => unavailable(context, None, return_to),
         },
-        LoginError::Unavailable(error) => unavailable(error.retry_after, return_to),
-        LoginError::Registry(_) => unavailable(None, return_to),
+        LoginError::Unavailable(error) => unavailable(context, error.retry_after, return_to),
+        LoginError::Registry(_) => unavailable(context, None, return_to),
     }
 }
 
-fn bad_request(text: &'static str, return_to: &ReturnTo) -> Response {
-    cannot_sign_in(StatusCode::BAD_REQUEST, text, return_to)
+fn bad_request(context: &Context, text: &'static str, return_to: &ReturnTo) -> Response {
+    cannot_sign_in(context, StatusCode::BAD_REQUEST, text, return_to)
 }

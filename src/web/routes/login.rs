@@ -21,7 +21,6 @@ use crate::session::policy::is_prefetch;
 use crate::session::record::ActivitySignal;
 use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
-use crate::web::navigation::login_url;
 use crate::web::page::redirect;
 use crate::web::pages::Page;
 
@@ -36,24 +35,24 @@ pub(super) async fn login(
 ) -> Response {
     if is_prefetch(&headers) {
         // Nothing begins, and browsers keep no answer of this status for the click.
-        return unavailable(None, &ReturnTo::front_page());
+        return unavailable(&context, None, &front_page(&context));
     }
-    if let Some(location) = by_its_public_name(&headers, context.public_url(), &uri) {
+    if let Some(location) = by_its_public_name(&headers, context.public_url(), &context.paths().own("login"), &uri) {
         return redirect(&location);
     }
     let mut wanted =
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name == "return_to");
     let return_to = match (wanted.next(), wanted.next()) {
-        (None, _) => Some(ReturnTo::front_page()),
+        (None, _) => Some(front_page(&context)),
         // Longer ones make cookies that browsers drop, as they are encoded.
         (Some((_, path)), None) => ReturnTo::parse(&path, context.public_url())
-            .map(|path| if path.as_str().len() > LONGEST_RETURN_TO { ReturnTo::front_page() } else { path }),
+            .map(|path| if path.as_str().len() > LONGEST_RETURN_TO { front_page(&context) } else { path }),
         (Some(_), Some(_)) => None,
     };
     let authentication = Authentication::parse(uri.query().unwrap_or_default());
     let (Some(return_to), Some(authentication)) = (return_to, authentication) else {
         tracing::info!("a login was refused: return_to is not one path of this application, or a parameter is wrong");
-        return cannot_sign_in(StatusCode::BAD_REQUEST, "link", &ReturnTo::front_page());
+        return cannot_sign_in(&context, StatusCode::BAD_REQUEST, "link", &front_page(&context));
     };
     if let Some(key) = session.key()
         && asks_for_nothing(&authentication, &uri)
@@ -104,22 +103,33 @@ async fn is_confirmed(context: &Context, key: &SessionKey) -> bool {
     }
 }
 
+/// Where a login leads that says nothing else.
+pub(super) fn front_page(context: &Context) -> ReturnTo {
+    ReturnTo::own(context.paths().front())
+}
+
 /// The page for a login that came to nothing, with the words of that name.
-pub(super) fn cannot_sign_in(status: StatusCode, text: &'static str, return_to: &ReturnTo) -> Response {
-    Page::sign_in_failed(status, text, login_again(return_to)).into_response()
+pub(super) fn cannot_sign_in(
+    context: &Context,
+    status: StatusCode,
+    text: &'static str,
+    return_to: &ReturnTo,
+) -> Response {
+    Page::sign_in_failed(status, text, login_again(context, return_to)).into_response()
 }
 
 /// The page for a provider or registry that is out of reach. The login begins again by itself.
-pub(super) fn unavailable(retry_after: Option<Duration>, return_to: &ReturnTo) -> Response {
-    let again = login_again(return_to);
+pub(super) fn unavailable(context: &Context, retry_after: Option<Duration>, return_to: &ReturnTo) -> Response {
+    let again = login_again(context, return_to);
     let page = Page::unavailable(retry_after.unwrap_or_default(), Some(again.clone()));
     page.link("again", again).into_response()
 }
 
 /// The login that leads where this one would have led.
-fn login_again(return_to: &ReturnTo) -> String {
-    let path = PathAndQuery::try_from(return_to.as_str()).ok().filter(|path| *path != "/");
-    login_url(path.as_ref(), &Authentication::default())
+fn login_again(context: &Context, return_to: &ReturnTo) -> String {
+    let paths = context.paths();
+    let path = PathAndQuery::try_from(return_to.as_str()).ok().filter(|path| *path != *paths.front());
+    paths.login(path.as_ref(), &Authentication::default())
 }
 
 /// Marks a login that was sent to the application's public name, so that it is sent there once.
@@ -128,7 +138,7 @@ const RENAMED: &str = "renamed";
 /// Where a browser that came by another name of this machine begins the login: the provider will send it back to the
 /// public one, `127.0.0.1` say, and the attempt's cookie would be `localhost`'s. Elsewhere than on loopback `Host` is often a
 /// proxy's, and says nothing.
-fn by_its_public_name(headers: &HeaderMap, public_url: &Url, uri: &Uri) -> Option<String> {
+fn by_its_public_name(headers: &HeaderMap, public_url: &Url, path: &str, uri: &Uri) -> Option<String> {
     let host = headers.get(HOST)?.to_str().ok()?;
     let here = Url::parse(&format!("{}://{host}", public_url.scheme())).ok()?;
     let is_other_name = is_loopback(&here)
@@ -141,7 +151,7 @@ fn by_its_public_name(headers: &HeaderMap, public_url: &Url, uri: &Uri) -> Optio
         return None;
     }
     let mut url = public_url.clone();
-    url.set_path(uri.path());
+    url.set_path(path);
     url.set_query(Some(query).filter(|query| !query.is_empty()));
     url.query_pairs_mut().append_pair(RENAMED, "1");
     Some(url.into())
@@ -210,7 +220,7 @@ pub(super) async fn begin(context: &Context, headers: &HeaderMap, attempt: Attem
         }
         Err(error) => {
             tracing::warn!(%error, "a login could not begin");
-            unavailable(error.retry_after, &transaction.return_to)
+            unavailable(context, error.retry_after, &transaction.return_to)
         }
     }
 }
@@ -248,7 +258,8 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static(host));
-            let found = by_its_public_name(&headers, &Url::parse(public).unwrap(), &path.parse().unwrap());
+            let found =
+                by_its_public_name(&headers, &Url::parse(public).unwrap(), "/auth/login", &path.parse().unwrap());
             assert_eq!(found.as_deref(), expected, "{public} {host} {path}");
         }
     }

@@ -56,7 +56,10 @@ pub(super) async fn logout(
 /// alive though ours is gone.
 async fn end(context: &Context, key: Option<&SessionKey>, browser: Browser) -> Result<String, Refusal> {
     let location = |hint: Option<&IdTokenHint>| {
-        context.provider().end_session_url(hint).map_or_else(|| context.public_url().to_string(), String::from)
+        context
+            .provider()
+            .end_session_url(hint)
+            .map_or_else(|| context.provider().client().post_logout_redirect_uri.to_string(), String::from)
     };
     let Some(key) = key else { return Ok(location(None)) };
     let record = match context.manager().look(key).await {

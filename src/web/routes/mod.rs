@@ -36,17 +36,18 @@ use crate::web::pages::{Page, PageKind};
 use crate::web::request::RequestSession;
 
 pub(crate) fn all<S: Clone + Send + Sync + 'static>(context: &Context) -> Router<S> {
+    let at = |name: &str| context.paths().route(name);
     Router::new()
-        .route("/auth/login", get(login::login))
-        .route("/auth/callback", get(callback::callback))
+        .route(&at("login"), get(login::login))
+        .route(&at("callback"), get(callback::callback))
         .layer(middleware::map_response(no_referrer))
-        .route("/auth/logout", get(logout::ask).post(logout::logout))
-        .route("/auth/session", get(status::status).post(status::stay))
-        .route("/auth/session.js", get(script::current))
-        .route("/auth/session/{name}", get(script::lasting))
-        .route("/auth/form", get(form::fetch).post(form::show))
-        .route("/auth/form.js", get(form::script))
-        .route("/auth/{*path}", any(async || StatusCode::NOT_FOUND))
+        .route(&at("logout"), get(logout::ask).post(logout::logout))
+        .route(&at("session"), get(status::status).post(status::stay))
+        .route(&at("session.js"), get(script::current))
+        .route(&at("session/{name}"), get(script::lasting))
+        .route(&at("form"), get(form::fetch).post(form::show))
+        .route(&at("form.js"), get(form::script))
+        .route(&at("{*path}"), any(async || StatusCode::NOT_FOUND))
         .layer(middleware::from_fn(own_route))
         .with_state(context.clone())
         .merge(backchannel_logout::route(context))

@@ -31,9 +31,9 @@ fn script() -> &'static Script {
     })
 }
 
-/// The path of the script that browsers may keep for ever.
-pub(crate) fn lasting_path() -> String {
-    format!("/auth/session/{}.js", script().hash)
+/// The name of the script that browsers may keep for ever, among the routes.
+pub(crate) fn lasting_name() -> String {
+    format!("session/{}.js", script().hash)
 }
 
 /// What browsers ask about anew each time.

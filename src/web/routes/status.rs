@@ -29,7 +29,7 @@ pub(super) async fn status(State(context): State<Context>, OwnSession(claimed): 
         Ok(record) => describe(&record, context.policy(), context.now()),
         Err(Refusal::Ended(reason)) => ended(reason),
         Err(Refusal::Unknown) => serde_json::json!({"authenticated": false, "state": "none"}),
-        Err(refusal) => return SessionRejection::of(refusal, Asker::Script, None).into_response(),
+        Err(refusal) => return SessionRejection::of(refusal, Asker::Script, None, context.paths()).into_response(),
     };
     json(StatusCode::OK, &answer)
 }
@@ -90,5 +90,5 @@ pub(super) async fn stay(
         return no_store(response);
     };
     // Whatever it accepts: this answers a script.
-    SessionRejection::of(refusal, Asker::Script, None).into_response()
+    SessionRejection::of(refusal, Asker::Script, None, context.paths()).into_response()
 }
