@@ -1,6 +1,7 @@
 //! House rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -265,7 +266,7 @@ fn every_constant_has_its_reason_in_the_manual() {
             .to_owned();
     for [file, name, value, reason] in constants() {
         assert!(!reason.is_empty(), "{file}: {name} has no reason");
-        page.push_str(&format!("| `{file}` | `{name}` | `{value}` | {reason} |\n"));
+        writeln!(page, "| `{file}` | `{name}` | `{value}` | {reason} |").unwrap();
     }
     if std::env::var_os("BLESS").is_some() {
         fs::write(&path, &page).unwrap();
