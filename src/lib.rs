@@ -42,6 +42,7 @@
 //! |---|---|
 //! | `redis` | `RedisRegistry`: sessions in Redis or Valkey, shared by replicas |
 //! | `postgres` | `PostgresRegistry`: sessions in PostgreSQL, shared by replicas |
+//! | `openidconnect` | `OidcSession::id_token_claims`: claims as the types of that crate |
 //! | `test-provider` | `test_provider`: a provider for tests and demonstrations, a clock set by hand, and the contract of [`SessionRegistry`] as checks |
 //!
 //! # Metrics
@@ -96,7 +97,7 @@ pub use registry::{LogoutTarget, RegistryError, SessionRegistry, StorageKey};
 pub use relying_party::RelyingParty;
 pub use session::end_reason::{EndReason, UnknownEndReason};
 pub use session::event::{Browser, EventKind, SessionEvent, SessionInfo};
-pub use session::id::SessionKey;
+pub use session::id::{SessionKey, UnknownSessionKey};
 pub use session::new_login::{LoginRefused, NewLogin};
 pub use session::policy::{ClaimsFrom, SessionPolicy};
 pub use session::record::ActivitySignal;

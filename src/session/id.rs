@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::str::FromStr;
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -256,6 +257,20 @@ impl SessionKey {
 }
 
 /// In hexadecimal, for registries and as the mark of a login in application data.
+/// A text that is no key of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it takes the 64 hexadecimal digits of a session's key")]
+#[non_exhaustive]
+pub struct UnknownSessionKey;
+
+impl FromStr for SessionKey {
+    type Err = UnknownSessionKey;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSessionKey> {
+        Self::from_hex(text).ok_or(UnknownSessionKey)
+    }
+}
+
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))

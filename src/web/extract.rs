@@ -103,6 +103,24 @@ impl OidcSession {
         T::deserialize(&self.record.login.claims)
     }
 
+    /// The same as the types of the crate `openidconnect`: names with their languages, addresses, times.
+    ///
+    /// ```
+    /// # use tower_oidc_session::OidcSession;
+    /// async fn greet(session: OidcSession) -> String {
+    ///     let claims = session.id_token_claims();
+    ///     let email = claims.ok().and_then(|claims| claims.email().map(|email| email.to_string()));
+    ///     email.unwrap_or_else(|| session.subject().to_string())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// If a claim is of another type than it says.
+    #[cfg(feature = "openidconnect")]
+    pub fn id_token_claims(&self) -> Result<openidconnect::core::CoreIdTokenClaims, serde_json::Error> {
+        self.claims_as()
+    }
+
     /// When the user authenticated at the provider, the `auth_time` claim, if the provider sends it.
     #[must_use]
     pub fn authenticated_at(&self) -> Option<SystemTime> {

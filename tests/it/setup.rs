@@ -152,6 +152,34 @@ async fn an_audit_log_hears_of_logins_ends_and_refusals() {
 }
 
 #[tokio::test]
+async fn an_administrator_ends_one_session_or_those_of_a_sid() {
+    let keys: Arc<Mutex<Vec<String>>> = Arc::default();
+    let configure = {
+        let keys = keys.clone();
+        move |builder: RelyingPartyBuilder| {
+            let keys = keys.clone();
+            builder.on_event(move |event| {
+                keys.lock().unwrap().extend(event.session().map(|session| session.key().to_string()));
+            })
+        }
+    };
+    let world = World::signed_in_with(configured(configure)).await;
+    let other = Browser::new();
+    other.go(&world.app.at("/me")).await;
+    let first = keys.lock().unwrap()[0].parse().unwrap();
+    world.app.rp.end_session(&first).await.unwrap();
+    world.app.rp.end_session(&first).await.unwrap();
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    let me = other.get(&world.app.at("/me")).await.json();
+    let sid = tower_oidc_session::Sid::new(me["sid"].as_str().unwrap());
+    assert_eq!(world.app.rp.end_sessions_with(&sid).await.unwrap(), 1);
+    assert_eq!(world.app.rp.end_sessions_with(&sid).await.unwrap(), 0);
+    let late = other.get(&world.app.at("/me")).await;
+    assert_eq!((late.status, &late.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!("ended_by_application")));
+    assert!("junk".parse::<tower_oidc_session::SessionKey>().is_err());
+}
+
+#[tokio::test]
 async fn p12_a_strangers_junk_makes_a_bounded_number_of_lines_and_events() {
     let (log, _guard) = collect_log("warn");
     let (world, heard) = audited().await;
@@ -183,4 +211,6 @@ async fn the_test_provider_has_users_with_claims_and_a_way_out() {
     let me = world.browser.go(signed_in.location().as_str()).await;
     assert_eq!(me.json()["claims"]["groups"], json!(["staff"]));
     assert_eq!(me.json()["claims"]["email"], "carol@shop.example");
+    let typed = world.browser.get(&world.app.at("/typed")).await;
+    assert_eq!(typed.body, "carol carol@shop.example", "by the types of openidconnect");
 }

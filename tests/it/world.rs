@@ -305,6 +305,13 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
             "/previous-end",
             get(async |session: OidcSession| session.previous_end().map_or("", |reason| reason.as_str())),
         )
+        .route(
+            "/typed",
+            get(async |session: OidcSession| {
+                let claims = session.id_token_claims().unwrap();
+                format!("{} {}", claims.subject().as_str(), claims.email().map_or("", |email| email.as_str()))
+            }),
+        )
         .route("/download", get(download))
         .route("/socket", any(socket))
         .route(
