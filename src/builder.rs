@@ -13,6 +13,7 @@ use crate::calls::api::Api;
 use crate::calls::listed::Apis;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, check_url};
+use crate::manager::describe::describe;
 use crate::manager::{Listener, LoginHook, Manager, upkeep};
 use crate::protocol::jwt::SigningAlg;
 use crate::protocol::logout_token::LogoutTokenPolicy;
@@ -28,8 +29,7 @@ use crate::session::event::SessionEvent;
 use crate::session::id::ClientTag;
 use crate::session::new_login::{LoginRefused, NewLogin};
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
-use crate::web::browser::Junk;
-use crate::web::context::{AddressOf, Context, Ends, Pages, Parts};
+use crate::web::context::{AddressOf, Context, Ends, JunkOf, Pages, Parts};
 use crate::web::cookie::{CookieKey, CookieKind, Cookies};
 use crate::web::pages::Page;
 use crate::web::paths::{AUTH, Paths, is_route_path};
@@ -291,7 +291,7 @@ impl RelyingPartyBuilder {
     }
 
     /// Is told what happens to sessions and logins on this replica, for an audit log. Must return at once. Of refused logout
-    /// tokens, which anybody may send, it is told of sixty in a minute.
+    /// tokens and failed logins, which anybody may cause, it is told of sixty in a minute each.
     ///
     /// ```
     /// # use tower_oidc_session::{EventKind, RelyingPartyBuilder};
@@ -421,6 +421,7 @@ impl RelyingPartyBuilder {
             )
         })?;
         for origin in &self.trusted_origins {
+            check_url("trusted_origin", origin, plain_http)?;
             if Url::parse(origin).map(|url| url.origin().ascii_serialization()).as_deref() != Ok(origin) {
                 return Err(ConfigError::new("trusted_origin", origin, "an origin alone, as https://app.shop.example"));
             }
@@ -468,6 +469,7 @@ impl RelyingPartyBuilder {
         let provider = Provider::new(client, http, self.clock.clone());
         let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners, self.on_login);
         upkeep::begin(&manager);
+        describe();
         Ok(RelyingParty::new(Context::new(Parts {
             manager,
             cookies,
@@ -478,7 +480,7 @@ impl RelyingPartyBuilder {
             pages: self.pages,
             ends: self.ends,
             client_address: self.client_address,
-            junk: Junk::default(),
+            junk: JunkOf::default(),
             trusted_origins: self.trusted_origins,
             paths,
         })))

@@ -47,8 +47,18 @@
 //!
 //! # Metrics
 //!
-//! Through the `metrics` facade: `oidc_api_at_fault_total`, `oidc_sessions_started_total`, `oidc_sessions_ended_total{reason}`,
-//! `oidc_refreshes_total{outcome}`, `oidc_logout_tokens_total{outcome}`, `oidc_provider_fetches_total{what}`.
+//! Through the `metrics` facade; described at [`build`](RelyingPartyBuilder::build) to the recorder that is installed by then.
+//!
+//! | metric | labels | counts |
+//! |---|---|---|
+//! | `oidc_sessions_started_total` | | sessions that began |
+//! | `oidc_sessions_ended_total` | `reason` | sessions that ended |
+//! | `oidc_login_failures_total` | | logins that came to nothing |
+//! | `oidc_refreshes_total` | `outcome` | refreshes |
+//! | `oidc_logout_tokens_total` | `outcome` | logout tokens |
+//! | `oidc_provider_fetches_total` | `what` | fetches of the provider's metadata and keys |
+//! | `oidc_provider_call_seconds` | `outcome` | a histogram: how long calls to the provider took |
+//! | `oidc_api_at_fault_total` | | APIs that rejected everybody |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

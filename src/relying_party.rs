@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::Request;
 use tower_service::Service;
 
-use crate::protocol::names::{Sid, Subject};
-use crate::registry::{LogoutTarget, RegistryError, TokenMark};
+use crate::protocol::names::Subject;
+use crate::registry::{LogoutTarget, RegistryError};
 use crate::session::end_reason::EndReason;
-use crate::session::id::{SessionKey, random_text};
+use crate::session::id::SessionKey;
 use crate::web::context::Context;
 use crate::web::layer::SessionLayer;
 use crate::web::passive::PassiveLayer;
@@ -140,24 +140,6 @@ impl RelyingParty {
     /// The end is finished without the caller.
     pub async fn end_session(&self, key: &SessionKey) -> Result<(), RegistryError> {
         self.context.manager().end(key, EndReason::EndedByApplication).await
-    }
-
-    /// Ends the sessions in this application of one session at the provider, on all replicas, and returns how many there were.
-    ///
-    /// # Errors
-    /// If the registry could not be reached: sessions may go on.
-    ///
-    /// # Cancel safety
-    /// The end is finished without the caller.
-    pub async fn end_sessions_with(&self, sid: &Sid) -> Result<usize, RegistryError> {
-        let manager = self.context.manager();
-        let target = LogoutTarget::Sid {
-            registration: self.context.registration().clone(),
-            sid: sid.clone(),
-            subject: None,
-            token: TokenMark::new(manager.now(), &random_text()),
-        };
-        manager.end_matching(target, EndReason::EndedByApplication).await
     }
 
     /// Brings to an end what is under way, for the end of the process, and returns how many sessions' refreshes were not

@@ -1,6 +1,7 @@
 //! The one writer of the registry. Each verb has a file: `admit` requests, `signal` activity, `login`, `end`, `watch`.
 
 pub(crate) mod admit;
+pub(crate) mod describe;
 mod doubts;
 pub(crate) mod end;
 pub(crate) mod ends;

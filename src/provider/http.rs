@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 
+use crate::clock::monotonic;
 use crate::error::with_causes;
 
 /// No answer of a provider is longer: a JWK Set with a hundred keys and certificates stays below.
@@ -75,6 +76,19 @@ impl Http {
     }
 
     pub(crate) async fn send(&self, request: http::Request<Vec<u8>>, patience: Patience) -> Result<Answer, NoAnswer> {
+        let began = monotonic();
+        let answer = self.call(request, patience).await;
+        let outcome = match &answer {
+            Ok(answer) if answer.status.is_success() => "success",
+            Ok(_) => "refused",
+            Err(_) => "no_answer",
+        };
+        let took = monotonic().saturating_duration_since(began);
+        metrics::histogram!("oidc_provider_call_seconds", "outcome" => outcome).record(took.as_secs_f64());
+        answer
+    }
+
+    async fn call(&self, request: http::Request<Vec<u8>>, patience: Patience) -> Result<Answer, NoAnswer> {
         let mut request = reqwest::Request::try_from(request).map_err(describe)?;
         if patience == Patience::Callers {
             *request.timeout_mut() = Some(LONGEST_CALL);

@@ -21,8 +21,9 @@ pub(crate) fn is_hopeless(
     login.acr_values == wanted.acr_values && login.max_age == wanted.max_age && now < logged_in_at + pause
 }
 
-/// The login that brings an authentication of one of these kinds, not older than that: it asks for no less than the one
-/// before did, or two who want different things send browsers from one to the other.
+/// The login that brings an authentication of one of these kinds, not older than that: one that asked for an
+/// age goes on doing so, and so does one that asked for a kind, or two who want an age and a kind send browsers from one to the other.
+/// Of two who want different kinds a login can content only one.
 pub(crate) fn wanted(login: &Authentication, acr_values: Option<&str>, max_age: Option<Duration>) -> Authentication {
     let acr_values = acr_values.filter(|values| !values.trim().is_empty()).map(str::to_owned);
     let max_ages = [max_age, login.max_age].into_iter().flatten();

@@ -45,9 +45,18 @@ pub(crate) struct Parts {
     pub(crate) pages: Pages,
     pub(crate) ends: Ends,
     pub(crate) client_address: AddressOf,
-    pub(crate) junk: Junk,
+    pub(crate) junk: JunkOf,
     pub(crate) trusted_origins: Vec<String>,
     pub(crate) paths: Arc<Paths>,
+}
+
+/// What strangers may cause, each bounded by itself.
+#[derive(Debug, Default)]
+pub(crate) struct JunkOf {
+    pub(crate) callbacks: Junk,
+    pub(crate) logins: Junk,
+    pub(crate) logout_tokens: Junk,
+    pub(crate) wiring: Junk,
 }
 
 /// What says where a request comes from, if the application does.
@@ -152,13 +161,19 @@ impl Context {
 
     /// Tells those who listen of a login that came to nothing.
     pub(crate) fn login_failed(&self, reason: String, browser: Browser) {
-        let event = SessionEvent::of_nobody(EventKind::LoginFailed { reason }, self.now());
-        self.manager().emit(&event.by(browser));
+        metrics::counter!("oidc_login_failures_total").increment(1);
+        self.junk(
+            |junk| &junk.logins,
+            |_| {
+                let event = SessionEvent::of_nobody(EventKind::LoginFailed { reason }, self.now());
+                self.manager().emit(&event.by(browser));
+            },
+        );
     }
 
     /// Writes a line that anybody may cause, if there were not too many: `write` is told how many were not written before.
-    pub(crate) fn junk(&self, write: impl FnOnce(u64)) {
-        if let Line::Written { unwritten } = self.shared.parts.junk.line(self.now()) {
+    pub(crate) fn junk(&self, of: impl FnOnce(&JunkOf) -> &Junk, write: impl FnOnce(u64)) {
+        if let Line::Written { unwritten } = of(&self.shared.parts.junk).line(self.now()) {
             write(unwritten);
         }
     }

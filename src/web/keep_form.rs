@@ -205,8 +205,6 @@ pub(crate) struct StepUpNeeded(pub(crate) Authentication);
 /// Why a form is kept that a handler has read, or may have.
 #[derive(Clone, Debug)]
 pub(crate) enum Why {
-    /// It was sent again, and this came of it; nothing was done.
-    Again(Page),
     Refused(Refusal),
     StepUp(StepUpNeeded),
 }
@@ -214,7 +212,6 @@ pub(crate) enum Why {
 /// The page for a person whose form came to nothing. What was entered is kept, if all of it was read.
 pub(crate) async fn keep_copied(session: &RequestSession, copy: Option<&Copied>, why: Why) -> Response {
     let (on, page) = match why {
-        Why::Again(page) => (Onward { label: "continue", authentication: None }, page),
         Why::Refused(refusal) => (Onward::after(refusal), page_of(refusal)),
         Why::StepUp(StepUpNeeded(wanted)) => {
             (Onward { label: "do_sign_in", authentication: Some(wanted) }, Page::new(PageKind::StepUp))

@@ -84,11 +84,14 @@ where
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
         if parts.extensions.get::<RequestSession>().is_some_and(|session| session.context().is(&self.context)) {
-            self.context.junk(|_| {
-                tracing::error!(
-                    "rp.layer() stands around rp.layer(): only the outer one counts. Put it around everything, once"
-                );
-            });
+            self.context.junk(
+                |junk| &junk.wiring,
+                |_| {
+                    tracing::error!(
+                        "rp.layer() stands around rp.layer(): only the outer one counts. Put it around everything, once"
+                    );
+                },
+            );
             let inner = self.inner.call(Request::from_parts(parts, body));
             return SessionFuture { state: State::Outside { inner } };
         }
@@ -96,7 +99,7 @@ where
         let said = Said::by(&parts.method, &mut parts.headers, self.context.cookies());
         let is_prefetch = said.is_prefetch;
         let session = request_session(&self.context, &mut parts, said);
-        let visit = Visit::begin(session, &mut parts, is_prefetch, is_again);
+        let visit = Visit::begin(session, &mut parts, is_prefetch);
         if is_again {
             let clone = self.inner.clone();
             let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -237,8 +240,6 @@ struct Visit {
     copied: Option<Copied>,
     /// Nobody is sent anywhere by it.
     is_prefetch: bool,
-    /// It is a form that was kept before.
-    is_again: bool,
 }
 
 /// What a response of the crate's says of itself.
@@ -266,11 +267,11 @@ impl Finished {
 
 impl Visit {
     /// Gives the session to those who serve the request.
-    fn begin(session: RequestSession, parts: &mut http::request::Parts, is_prefetch: bool, is_again: bool) -> Self {
+    fn begin(session: RequestSession, parts: &mut http::request::Parts, is_prefetch: bool) -> Self {
         let app_data = session.has_cookie().then(|| app_data::of(&parts.extensions)).flatten();
         let copied = Copied::of(&session, parts);
         parts.extensions.insert(session.clone());
-        Self { session, app_data, copied, is_prefetch, is_again }
+        Self { session, app_data, copied, is_prefetch }
     }
 
     /// Completes when nothing more may be sent, if the response was made with the session.
@@ -334,10 +335,7 @@ impl Visit {
         if self.session.asker() == Asker::Form {
             // What the gate has kept, or could not, is kept by nobody else.
             let has_copy = self.copied.as_ref().is_some_and(Copied::is_whole);
-            let is_of_ours =
-                |page: &&Page| [StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE].contains(&page.status());
-            let again = || page.as_ref().filter(|_| self.is_again).filter(is_of_ours).cloned().map(Why::Again);
-            let why = wanted.or(refused.filter(|_| has_copy)).or_else(|| again().filter(|_| has_copy));
+            let why = wanted.or(refused.filter(|_| has_copy));
             if let Some(why) = why {
                 return Told::Kept(Box::new(why));
             }

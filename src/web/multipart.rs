@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, ready};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +20,8 @@ pub(crate) const MOST_BYTES: usize = 64 * 1024;
 const PART_OVERHEAD: usize = 64;
 /// So much may come without a part, or a piece of one, becoming complete.
 const MOST_HELD: usize = 512 * 1024;
+/// And the parser may look at it so often.
+const MOST_LOOKS: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the form cannot be read")]
@@ -47,13 +50,28 @@ where
     B::Error: Into<axum::BoxError>,
 {
     let boundary = multer::parse_boundary(content_type).ok()?;
-    // The parser keeps what has no end yet, and looks through all of it whenever more comes.
+    // The parser takes all that there is before it looks, keeps what has no end yet, and looks through all of it whenever more
+    // comes. So it gets no more than that before it has made something of it.
     let held = Arc::new(AtomicUsize::new(0));
     let counted = held.clone();
-    let stream = axum::body::Body::new(body).into_data_stream().map(move |chunk| {
-        let chunk = chunk.map_err(|_| Unreadable)?;
-        let now_held = counted.fetch_add(chunk.len(), Ordering::Relaxed) + chunk.len();
-        if now_held <= MOST_HELD { Ok(chunk) } else { Err(Unreadable) }
+    let mut pieces = axum::body::Body::new(body).into_data_stream();
+    let mut looks = 0;
+    let stream = stream::poll_fn(move |cx| {
+        if counted.load(Ordering::Relaxed) < MOST_HELD {
+            looks = 0;
+            let piece = ready!(pieces.poll_next_unpin(cx));
+            return Poll::Ready(piece.map(|piece| {
+                let piece = piece.map_err(|_| Unreadable)?;
+                counted.fetch_add(piece.len(), Ordering::Relaxed);
+                Ok(piece)
+            }));
+        }
+        looks += 1;
+        if looks > MOST_LOOKS {
+            return Poll::Ready(Some(Err(Unreadable)));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     });
     let mut parts = multer::Multipart::new(stream, boundary);
     let mut fields = Vec::new();
@@ -167,6 +185,11 @@ mod tests {
     async fn what_is_no_form_or_too_long_is_not_kept() {
         let long = part("name=\"a\"", &"x".repeat(MOST_BYTES)) + "--b--\r\n";
         let file = part("name=\"a\"; filename=\"f\"", &"x".repeat(2 * MOST_BYTES)) + "--b--\r\n";
+        let pieces = (part("name=\"a\"; filename=\"f\"", &"x".repeat(4 * MOST_HELD)) + "--b--\r\n").into_bytes();
+        let pieces: Vec<_> =
+            pieces.chunks(60_000).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece))).collect();
+        let body = axum::body::Body::from_stream(stream::iter(pieces));
+        assert!(fields(TYPE, body).await.is_some(), "a large file that is there at once");
         for (content_type, body, is_read) in [
             (TYPE, long.as_str(), false),
             (TYPE, &file, true),
@@ -176,7 +199,7 @@ mod tests {
             ("multipart/form-data", &file, false),
             // Nothing but empty parts, and nothing that ends.
             (TYPE, &(part("name=\"\"", "").repeat(1025) + "--b--\r\n"), false),
-            (TYPE, &"x".repeat(MOST_HELD + 1), false),
+            (TYPE, &"x".repeat(4 * MOST_HELD), false),
             (TYPE, &part("", "no name"), false),
         ] {
             let read = fields_of(content_type, body.to_owned().into()).await;

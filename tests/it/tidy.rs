@@ -273,3 +273,24 @@ fn every_constant_has_its_reason_in_the_manual() {
     }
     assert_eq!(fs::read_to_string(&path).unwrap_or_default(), page, "BLESS=1 cargo test --test it constant");
 }
+
+/// Each metric is described, and in the documentation.
+#[test]
+fn every_metric_is_described() {
+    let names = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        words.filter(|word| word.starts_with("oidc_") && word.len() > 5).map(str::to_owned).collect()
+    };
+    let mut used = BTreeSet::new();
+    for (path, text) in sources("src") {
+        if !path.ends_with("describe.rs") && !path.ends_with("lib.rs") {
+            let lines = code(&text).lines().filter(|line| line.contains("metrics::"));
+            used.extend(lines.flat_map(names));
+        }
+    }
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    assert!(used.len() > 5, "{used:?}");
+    assert_eq!(names(&read("src/manager/describe.rs")), used);
+    let documented = names(&read("src/lib.rs"));
+    assert!(used.is_subset(&documented), "{documented:?}");
+}

@@ -1,5 +1,5 @@
 // Keeps what was entered, sealed by the server, in this tab until its user has signed in; then shows it again.
-const KEY = "oidc-session.form";
+const KEY = "oidc-session.form " + new URL(".", import.meta.url);
 const kept = document.getElementById("kept");
 if (kept) {
   try {

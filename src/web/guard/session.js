@@ -1,7 +1,9 @@
 // The guard of a page: it warns before a session ends, says when and why it has ended, and keeps what was typed.
 // <session-guard warn="60" hide="main"> shows it; onSession and sessionFetch are for pages with a look of their own.
 
-const HERE = import.meta.url.replace(/session(\/\w+)?\.js.*$/, "");
+const HERE = import.meta.url.replace(/session(\/[\da-f]{16})?\.js.*$/, "");
+// Applications below paths of one host share channels, locks and storage.
+const NAME = "oidc-session " + HERE;
 const SESSION = HERE + "session", LOGIN = HERE + "login", LOGOUT = HERE + "logout";
 // For an answer.
 const PATIENCE = 10_000;
@@ -61,7 +63,7 @@ function atLeast() { return idle ? idle.left - since(idle.sent) : Infinity; }
 function atMost() { return idle ? idle.left - since(idle.received) : Infinity; }
 function warnAt() { return Math.min(warn, interval.timeout / 2); }
 
-const channel = self.BroadcastChannel && new BroadcastChannel("oidc-session");
+const channel = self.BroadcastChannel && new BroadcastChannel(NAME);
 channel?.addEventListener("message", ({ data }) => {
   if (!started) return;
   // Somebody is about to sign out: the server knows in a moment.
@@ -108,7 +110,7 @@ function ask(anew) {
 /** By a timer: not where another tab asks at this moment. */
 async function askInTurn() {
   let is = !navigator.locks;
-  try { is ||= await navigator.locks.request("oidc-session", { ifAvailable: true }, async (lock) => lock && (await ask(), true)); } catch { is = false; }
+  try { is ||= await navigator.locks.request(NAME, { ifAvailable: true }, async (lock) => lock && (await ask(), true)); } catch { is = false; }
   if (is) return navigator.locks || ask();
   // One that is suspended keeps its lock.
   if (since(asked) > 2 * interval.look) ask(); else timer = setTimeout(plan, 500);
@@ -219,7 +221,7 @@ const covers = new Set();
 function cover(is) { for (const one of covers) one(known.sub !== null && (is || known.state === "left")); }
 
 // What a person does is activity, in a visible page, and nothing else.
-const LAST = "oidc-session.signal";
+const LAST = NAME + " signal";
 function lastSignal() {
   try { const at = Number(localStorage.getItem(LAST)); return at <= Date.now() ? at : 0; } catch { return typed; }
 }
@@ -246,7 +248,7 @@ function signalWhenDue() {
       if (Date.now() < lastSignal() + interval.signal) return signalWhenDue();
       await stay();
     };
-    if (navigator.locks) await navigator.locks.request("oidc-session.signal", { ifAvailable: true }, signal).catch(() => {});
+    if (navigator.locks) await navigator.locks.request(LAST, { ifAvailable: true }, signal).catch(() => {});
     else await signal();
   }, Math.max(0, due) + (due > 0 ? 5 : 0));
 }

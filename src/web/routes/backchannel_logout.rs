@@ -115,11 +115,14 @@ async fn backchannel_logout(State(context): State<Context>, request: Request<Bod
             no_store(Response::default())
         }
         Err(refusal) => {
-            context.junk(|unwritten| {
-                tracing::warn!(reason = %refusal, unwritten, "logout token refused");
-                let kind = EventKind::LogoutTokenRefused { reason: refusal.to_string() };
-                context.manager().emit(&SessionEvent::of_nobody(kind, context.now()));
-            });
+            context.junk(
+                |junk| &junk.logout_tokens,
+                |unwritten| {
+                    tracing::warn!(reason = %refusal, unwritten, "logout token refused");
+                    let kind = EventKind::LogoutTokenRefused { reason: refusal.to_string() };
+                    context.manager().emit(&SessionEvent::of_nobody(kind, context.now()));
+                },
+            );
             answer(&refusal)
         }
     }

@@ -43,7 +43,7 @@ pub(super) async fn callback(
     let state = match authorization::state(query) {
         Ok(state) => state,
         Err(error) => {
-            context.junk(|unwritten| tracing::info!(%error, unwritten, "a login was refused"));
+            context.junk(|junk| &junk.callbacks, |unwritten| tracing::info!(%error, unwritten, "a login was refused"));
             return bad_request(&context, "incomplete", &front_page(&context));
         }
     };
@@ -88,7 +88,10 @@ pub(super) async fn callback(
 /// An answer to an attempt that is unknown here: spent, evicted, expired, begun under another name, or forged. Nothing of
 /// it is used. Whoever is signed in goes on; anybody else is sent to the provider once more, and then told.
 async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, session: Option<&SessionKey>) -> Response {
-    context.junk(|unwritten| tracing::info!(unwritten, "the answer to a login belongs to no attempt of this browser"));
+    context.junk(
+        |junk| &junk.callbacks,
+        |unwritten| tracing::info!(unwritten, "the answer to a login belongs to no attempt of this browser"),
+    );
     let front_page = front_page(context);
     if let Some(key) = session {
         match context.manager().look(key).await {
