@@ -75,7 +75,8 @@ impl RequireSessionLayer {
     /// ([Core §3.1.2.1](https://openid.net/specs/openid-connect-core-1_0.html#AuthRequest)), the preferred one first.
     /// Others are sent to a login that asks for it; 403 where they come straight from one.
     ///
-    /// What counts is the `acr` of the login of this session.
+    /// What counts is the `acr` of the login of this session. A login has one: of two such layers around a route, with different
+    /// values, it can content only one, and browsers are sent from one to the other.
     #[must_use]
     pub fn acr(self, values: impl Into<String>) -> Self {
         self.requiring(|requirements| requirements.acr = Some(values.into()))
