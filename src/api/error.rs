@@ -9,6 +9,7 @@ use crate::calls::transport::{Cause, NoAnswer};
 use crate::error::with_causes;
 use crate::manager::RetryAfter;
 use crate::protocol::authorization::Authentication;
+use crate::protocol::challenge::STEP_UP;
 use crate::web::keep_form::StepUpNeeded;
 use crate::web::navigation::Asker;
 use crate::web::page::{error, json, redirect, with_challenge, with_retry_after};
@@ -137,9 +138,6 @@ impl Problem {
     }
 }
 
-/// [RFC 9470 §3](https://www.rfc-editor.org/rfc/rfc9470#section-3).
-const STEP_UP: &str = "insufficient_user_authentication";
-
 impl ApiError {
     /// Whose fault it is.
     #[must_use]
@@ -197,8 +195,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code, page) = self.problem.answer();
         match &self.problem {
-            Problem::StepUpFailed => tracing::warn!(error = %self.problem, "an API call failed"),
-            Problem::Unreachable(_) | Problem::Unreadable(_) => {
+            Problem::StepUpFailed | Problem::Unreachable(_) | Problem::Unreadable(_) => {
                 tracing::warn!(error = %self.problem, "an API call failed");
             }
             Problem::Invalid(_) | Problem::NotListed(_) => {

@@ -11,6 +11,9 @@ use http::{HeaderMap, StatusCode};
 
 use super::authorization::Authentication;
 
+/// The `error` of an API that wants the user to authenticate again (RFC 9470 §3).
+pub(crate) const STEP_UP: &str = "insufficient_user_authentication";
+
 /// One challenge of a `WWW-Authenticate` header. Schemes and parameter names are in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Challenge {
@@ -70,7 +73,7 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
     }
     let Some(challenge) = challenges.iter().find(|c| c.is_about_the_token()) else { return ApiVerdict::Accepted };
     match challenge.parameter("error") {
-        Some("insufficient_user_authentication") => ApiVerdict::StepUp(Authentication {
+        Some(STEP_UP) => ApiVerdict::StepUp(Authentication {
             acr_values: challenge.parameter("acr_values").map(str::to_owned),
             max_age: challenge
                 .parameter("max_age")

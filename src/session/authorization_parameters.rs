@@ -3,7 +3,7 @@
 use url::form_urlencoded;
 
 /// The crate's own: what is said by them is not the application's to say.
-const OWN: [&str; 18] = [
+const OWN: [&str; 19] = [
     "acr_values",
     "claims",
     "client_id",
@@ -14,6 +14,8 @@ const OWN: [&str; 18] = [
     "id_token_hint",
     "max_age",
     "nonce",
+    // Depends on the login before it, and is checked in its answer.
+    "prompt",
     "redirect_uri",
     "request",
     "request_uri",
@@ -46,11 +48,8 @@ impl AuthorizationParameters {
     /// A name that is none, or is the crate's own.
     pub(crate) fn wrong_name(&self) -> Option<&str> {
         let fixed = self.fixed.iter().map(|(name, _)| name.as_str());
-        // What depends on the login before it, or is checked in its answer, is the crate's to say.
-        let mut linked = self.linked.iter().map(String::as_str);
-        let is_wrong = |name: &&str| name.is_empty() || OWN.contains(name);
-        let of_links = linked.find(|name| is_wrong(name) || *name == "prompt");
-        fixed.chain(of_links).find(|name| is_wrong(name) || of_links == Some(*name) || *name == "prompt")
+        let linked = self.linked.iter().map(String::as_str);
+        fixed.chain(linked).find(|name| name.is_empty() || OWN.contains(name))
     }
 
     /// What a link sets, of what it may.

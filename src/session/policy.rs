@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::protocol::fetch_metadata::{PURPOSE, SEC_FETCH_USER, SEC_PURPOSE};
 
@@ -212,12 +212,14 @@ impl fmt::Debug for SessionPolicy {
     }
 }
 
-/// Whether the browser only guesses that its user will want this. The value is a list: "prefetch", "prefetch;prerender", …
-pub(crate) fn is_prefetch(headers: &http::HeaderMap) -> bool {
-    [&SEC_PURPOSE, &PURPOSE]
-        .into_iter()
-        .filter_map(|name| headers.get(name))
-        .any(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
+/// Whether the browser only guesses that its user will want this.
+pub(crate) fn is_prefetch(headers: &HeaderMap) -> bool {
+    [&SEC_PURPOSE, &PURPOSE].into_iter().filter_map(|name| headers.get(name)).any(says_prefetch)
+}
+
+/// Whether a purpose is to fetch ahead. The value is a list: "prefetch", "prefetch;prerender", …
+pub(crate) fn says_prefetch(purpose: &HeaderValue) -> bool {
+    purpose.as_bytes().starts_with(b"prefetch")
 }
 
 #[cfg(test)]

@@ -74,6 +74,7 @@ mod tests {
     use super::*;
     use crate::protocol::names::{ClientId, Issuer, Registration, Subject};
     use crate::session::record::ActivitySignal;
+    use crate::session::step_up::tests::of as wanted;
 
     fn at(second: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + second)
@@ -114,11 +115,6 @@ mod tests {
 
     #[test]
     fn authentications_are_good_and_young_enough_or_made_anew() {
-        let wanted = |acr: Option<&str>, max_age: Option<u64>| Authentication {
-            acr_values: acr.map(str::to_owned),
-            max_age: max_age.map(Duration::from_secs),
-            ..Authentication::default()
-        };
         let any = || wanted(None, None);
         let gold = || wanted(Some("gold"), None);
         let young = || wanted(None, Some(300));

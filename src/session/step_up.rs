@@ -35,16 +35,19 @@ pub(crate) fn wanted(login: &Authentication, acr_values: Option<&str>, max_age: 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn a_login_asks_for_no_less_than_the_one_before() {
-        let of = |acr: Option<&str>, max_age: Option<u64>| Authentication {
+    pub(in crate::session) fn of(acr: Option<&str>, max_age: Option<u64>) -> Authentication {
+        Authentication {
             acr_values: acr.map(str::to_owned),
             max_age: max_age.map(Duration::from_secs),
             ..Authentication::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_login_asks_for_no_less_than_the_one_before() {
         for (login, acr, max_age, expected) in [
             (of(None, None), Some("gold"), None, of(Some("gold"), None)),
             (of(Some("gold"), None), None, Some(300), of(Some("gold"), Some(300))),
@@ -62,21 +65,16 @@ mod tests {
 
     #[test]
     fn logins_that_cannot_help() {
-        let wanted = |acr: Option<&str>, max_age: Option<u64>| Authentication {
-            acr_values: acr.map(str::to_owned),
-            max_age: max_age.map(Duration::from_secs),
-            ..Authentication::default()
-        };
         for (login, challenge, seconds, expected) in [
-            (wanted(None, None), wanted(Some("gold"), None), 0, false),
-            (wanted(Some("gold"), None), wanted(Some("gold"), None), 59, true),
-            (wanted(Some("gold"), None), wanted(Some("gold"), None), 60, false),
-            (wanted(Some("gold"), None), wanted(Some("gold"), Some(5)), 0, false),
-            (wanted(None, Some(5)), wanted(None, Some(5)), 29, true),
-            (wanted(None, Some(5)), wanted(None, Some(5)), 30, false),
-            (wanted(None, Some(30)), wanted(None, Some(30)), 29, true),
-            (wanted(None, Some(30)), wanted(None, Some(30)), 30, false),
-            (wanted(None, Some(3600)), wanted(None, Some(3600)), 60, false),
+            (of(None, None), of(Some("gold"), None), 0, false),
+            (of(Some("gold"), None), of(Some("gold"), None), 59, true),
+            (of(Some("gold"), None), of(Some("gold"), None), 60, false),
+            (of(Some("gold"), None), of(Some("gold"), Some(5)), 0, false),
+            (of(None, Some(5)), of(None, Some(5)), 29, true),
+            (of(None, Some(5)), of(None, Some(5)), 30, false),
+            (of(None, Some(30)), of(None, Some(30)), 29, true),
+            (of(None, Some(30)), of(None, Some(30)), 30, false),
+            (of(None, Some(3600)), of(None, Some(3600)), 60, false),
         ] {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
             let found = is_hopeless(&login, SystemTime::UNIX_EPOCH, &challenge, now);

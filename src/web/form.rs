@@ -105,9 +105,13 @@ impl KeptForm {
     }
 }
 
+/// The media type without its parameters.
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
 pub(crate) fn is_urlencoded(content_type: &str) -> bool {
-    let kind = content_type.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    media_type(content_type).eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// What kind of form a request is.
@@ -123,8 +127,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match kind.as_str() {
+        match media_type(content_type).to_ascii_lowercase().as_str() {
             "application/x-www-form-urlencoded" | "text/plain" => Self::Plain(content_type.to_owned()),
             "multipart/form-data" => Self::Multipart(content_type.to_owned()),
             _ => Self::Other,

@@ -43,25 +43,55 @@ where
     Some(body.ok()?.ok()?.to_bytes())
 }
 
-/// The answer to a form without a session: a page that keeps what was entered, if its user is still known.
-pub(crate) async fn keep<B>(session: &RequestSession, refusal: Refusal, parts: &Parts, body: B) -> Response
+/// Why a form is kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Why {
+    /// The session is over, or may be.
+    Refused(Refusal),
+    /// It needs a login of this kind.
+    StepUp(Authentication),
+}
+
+impl Why {
+    fn page(&self) -> Page {
+        match self {
+            Self::StepUp(_) => Page::new(PageKind::StepUp),
+            Self::Refused(Refusal::Unconfirmed) => Page::new(PageKind::Unconfirmed),
+            Self::Refused(Refusal::Ended(reason)) => Page::sign_in_needed(Some(*reason)),
+            Self::Refused(_) => Page::sign_in_needed(None),
+        }
+    }
+}
+
+/// The answer to a form that nobody has read: a page that keeps what was entered, if its user is still known.
+pub(crate) async fn keep<B>(session: &RequestSession, why: Why, parts: &Parts, body: B) -> Response
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    let rejection = || session.rejection(refusal).into_response();
-    let subject = match whose(session, refusal, &parts.headers).await {
+    let on = Onward::after(&why);
+    let not_kept = || match why {
+        Why::Refused(refusal) => session.rejection(refusal).into_response(),
+        Why::StepUp(_) => on.not_kept_of(session, why.page()),
+    };
+    let subject = match why {
+        Why::Refused(refusal) => whose(session, refusal, &parts.headers).await,
+        Why::StepUp(_) => Ok(subject_of(session)),
+    };
+    let subject = match subject {
         Ok(subject) => subject.filter(|_| form::is_own(&parts.headers, session.context().origin())),
         Err(refusal) => return session.rejection(refusal).into_response(),
     };
-    let Some(subject) = subject else { return rejection() };
-    let entered = enter(&parts.headers, body).await;
-    let page = page_of(refusal);
-    let on = Onward::after(refusal);
-    match entered {
-        Some(entered) => on.keep(session, page, subject, entered, &parts.headers),
-        None => rejection(),
+    let Some(subject) = subject else { return not_kept() };
+    match enter(&parts.headers, body).await {
+        Some(entered) => on.keep(session, why.page(), subject, entered, &parts.headers),
+        None => not_kept(),
     }
+}
+
+/// Whose session a request was made with.
+fn subject_of(session: &RequestSession) -> Option<SubjectHash> {
+    session.used().map(|admitted| admitted.record.subject_hash())
 }
 
 /// Reads a form, if it is one, and not too long.
@@ -81,28 +111,6 @@ where
         }
         Kind::Other => None,
     }
-}
-
-/// The answer to a form that needs a login of a certain kind, before anybody has read it.
-pub(crate) async fn keep_for_step_up<B>(
-    session: &RequestSession,
-    wanted: Authentication,
-    parts: &Parts,
-    body: B,
-) -> Response
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<axum::BoxError>,
-{
-    let on = Onward { label: "do_sign_in", authentication: Some(wanted) };
-    let page = Page::new(PageKind::StepUp);
-    let subject = session.used().map(|admitted| admitted.record.subject_hash());
-    if let Some(subject) = subject.filter(|_| form::is_own(&parts.headers, session.context().origin()))
-        && let Some(entered) = enter(&parts.headers, body).await
-    {
-        return on.keep(session, page, subject, entered, &parts.headers);
-    }
-    on.not_kept(session.context().paths(), page, session.path().map_or("/", own_path))
 }
 
 /// Whose session it was, if that is known.
@@ -143,10 +151,11 @@ struct Onward {
 }
 
 impl Onward {
-    fn after(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unconfirmed => Self { label: "continue", authentication: None },
-            _ => Self { label: "do_sign_in", authentication: Some(Authentication::default()) },
+    fn after(why: &Why) -> Self {
+        match why {
+            Why::Refused(Refusal::Unconfirmed) => Self { label: "continue", authentication: None },
+            Why::Refused(_) => Self { label: "do_sign_in", authentication: Some(Authentication::default()) },
+            Why::StepUp(wanted) => Self { label: "do_sign_in", authentication: Some(wanted.clone()) },
         }
     }
 
@@ -190,33 +199,26 @@ impl Onward {
     fn not_kept(&self, paths: &Paths, page: Page, path: &str) -> Response {
         page.text("not_kept").link(self.label, self.without(paths, path)).into_response()
     }
+
+    /// The same, with the way on to what the request asked for.
+    fn not_kept_of(&self, session: &RequestSession, page: Page) -> Response {
+        self.not_kept(session.context().paths(), page, session.path().map_or("/", own_path))
+    }
 }
 
 /// What has been kept goes on being kept.
 pub(crate) fn still_kept(paths: &Paths, refusal: Refusal, seal: String, path: &str) -> Response {
-    let page = page_of(refusal);
-    Onward::after(refusal).kept(paths, page, seal, path)
+    let why = Why::Refused(refusal);
+    Onward::after(&why).kept(paths, why.page(), seal, path)
 }
 
 /// In a response: what it answers needs a login of this kind.
 #[derive(Clone, Debug)]
 pub(crate) struct StepUpNeeded(pub(crate) Authentication);
 
-/// Why a form is kept that a handler has read, or may have.
-#[derive(Clone, Debug)]
-pub(crate) enum Why {
-    Refused(Refusal),
-    StepUp(StepUpNeeded),
-}
-
 /// The page for a person whose form came to nothing. What was entered is kept, if all of it was read.
 pub(crate) async fn keep_copied(session: &RequestSession, copy: Option<&Copied>, why: Why) -> Response {
-    let (on, page) = match why {
-        Why::Refused(refusal) => (Onward::after(refusal), page_of(refusal)),
-        Why::StepUp(StepUpNeeded(wanted)) => {
-            (Onward { label: "do_sign_in", authentication: Some(wanted) }, Page::new(PageKind::StepUp))
-        }
-    };
+    let (on, page) = (Onward::after(&why), why.page());
     let entered = match copy.and_then(Copied::take) {
         Some((Kind::Plain(content_type), body)) => Some(Entered::Plain { content_type, body }),
         Some((Kind::Multipart(content_type), body)) => {
@@ -224,19 +226,10 @@ pub(crate) async fn keep_copied(session: &RequestSession, copy: Option<&Copied>,
         }
         _ => None,
     };
-    let subject = session.used().map(|admitted| admitted.record.subject_hash());
-    if let (Some(entered), Some(subject), Some(copy)) = (entered, subject, copy) {
+    if let (Some(entered), Some(subject), Some(copy)) = (entered, subject_of(session), copy) {
         return on.keep(session, page, subject, entered, &copy.0.known_by);
     }
-    on.not_kept(session.context().paths(), page, session.path().map_or("/", own_path))
-}
-
-fn page_of(refusal: Refusal) -> Page {
-    match refusal {
-        Refusal::Unconfirmed => Page::new(PageKind::Unconfirmed),
-        Refusal::Ended(reason) => Page::sign_in_needed(Some(reason)),
-        _ => Page::sign_in_needed(None),
-    }
+    on.not_kept_of(session, page)
 }
 
 /// What a handler reads of a form, in case that it turns out to need a step-up.

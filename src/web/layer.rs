@@ -328,7 +328,7 @@ impl Visit {
         let extensions = response.extensions_mut();
         let is_sent_to_login = extensions.remove::<SentToLogin>().is_some();
         let for_people = extensions.remove().map(|ForPeople(page)| page);
-        let wanted = extensions.remove::<StepUpNeeded>().map(Why::StepUp);
+        let wanted = extensions.remove::<StepUpNeeded>().map(|StepUpNeeded(wanted)| Why::StepUp(wanted));
         let refused = extensions.remove().map(|FormRefused(refusal)| Why::Refused(refusal));
         let page = extensions.remove::<Page>();
         let page = page.or_else(|| for_people.filter(|_| self.session.asker().is_person()).inspect(Page::log));

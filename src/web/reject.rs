@@ -12,6 +12,7 @@ use super::pages::{FormRefused, Page, PageKind, SentToLogin};
 use super::paths::Paths;
 use crate::manager::{Refusal, RetryAfter};
 use crate::protocol::authorization::Authentication;
+use crate::protocol::challenge::STEP_UP;
 use crate::session::end_reason::EndReason;
 
 /// What a request without a good session is answered.
@@ -220,10 +221,9 @@ impl SessionRejection {
             Kind::CrossSite => error(status, "cross_site_request"),
             Kind::Forbidden => error(status, "forbidden"),
             Kind::StepUp(ref wanted) if self.asker == Asker::Page => redirect(&self.login(wanted)),
-            Kind::StepUp(ref wanted) => json(
-                status,
-                &serde_json::json!({"error": "insufficient_user_authentication", "login": self.login_to(None, wanted)}),
-            ),
+            Kind::StepUp(ref wanted) => {
+                json(status, &serde_json::json!({"error": STEP_UP, "login": self.login_to(None, wanted)}))
+            }
             Kind::Miswired => error(status, "misconfigured"),
             Kind::OtherUser => error(status, "other_user"),
             Kind::SilentLogin => redirect(&self.login(&Authentication::silent())),

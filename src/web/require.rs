@@ -19,10 +19,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::manager::Refusal;
-use crate::protocol::authorization::Authentication;
 use crate::session::requirements::{Judged, Requirements};
 use crate::web::cross_site::{Origins, can_do_harm, is_cross_site};
-use crate::web::keep_form::{keep, keep_for_step_up};
+use crate::web::keep_form::{Why, keep};
 use crate::web::navigation::Asker;
 use crate::web::reject::SessionRejection;
 use crate::web::request::{Admitted, RequestSession};
@@ -195,23 +194,13 @@ where
     }
 }
 
-/// Why what was entered is kept.
-enum Why {
-    /// The session is over, or may be.
-    Refused(Refusal),
-    StepUp(Authentication),
-}
-
 async fn kept<B>(session: RequestSession, why: Why, request: Request<B>) -> Response
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
     let (parts, body) = request.into_parts();
-    match why {
-        Why::Refused(refusal) => keep(&session, refusal, &parts, body).await,
-        Why::StepUp(wanted) => keep_for_step_up(&session, wanted, &parts, body).await,
-    }
+    keep(&session, why, &parts, body).await
 }
 
 fn not_stored<B>(response: http::Response<B>) -> Response

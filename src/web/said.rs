@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::cookie::{Cookies, Presented};
 use super::navigation::{Asker, prefers_html};
+use crate::session::policy::says_prefetch;
 
 pub(crate) struct Said {
     pub(crate) presented: Presented,
@@ -36,8 +37,7 @@ impl Said {
                 "accept-language" => _ = languages.get_or_insert(&*value),
                 "oidc-session-sub" => _ = subject.get_or_insert(&*value),
                 "sec-fetch-mode" => _ = mode.get_or_insert(&*value),
-                // A list: "prefetch", "prefetch;prerender", …
-                "purpose" | "sec-purpose" => is_prefetch |= value.as_bytes().starts_with(b"prefetch"),
+                "purpose" | "sec-purpose" => is_prefetch |= says_prefetch(value),
                 _ => {}
             }
         }

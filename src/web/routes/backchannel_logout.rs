@@ -34,6 +34,7 @@ use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
 use crate::session::event::{EventKind, SessionEvent};
 use crate::web::context::Context;
+use crate::web::form::is_urlencoded;
 use crate::web::navigation::Asker;
 use crate::web::page::{json, no_store, with_retry_after};
 use crate::web::pages::{Page, PageKind};
@@ -177,8 +178,7 @@ fn is_form(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(kind), None) = (types.next().and_then(|kind| kind.to_str().ok()), types.next()) else { return false };
     // Some senders append a charset.
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !headers.contains_key(CONTENT_ENCODING)
+    is_urlencoded(kind) && !headers.contains_key(CONTENT_ENCODING)
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
