@@ -4,6 +4,7 @@ import { mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import puppeteer from "puppeteer-core";
+import { runAll } from "./run.mjs";
 
 const [app, control] = process.argv.slice(2);
 const T = 12, G = 3;
@@ -112,17 +113,10 @@ test("a form sent after the end arrives once, as the same user", async () => {
   await context.close();
 });
 
-let failures = 0;
-for (const { name, body } of tests) {
-  if (process.env.ONLY && !name.includes(process.env.ONLY)) continue;
-  const start = Date.now();
-  try {
-    await body();
-    console.log(`ok   Firefox: ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`);
-  } catch (error) {
-    failures++;
-    console.log(`FAIL Firefox: ${name}\n${error.stack}`);
-  }
+async function tidy() {
+  for (const context of browser.browserContexts()) if (context !== browser.defaultBrowserContext()) await context.close().catch(() => {});
 }
+
+const failures = await runAll(tests, tidy, "Firefox: ");
 await browser.close();
 process.exit(failures ? 1 : 0);
