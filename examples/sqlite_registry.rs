@@ -193,8 +193,7 @@ impl Store<'_> {
         let sql = "SELECT subject FROM session WHERE key = ?";
         let Some(subject) = self.one(sql, [key.as_bytes()], |row| row.get(0))? else { return Ok(None) };
         let record = self.live(key).ok().flatten();
-        let expired = || record.as_ref().map_or(EndReason::AbsoluteLifetime, SessionRecord::expires_for);
-        let reason = reason.unwrap_or_else(expired);
+        let reason = reason.or(record.as_ref().map(SessionRecord::expires_for)).unwrap_or(EndReason::AbsoluteLifetime);
         self.change("DELETE FROM session WHERE key = ?", [key.as_bytes()])?;
         let mark = EndMark { reason, subject: Some(SubjectHash::from_bytes(subject)) };
         let mark = serde_json::to_string(&mark).map_err(unreadable)?;
@@ -231,25 +230,19 @@ impl Store<'_> {
         let sid = target.sid().map(|sid| hash_of_sid(target.registration(), sid));
         let subject = target.subject().map(|subject| *SubjectHash::of(target.registration(), subject).as_bytes());
         let known = sid.map(|sid| self.one("SELECT 1 FROM session WHERE sid = ?", [sid], |_| Ok(()))).transpose()?;
-        let (names, sql, values) = match (sid, subject) {
+        let (names, of, values) = match (sid, subject) {
             // No later logout token could reach those without a sid.
             (Some(sid), Some(subject)) if known.flatten().is_none() => {
-                let sql = "SELECT key FROM session WHERE subject = ? AND sid IS NULL AND issued_at <= ?";
-                (vec![sid, without_sid(subject)], sql, (subject, latest(reach.by_subject)))
+                (vec![sid, without_sid(subject)], "sid IS NULL AND subject", (subject, latest(reach.by_subject)))
             }
-            (Some(sid), _) => {
-                (vec![sid], "SELECT key FROM session WHERE sid = ? AND issued_at <= ?", (sid, latest(reach.by_sid)))
-            }
-            (None, Some(subject)) => {
-                let sql = "SELECT key FROM session WHERE subject = ? AND issued_at <= ?";
-                (vec![subject], sql, (subject, latest(reach.by_subject)))
-            }
+            (Some(sid), _) => (vec![sid], "sid", (sid, latest(reach.by_sid))),
+            (None, Some(subject)) => (vec![subject], "subject", (subject, latest(reach.by_subject))),
             (None, None) => return Err(RegistryError::new("a logout of a kind that is not known here")),
         };
         if rules::leaves_tombstone(target.token(), now, self.here) {
             names.iter().try_for_each(|name| self.bury(name, target.token()))?;
         }
-        let keys = self.keys(sql, values)?;
+        let keys = self.keys(&format!("SELECT key FROM session WHERE {of} = ? AND issued_at <= ?"), values)?;
         keys.iter().filter_map(|key| self.end(key, Some(reason)).transpose()).collect()
     }
 
@@ -260,8 +253,7 @@ impl Store<'_> {
         Ok(match rules::claim(stored, version, &holder) {
             ClaimRule::Grant => {
                 let sql = "UPDATE session SET lease_holder = ?, lease_until = ?, lease_contested = NULL WHERE key = ?";
-                let until = millis(self.here + lease.duration);
-                self.change(sql, params![holder.to_be_bytes(), until, key.as_bytes()])?;
+                self.change(sql, params![holder.to_be_bytes(), millis(self.here + lease.duration), key.as_bytes()])?;
                 Claimed::Granted
             }
             ClaimRule::Contest => {
@@ -288,8 +280,8 @@ impl Store<'_> {
         {
             return Ok(Committed::Gone(Some(EndReason::BackChannelLogout)));
         }
-        let version = record.version().next();
-        let record = record.with_version(version);
+        let next = record.version().next();
+        let record = record.with_version(next);
         self.store(&record, self.here + record.time_left(now))?;
         Ok(Committed::Committed(Arc::new(record)))
     }
@@ -305,8 +297,8 @@ impl SessionRegistry for SqliteRegistry {
         let attempt = *attempt;
         let spend = move |store: &Store<'_>| {
             let values = params![attempt.as_bytes(), millis(store.here + SPENT_RETENTION)];
-            let new = store.change("INSERT OR IGNORE INTO spent VALUES (?, ?)", values)?;
-            Ok(if new == 1 { Spent::Now } else { Spent::Before })
+            let new = store.change("INSERT OR IGNORE INTO spent VALUES (?, ?)", values)? == 1;
+            Ok(if new { Spent::Now } else { Spent::Before })
         };
         self.write(spend).await
     }
@@ -345,18 +337,24 @@ impl SessionRegistry for SqliteRegistry {
         self.read(look).await
     }
 
+    async fn sessions_of(&self, registration: &Registration, subject: &Subject) -> Result<Ended> {
+        let subject = SubjectHash::of(registration, subject);
+        let list = move |store: &Store<'_>| {
+            let keys = store.keys("SELECT key FROM session WHERE subject = ?", [subject.as_bytes()])?;
+            keys.iter().filter_map(|key| store.live(key).map(|found| found.map(Arc::new)).transpose()).collect()
+        };
+        self.read(list).await
+    }
+
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed> {
         let key = *key;
         self.write(move |store| store.claim(&key, version, lease)).await
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<()> {
-        let key = *key;
-        let release = move |store: &Store<'_>| {
-            let sql = "UPDATE session SET lease_holder = NULL WHERE key = ? AND lease_holder = ?";
-            store.change(sql, params![key.as_bytes(), holder.number().to_be_bytes()]).map(drop)
-        };
-        self.write(release).await
+        let (key, sql) = (*key, "UPDATE session SET lease_holder = NULL WHERE key = ? AND lease_holder = ?");
+        let holder = holder.number().to_be_bytes();
+        self.write(move |store| store.change(sql, params![key.as_bytes(), holder]).map(drop)).await
     }
 
     async fn commit(&self, record: SessionRecord, now: SystemTime) -> Result<Committed> {

@@ -5,8 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::BoxError;
+use axum::body::Body;
 use axum::response::Response;
-use http::{Extensions, HeaderMap};
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, Request};
+use tower_service::Service;
 use url::Url;
 
 use crate::calls::api::Api;
@@ -14,11 +18,14 @@ use crate::calls::listed::Apis;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigError, check_url};
 use crate::manager::describe::describe;
+use crate::manager::family::Family;
 use crate::manager::{Listener, LoginHook, Manager, upkeep};
+use crate::protocol::issuers::{IssuerTenants, Issuers, TENANT};
 use crate::protocol::jwt::SigningAlg;
 use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::{ClientId, ClientSecret, Issuer, Registration};
 use crate::protocol::url::PlainHttp;
+use crate::provider::given::GivenClient;
 use crate::provider::http::Http;
 use crate::provider::{ClientConfig, Provider};
 use crate::registry::SessionRegistry;
@@ -73,13 +80,10 @@ pub struct RelyingPartyBuilder {
     credentials: ClientCredentials,
     public_url: String,
     policy: SessionPolicy,
-    registry: Option<Arc<dyn SessionRegistry>>,
+    common: Common,
     scopes: Vec<String>,
     signing_alg: SigningAlg,
     provider_timeout: Duration,
-    cookie_key: Option<CookieKey>,
-    further_cookie_keys: Vec<CookieKey>,
-    clock: Arc<dyn Clock>,
     listeners: Vec<Listener>,
     claims_from: ClaimsFrom,
     logout_tokens: LogoutTokenPolicy,
@@ -94,6 +98,8 @@ pub struct RelyingPartyBuilder {
     internal_provider_url: Option<String>,
     dangerous: Dangerous,
     auth_path: String,
+    issuer_template: Option<(String, IssuerTenants)>,
+    http_client: Option<GivenClient>,
 }
 
 /// What no application does in production: for development on other machines than one's own. See
@@ -133,6 +139,62 @@ impl Dangerous {
     }
 }
 
+/// What all providers of an application have in common.
+#[derive(Default)]
+pub(crate) struct Common {
+    pub(crate) registry: Option<Arc<dyn SessionRegistry>>,
+    pub(crate) cookie_key: Option<CookieKey>,
+    pub(crate) further_cookie_keys: Vec<CookieKey>,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+}
+
+impl Common {
+    /// A setting that was made.
+    fn first_set(&self) -> Option<&'static str> {
+        let is_set = [
+            ("registry", self.registry.is_some()),
+            ("cookie_key", self.cookie_key.is_some()),
+            ("further_cookie_keys", !self.further_cookie_keys.is_empty()),
+            ("clock", self.clock.is_some()),
+        ];
+        is_set.into_iter().find(|(_, is_set)| *is_set).map(|(setting, _)| setting)
+    }
+
+    pub(crate) fn begin(self) -> Shared {
+        let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));
+        if self.cookie_key.is_none() && registry.is_shared() {
+            tracing::warn!(
+                "the sessions are shared, and there is no cookie_key: a login that one replica began cannot be finished by \
+                 another, nor after a restart. Give all replicas the same .cookie_key(CookieKey::from_base64(…)?)"
+            );
+        }
+        Shared {
+            family: Family::new(registry, self.clock.unwrap_or_else(|| Arc::new(SystemClock))),
+            cookie_key: self.cookie_key.unwrap_or_else(CookieKey::generate),
+            further_cookie_keys: self.further_cookie_keys,
+        }
+    }
+}
+
+/// The same, in use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) family: Arc<Family>,
+    cookie_key: CookieKey,
+    further_cookie_keys: Vec<CookieKey>,
+}
+
+impl Shared {
+    /// Begins the upkeep of the registry.
+    pub(crate) fn keep_clean(&self) {
+        upkeep::begin_cleaning(&self.family);
+    }
+
+    fn cookies(&self, registration: &Registration, kind: CookieKind) -> Result<Cookies, ConfigError> {
+        Cookies::new(registration, &self.cookie_key, &self.further_cookie_keys, kind)
+    }
+}
+
 impl RelyingPartyBuilder {
     fn new(issuer: String, credentials: ClientCredentials, public_url: String) -> Self {
         Self {
@@ -140,13 +202,10 @@ impl RelyingPartyBuilder {
             credentials,
             public_url,
             policy: SessionPolicy::new(),
-            registry: None,
+            common: Common::default(),
             scopes: vec!["openid".to_owned(), "profile".to_owned()],
             signing_alg: SigningAlg::RS256,
             provider_timeout: Duration::from_secs(5),
-            cookie_key: None,
-            further_cookie_keys: Vec::new(),
-            clock: Arc::new(SystemClock),
             listeners: Vec::new(),
             claims_from: ClaimsFrom::default(),
             logout_tokens: LogoutTokenPolicy::new(),
@@ -161,6 +220,8 @@ impl RelyingPartyBuilder {
             internal_provider_url: None,
             dangerous: Dangerous::new(),
             auth_path: AUTH.to_owned(),
+            issuer_template: None,
+            http_client: None,
         }
     }
 
@@ -172,7 +233,7 @@ impl RelyingPartyBuilder {
 
     /// Where sessions live; default: in the memory of this process.
     pub fn registry(mut self, registry: impl SessionRegistry) -> Self {
-        self.registry = Some(Arc::new(registry));
+        self.common.registry = Some(Arc::new(registry));
         self
     }
 
@@ -264,6 +325,63 @@ impl RelyingPartyBuilder {
         self
     }
 
+    /// For a provider of many tenants, which has one discovery document for all of them, and for each an issuer of this form:
+    /// `https://login.microsoftonline.com/{tenantid}/v2.0`, with the issuer given at first where the document is:
+    /// `https://login.microsoftonline.com/common/v2.0`. `tenants` says who may sign in. A session has the issuer that its ID token names
+    /// ([`OidcSession::issuer`](crate::OidcSession::issuer)), and a logout token reaches sessions of its own issuer alone.
+    ///
+    /// ```
+    /// # use tower_oidc_session::{IssuerTenants, RelyingPartyBuilder};
+    /// # fn entra(builder: RelyingPartyBuilder) -> RelyingPartyBuilder {
+    /// builder.issuer_template(
+    ///     "https://login.microsoftonline.com/{tenantid}/v2.0",
+    ///     IssuerTenants::only(["11111111-2222-3333-4444-555555555555"]),
+    /// )
+    /// # }
+    /// ```
+    pub fn issuer_template(mut self, template: impl Into<String>, tenants: IssuerTenants) -> Self {
+        self.issuer_template = Some((template.into(), tenants));
+        self
+    }
+
+    /// An HTTP client of one's own for all calls to the provider and to APIs: with authorities, a proxy, or a certificate that the
+    /// application knows, and limits of its own. Any Tower service that sends requests will do. It must follow no redirects and keep no
+    /// cookies. [`provider_timeout`](Self::provider_timeout) and the bounds on the size of answers hold for it too. Where it cannot say
+    /// by its error that a connection was refused, a refresh that failed may have reached the provider, and is treated so.
+    ///
+    /// ```
+    /// # use tower_oidc_session::RelyingPartyBuilder;
+    /// # fn with_client(builder: RelyingPartyBuilder, pem: &[u8]) -> Result<RelyingPartyBuilder, reqwest::Error> {
+    /// use axum::body::Body;
+    ///
+    /// let client = reqwest::Client::builder()
+    ///     .redirect(reqwest::redirect::Policy::none())
+    ///     .tls_certs_merge([reqwest::Certificate::from_pem(pem)?])
+    ///     .build()?;
+    /// let service = tower::service_fn(move |request: http::Request<Body>| {
+    ///     let client = client.clone();
+    ///     async move {
+    ///         let request = request.map(|body| reqwest::Body::wrap_stream(body.into_data_stream()));
+    ///         Ok::<_, reqwest::Error>(http::Response::from(client.execute(request.try_into()?).await?))
+    ///     }
+    /// });
+    /// # Ok(
+    /// builder.http_client(service)
+    /// # )
+    /// # }
+    /// ```
+    pub fn http_client<S, B>(mut self, client: S) -> Self
+    where
+        S: Service<Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.http_client = Some(GivenClient::new(client));
+        self
+    }
+
     /// Switches protections off, for development; a warning in the log says so at the start.
     pub fn dangerous(mut self, dangerous: Dangerous) -> Self {
         self.dangerous = dangerous;
@@ -272,7 +390,7 @@ impl RelyingPartyBuilder {
 
     /// The key that protects the cookies of login attempts; default: a random one. Replicas need the same.
     pub fn cookie_key(mut self, key: CookieKey) -> Self {
-        self.cookie_key = Some(key);
+        self.common.cookie_key = Some(key);
         self
     }
 
@@ -280,13 +398,13 @@ impl RelyingPartyBuilder {
     /// default: none. So a key is replaced while replicas run, without a login that fails: tell every replica the new key
     /// here; then make it the `cookie_key` of every replica, with the old one here; drop that after ten minutes.
     pub fn further_cookie_keys(mut self, keys: impl IntoIterator<Item = CookieKey>) -> Self {
-        self.further_cookie_keys = keys.into_iter().collect();
+        self.common.further_cookie_keys = keys.into_iter().collect();
         self
     }
 
     /// Where the time comes from; default: the system's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.common.clock = Some(Arc::new(clock));
         self
     }
 
@@ -388,7 +506,26 @@ impl RelyingPartyBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime, which does the work in the background.
-    pub fn build(self) -> Result<RelyingParty, ConfigError> {
+    pub fn build(mut self) -> Result<RelyingParty, ConfigError> {
+        let shared = std::mem::take(&mut self.common).begin();
+        let context = self.build_in(&shared, None)?;
+        shared.keep_clean();
+        Ok(RelyingParty::new(context))
+    }
+
+    /// The same beside others of the application, under that name.
+    pub(crate) fn build_beside(self, shared: &Shared, name: Option<&str>) -> Result<Context, ConfigError> {
+        if let Some(setting) = self.common.first_set() {
+            return Err(ConfigError::new(
+                setting,
+                "set for one provider",
+                "to be set for all of them together, at RelyingParties",
+            ));
+        }
+        self.build_in(shared, name)
+    }
+
+    fn build_in(self, shared: &Shared, name: Option<&str>) -> Result<Context, ConfigError> {
         let plain_http = &self.dangerous.plain_http;
         if *plain_http != PlainHttp::default() || self.dangerous.cookies == CookieKind::Development {
             tracing::warn!(settings = ?self.dangerous, "protections are off: this is for development");
@@ -404,7 +541,7 @@ impl RelyingPartyBuilder {
         if !is_route_path(&self.auth_path) {
             return Err(ConfigError::new("auth_path", self.auth_path, "a path, as /auth: letters, digits, and -._~/"));
         }
-        let paths = Arc::new(Paths::new(origin.path(), &self.auth_path));
+        let paths = Arc::new(Paths::new(origin.path(), &self.auth_path, name));
         check_policy(&self.policy)?;
         if self.provider_timeout.is_zero() {
             return Err(zero("provider_timeout"));
@@ -440,24 +577,28 @@ impl RelyingPartyBuilder {
                 "a parameter that is not the crate's own: for those there are settings, as require_session().acr(…)";
             return Err(ConfigError::new("authorization_parameter", name, takes));
         }
-        let apis = Apis::new(&self.apis, plain_http)?;
-        let http = Http::new(self.provider_timeout)
+        let apis = Apis::new(&self.apis, plain_http, self.http_client.clone())?;
+        let http = Http::new(self.provider_timeout, self.http_client.as_ref())
             .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
-        let registration = Registration::new(Issuer::new(self.issuer), self.credentials.id);
-        let registry = self.registry.unwrap_or_else(|| Arc::new(MemoryRegistry::new()));
-        if self.cookie_key.is_none() && registry.is_shared() {
-            tracing::warn!(
-                "the sessions are shared, and there is no cookie_key: a login that one replica began cannot be finished by \
-                 another, nor after a restart. Give all replicas the same .cookie_key(CookieKey::from_base64(…)?)"
-            );
-        }
-        let cookie_key = self.cookie_key.unwrap_or_else(CookieKey::generate);
-        let cookies = Cookies::new(&registration, &cookie_key, &self.further_cookie_keys, self.dangerous.cookies)?;
+        let issuers = match self.issuer_template {
+            None => Issuers::one(Issuer::new(self.issuer)),
+            Some((template, _)) if template.matches(TENANT).count() != 1 => {
+                return Err(ConfigError::new(
+                    "issuer_template",
+                    template,
+                    "an issuer with {tenantid} in the place of the tenant, as https://login.microsoftonline.com/{tenantid}/v2.0",
+                ));
+            }
+            Some((template, tenants)) => Issuers::tenants(Issuer::new(self.issuer), template, tenants),
+        };
+        let registration = Registration::new(issuers.configured().clone(), self.credentials.id);
+        let cookies = shared.cookies(&registration, self.dangerous.cookies)?;
         let client = ClientConfig {
             tag: ClientTag::of(&registration),
             registration,
+            issuers,
             secret: self.credentials.secret,
-            redirect_uri: join(&origin, &paths.own("callback")),
+            redirect_uri: join(&origin, &paths.of_party("callback")),
             post_logout_redirect_uri,
             scopes: self.scopes,
             signing_alg: self.signing_alg,
@@ -466,11 +607,11 @@ impl RelyingPartyBuilder {
             plain_http: self.dangerous.plain_http.clone(),
             resources: self.apis.iter().filter_map(|api| api.audience()?.resource.clone()).collect(),
         };
-        let provider = Provider::new(client, http, self.clock.clone());
-        let manager = Manager::new(registry, provider, self.policy, self.clock, self.listeners, self.on_login);
+        let provider = Provider::new(client, http, shared.family.clock.clone());
+        let manager = Manager::new(&shared.family, provider, self.policy, self.listeners, self.on_login);
         upkeep::begin(&manager);
         describe();
-        Ok(RelyingParty::new(Context::new(Parts {
+        Ok(Context::new(Parts {
             manager,
             cookies,
             public_url: origin,
@@ -483,7 +624,7 @@ impl RelyingPartyBuilder {
             junk: JunkOf::default(),
             trusted_origins: self.trusted_origins,
             paths,
-        })))
+        }))
     }
 
     fn check_client(&self) -> Result<(), ConfigError> {

@@ -59,6 +59,16 @@
 //! | `oidc_provider_fetches_total` | `what` | fetches of the provider's metadata and keys |
 //! | `oidc_provider_call_seconds` | `outcome` | a histogram: how long calls to the provider took |
 //! | `oidc_api_at_fault_total` | | APIs that rejected everybody |
+//! | `oidc_store_call_seconds` | `store` | a histogram: how long calls to Redis or PostgreSQL took |
+//! | `oidc_sessions` | | a gauge: about how many sessions the store has, of all who share it; counted once a minute |
+//! | `oidc_refreshes_under_way` | | a gauge: signals to the provider that are under way in this process |
+//! | `oidc_provider_circuit_open` | `issuer` | a gauge: 1 while a provider that fails is left in peace |
+//!
+//! # Traces
+//!
+//! Spans of `tracing`, with the fields that `tracing-opentelemetry` reads: `oidc_signal` for a signal to the provider, with its
+//! `session`, and `oidc_provider_call` below it, of the kind `client`, named by the semantic conventions of HTTP. They
+//! belong to the request that began them, if that has a span.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -80,6 +90,7 @@ pub mod manual {
 mod protocol;
 mod provider;
 pub mod registry;
+mod relying_parties;
 mod relying_party;
 mod session;
 #[cfg(feature = "test-provider")]
@@ -95,6 +106,7 @@ pub use builder::{ClientCredentials, Dangerous, RelyingPartyBuilder};
 pub use calls::api::{Api, Unexplained};
 pub use clock::{Clock, Sleep, SystemClock};
 pub use error::ConfigError;
+pub use protocol::issuers::IssuerTenants;
 pub use protocol::jwt::SigningAlg;
 pub use protocol::logout_token::{LogoutTokenPolicy, LogoutTokenTyp, MissingExpiry};
 pub use protocol::names::{AccessToken, ClientId, Issuer, Registration, Sid, Subject};
@@ -104,9 +116,11 @@ pub use registry::postgres::PostgresRegistry;
 #[cfg(feature = "redis")]
 pub use registry::redis::RedisRegistry;
 pub use registry::{LogoutTarget, RegistryError, SessionRegistry, StorageKey};
+pub use relying_parties::{RelyingParties, RelyingPartiesBuilder, TenantUnknown};
 pub use relying_party::RelyingParty;
+pub use session::browser::Browser;
 pub use session::end_reason::{EndReason, UnknownEndReason};
-pub use session::event::{Browser, EventKind, SessionEvent, SessionInfo};
+pub use session::event::{EventKind, SessionEvent, SessionInfo};
 pub use session::id::{SessionKey, UnknownSessionKey};
 pub use session::new_login::{LoginRefused, NewLogin};
 pub use session::policy::{ClaimsFrom, SessionPolicy};

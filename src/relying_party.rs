@@ -9,12 +9,14 @@ use bytes::Bytes;
 use http::Request;
 use tower_service::Service;
 
-use crate::protocol::names::Subject;
-use crate::registry::{LogoutTarget, RegistryError};
+use crate::protocol::names::{Issuer, Registration, Sid, Subject};
+use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
-use crate::session::id::SessionKey;
+use crate::session::event::SessionInfo;
+use crate::session::id::{SessionKey, random_text};
 use crate::web::context::Context;
 use crate::web::layer::SessionLayer;
+use crate::web::parties::Parties;
 use crate::web::passive::PassiveLayer;
 use crate::web::require::RequireSessionLayer;
 use crate::web::routes;
@@ -51,18 +53,31 @@ use crate::web::wiring::{self, WiringError};
 #[derive(Clone, Debug)]
 pub struct RelyingParty {
     context: Context,
+    /// Whose users are asked about, and signed out: the configured issuer's, or a tenant's of it.
+    registration: Registration,
 }
 
 impl RelyingParty {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context }
+        let registration = context.registration().clone();
+        Self { context, registration }
+    }
+
+    /// The same for the users of one issuer, where the provider has [many](crate::RelyingPartyBuilder::issuer_template): what
+    /// [`sessions_of`](Self::sessions_of), [`end_sessions_of`](Self::end_sessions_of) and
+    /// [`end_sessions_with_sid`](Self::end_sessions_with_sid) are about. `None` if its users cannot sign in here.
+    #[must_use]
+    pub fn at_issuer(&self, issuer: &Issuer) -> Option<Self> {
+        let client = self.context.provider().client();
+        let registration = client.at(issuer.clone());
+        client.is(&registration).then(|| Self { context: self.context.clone(), registration })
     }
 
     /// The layer that goes around the whole router, last of all; a `SessionManagerLayer` of tower-sessions goes around
     /// it.
     #[must_use]
     pub fn layer(&self) -> SessionLayer {
-        SessionLayer::new(self.context.clone())
+        SessionLayer::new(Parties::One(self.context.clone()))
     }
 
     /// The routes `/auth/login`, `/auth/callback`, `/auth/logout`, `/auth/session` and `/auth/backchannel-logout`.
@@ -91,7 +106,7 @@ impl RelyingParty {
     /// The layer for routes that need a login.
     #[must_use]
     pub fn require_session(&self) -> RequireSessionLayer {
-        RequireSessionLayer::new(self.context.origins().clone())
+        RequireSessionLayer::new()
     }
 
     /// The layer for routes whose requests are no user activity: polling, notifications, streams. They are served
@@ -122,11 +137,44 @@ impl RelyingParty {
     /// # Cancel safety
     /// The end is finished without the caller.
     pub async fn end_sessions_of(&self, subject: &Subject) -> Result<usize, RegistryError> {
-        let target = LogoutTarget::Subject {
-            registration: self.context.registration().clone(),
-            subject: subject.clone(),
-            token: None,
-        };
+        let target =
+            LogoutTarget::Subject { registration: self.registration.clone(), subject: subject.clone(), token: None };
+        self.context.manager().end_matching(target, EndReason::EndedByApplication).await
+    }
+
+    /// All live sessions of a user in this application, the oldest first: since when, of which browser.
+    ///
+    /// ```
+    /// # use tower_oidc_session::{RegistryError, RelyingParty, Subject};
+    /// # async fn devices(rp: RelyingParty, user: &Subject) -> Result<(), RegistryError> {
+    /// for session in rp.sessions_of(user).await? {
+    ///     println!("{} {:?} {:?}", session.key(), session.started_at(), session.browser().user_agent());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the registry could not be reached, or has one that cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn sessions_of(&self, subject: &Subject) -> Result<Vec<SessionInfo>, RegistryError> {
+        self.context.manager().sessions_of(&self.registration, subject).await
+    }
+
+    /// Ends the sessions in this application that stand on one session at the provider, on all replicas, and returns how many there were: what a
+    /// logout token with that `sid` does. Logins of it that are under way are sent through the provider once more.
+    ///
+    /// # Errors
+    /// If the registry could not be reached: sessions may go on.
+    ///
+    /// # Cancel safety
+    /// The end is finished without the caller.
+    pub async fn end_sessions_with_sid(&self, sid: &Sid) -> Result<usize, RegistryError> {
+        let token = TokenMark::new(self.context.now(), &random_text());
+        let registration = self.registration.clone();
+        let target = LogoutTarget::Sid { registration, sid: sid.clone(), subject: None, token };
         self.context.manager().end_matching(target, EndReason::EndedByApplication).await
     }
 

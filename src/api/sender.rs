@@ -9,7 +9,7 @@ use http::Request;
 
 use super::error::{ApiError, Problem};
 use crate::calls::call::{Call, CallError, Called, Known};
-use crate::calls::transport::{OwnClient, Transport};
+use crate::calls::transport::{Client, Transport};
 use crate::manager::Refusal;
 use crate::manager::watch::Standing;
 use crate::protocol::authorization::Authentication;
@@ -44,7 +44,7 @@ impl Sender {
         self.session.request().context()
     }
 
-    pub(super) fn own_client(&self) -> OwnClient {
+    pub(super) fn own_client(&self) -> Client {
         self.context().apis().own_client().clone()
     }
 

@@ -7,10 +7,11 @@ use url::{Origin, Url};
 
 use super::api::{Api, Unexplained};
 use super::fault::{Answers, FRESH, Fault, Outcome};
-use super::transport::OwnClient;
+use super::transport::Client;
 use crate::error::{ConfigError, check_url};
 use crate::protocol::authorization::Audience;
 use crate::protocol::url::PlainHttp;
+use crate::provider::given::GivenClient;
 use crate::session::record::SessionRecord;
 
 /// An API that was listed.
@@ -57,11 +58,11 @@ impl Listed {
 #[derive(Debug)]
 pub(crate) struct Apis {
     listed: Vec<Arc<Listed>>,
-    own_client: OwnClient,
+    own_client: Client,
 }
 
 impl Apis {
-    pub(crate) fn new(apis: &[Api], plain_http: &PlainHttp) -> Result<Self, ConfigError> {
+    pub(crate) fn new(apis: &[Api], plain_http: &PlainHttp, given: Option<GivenClient>) -> Result<Self, ConfigError> {
         let list = |api: &Api| {
             let url = check_url("api", api.base_url(), plain_http)?;
             if url.query().is_some() {
@@ -71,7 +72,7 @@ impl Apis {
             Ok(Arc::new(Listed { origin: url.origin(), path, api: api.clone(), answers: Mutex::default() }))
         };
         let listed = apis.iter().map(list).collect::<Result<_, _>>()?;
-        Ok(Self { listed, own_client: OwnClient::new()? })
+        Ok(Self { listed, own_client: Client::new(given)? })
     }
 
     /// The API that a URL belongs to: of those that it is below the one with the longest base path.
@@ -84,7 +85,7 @@ impl Apis {
         above.max_by_key(|listed| listed.path.len())
     }
 
-    pub(crate) fn own_client(&self) -> &OwnClient {
+    pub(crate) fn own_client(&self) -> &Client {
         &self.own_client
     }
 }
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn urls_belong_to_the_nearest_api_above_them() {
         let apis = ["https://a.example/v1", "https://a.example/v1/billing/", "https://b.example"].map(Api::at);
-        let apis = Apis::new(&apis, &PlainHttp::default()).unwrap();
+        let apis = Apis::new(&apis, &PlainHttp::default(), None).unwrap();
         for (url, expected) in [
             ("https://a.example/v1", Some("https://a.example/v1")),
             ("https://a.example/v1/orders", Some("https://a.example/v1")),

@@ -11,6 +11,7 @@ use http::request::Parts;
 
 use super::body::Attempt;
 use crate::error::ConfigError;
+use crate::provider::given::GivenClient;
 use crate::provider::http::client_builder;
 
 /// An API that has not begun to answer after this time gets no more.
@@ -31,20 +32,39 @@ pub(crate) trait Transport: Send {
     fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, NoAnswer>>;
 }
 
-/// The crate's own client.
+/// What carries requests to APIs where the application says nothing else.
 #[derive(Clone, Debug)]
-pub(crate) struct OwnClient(reqwest::Client);
+pub(crate) enum Client {
+    Own(reqwest::Client),
+    /// The application's.
+    Given(GivenClient),
+}
 
-impl OwnClient {
-    pub(crate) fn new() -> Result<Self, ConfigError> {
+impl Client {
+    pub(crate) fn new(given: Option<GivenClient>) -> Result<Self, ConfigError> {
+        if let Some(given) = given {
+            return Ok(Self::Given(given));
+        }
         let client = client_builder(API_TIMEOUT).read_timeout(API_TIMEOUT).build();
-        client.map(Self).map_err(|error| ConfigError::new("api", error.to_string(), "a working TLS set-up"))
+        client.map(Self::Own).map_err(|error| ConfigError::new("api", error.to_string(), "a working TLS set-up"))
     }
 }
 
-impl Transport for OwnClient {
+impl Transport for Client {
     fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, NoAnswer>> {
-        let client = self.0.clone();
+        let client = match self {
+            Self::Own(client) => client.clone(),
+            Self::Given(client) => {
+                let client = client.clone();
+                return Box::pin(async move {
+                    let request = Request::from_parts(parts, Body::from(body));
+                    match tokio::time::timeout(API_TIMEOUT, client.send(request)).await {
+                        Ok(answer) => answer.map_err(|error| NoAnswer::Unreachable(error.into())),
+                        Err(_) => Err(NoAnswer::Timeout),
+                    }
+                });
+            }
+        };
         Box::pin(async move {
             let request = reqwest::Request::try_from(Request::from_parts(parts, reqwest::Body::from(body)));
             let request = request.map_err(|error| NoAnswer::Invalid(error.without_url().to_string()))?;

@@ -3,13 +3,25 @@
 use std::sync::Arc;
 
 use super::Manager;
-use crate::protocol::names::RefreshToken;
+use super::family::Member;
+use crate::protocol::names::{RefreshToken, Registration};
 use crate::registry::{Loaded, LogoutTarget, RegistryError};
+use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
-use crate::session::event::{Browser, EventKind, SessionEvent};
+use crate::session::event::{EventKind, SessionEvent};
 use crate::session::id::SessionKey;
 use crate::session::record::SessionRecord;
 use crate::session::revocation::{Siblings, delay, revokes};
+
+impl Member for Manager {
+    fn has(&self, registration: &Registration) -> bool {
+        self.provider.client().is(registration)
+    }
+
+    fn conclude(self: Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason) {
+        self.conclude_by(record, reason, Browser::default());
+    }
+}
 
 impl Manager {
     /// Ends one session. Ending it again is no error.
@@ -66,7 +78,7 @@ impl Manager {
         self.detached(async move {
             let answer = manager.registry.end_matching(&target, reason, manager.now()).await;
             for record in answer.as_ref().map_or_else(RegistryError::ended, Vec::as_slice) {
-                manager.conclude(record, reason);
+                manager.conclude_by(record, reason, Browser::default());
             }
             answer.map(|ended| ended.len())
         })
@@ -74,16 +86,8 @@ impl Manager {
     }
 
     /// Says that a session is over, to everyone who has to know. The session is gone already; nothing here can fail it.
-    pub(super) fn conclude(self: &Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason) {
-        self.conclude_by(record, reason, Browser::default());
-    }
-
     fn conclude_by(self: &Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason, browser: Browser) {
         self.ends.ended(record.key(), reason);
-        // Another client may share the registry; its sessions are its own business.
-        if record.registration() != &self.provider.client().registration {
-            return;
-        }
         tracing::info!(session = ?record.key(), %reason, "session ended");
         metrics::counter!("oidc_sessions_ended_total", "reason" => reason.as_str()).increment(1);
         self.emit(&SessionEvent::of(EventKind::Ended { reason }, self.now(), record).by(browser));

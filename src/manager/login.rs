@@ -14,7 +14,9 @@ use crate::provider::keys::Bearer;
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{Sent, Unavailable};
 use crate::registry::{Committed, Created, Spent};
-use crate::session::event::{Browser, EventKind, SessionEvent};
+use crate::session::browser::Browser;
+use crate::session::end_reason::EndReason;
+use crate::session::event::{EventKind, SessionEvent};
 use crate::session::id::{AttemptKey, SessionId, SessionKey};
 use crate::session::login_attempt::LoginTransaction;
 use crate::session::new_login::{self, LoginRefused};
@@ -157,10 +159,11 @@ impl Manager {
         }
         self.ask_application(&id_token, &claims, &response).await?;
         let client = self.provider.client();
-        let id = SessionId::random_for(&client.registration, id_token.sid.as_ref(), &id_token.subject);
+        let registration = client.at(id_token.issuer.clone());
+        let id = SessionId::random_for(&registration, id_token.sid.as_ref(), &id_token.subject);
         let login = NewLogin {
             key: SessionKey::of(&id, client.tag),
-            registration: client.registration.clone(),
+            registration,
             id_token,
             claims,
             transaction,
@@ -169,6 +172,7 @@ impl Manager {
                 Some(metadata) if metadata.userinfo_endpoint.is_some() => UserInfoEndpoint::There,
                 _ => UserInfoEndpoint::Missing,
             },
+            browser: browser.clone(),
         };
         let record = Arc::new(SessionRecord::of_login(login, response, raw, sent_at, &self.policy));
         match self.registry.create(SessionRecord::clone(&record), transaction.attempt(), self.now()).await? {
@@ -180,7 +184,26 @@ impl Manager {
         tracing::info!(session = ?record.key(), "session started");
         metrics::counter!("oidc_sessions_started_total").increment(1);
         self.emit(&SessionEvent::of(EventKind::Started, self.now(), &record).by(browser));
+        self.end_surplus(&record).await;
         Ok(LoggedIn::Anew(id, record))
+    }
+
+    /// Ends the oldest sessions of a user who has more than are allowed. Nobody is kept out by a store that does not list them.
+    async fn end_surplus(self: &Arc<Self>, record: &SessionRecord) {
+        let Some(allowed) = self.policy.sessions_per_user else { return };
+        match self.registry.sessions_of(record.registration(), record.subject()).await {
+            Ok(mut sessions) => {
+                // Two logins at once agree on which are the oldest.
+                sessions.sort_by_key(|session| (session.login.started_at, *session.key()));
+                let surplus = sessions.len().saturating_sub(allowed.get());
+                for session in sessions.into_iter().take(surplus) {
+                    if let Err(error) = self.end(session.key(), EndReason::TooManySessions).await {
+                        tracing::warn!(%error, session = ?session.key(), "one of too many sessions could not be ended");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it is not known how many sessions a user has"),
+        }
     }
 
     /// Asks the application whether it lets the user in.
@@ -193,7 +216,7 @@ impl Manager {
         let Some(hook) = &self.on_login else { return Ok(()) };
         let keeps_tokens = self.policy.tokens == KeptTokens::All;
         let login = new_login::NewLogin {
-            issuer: self.provider.client().registration.issuer().clone(),
+            issuer: id_token.issuer.clone(),
             subject: id_token.subject.clone(),
             sid: id_token.sid.clone(),
             claims: claims.clone(),

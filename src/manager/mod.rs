@@ -5,6 +5,7 @@ pub(crate) mod describe;
 mod doubts;
 pub(crate) mod end;
 pub(crate) mod ends;
+pub(crate) mod family;
 mod flights;
 mod guards;
 mod landed;
@@ -27,6 +28,7 @@ use futures_util::future::BoxFuture;
 
 use self::doubts::{Doubts, Remarks};
 use self::ends::Ends;
+use self::family::{Family, Member};
 use self::flights::SingleFlight;
 use self::guards::Guards;
 use self::landed::LandedLogins;
@@ -37,10 +39,11 @@ pub(crate) use self::refusal::{REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
 use self::tasks::Tasks;
 use crate::clock::Clock;
 use crate::protocol::authorization::Audience;
+use crate::protocol::names::{Registration, Subject};
 use crate::provider::Provider;
 use crate::registry::store_clock::StoreClock;
 use crate::registry::{EndMark, Loaded, RegistryError, SessionRegistry, Spent};
-use crate::session::event::SessionEvent;
+use crate::session::event::{SessionEvent, SessionInfo};
 use crate::session::id::{AttemptKey, SessionKey};
 use crate::session::new_login::{LoginRefused, NewLogin};
 use crate::session::policy::SessionPolicy;
@@ -53,6 +56,8 @@ pub(crate) type Listener = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
 pub(crate) type LoginHook = dyn Fn(NewLogin) -> BoxFuture<'static, Result<(), LoginRefused>> + Send + Sync;
 
 pub(crate) struct Manager {
+    /// Whose upkeep goes on as long as there is somebody.
+    _family: Arc<Family>,
     registry: Arc<dyn SessionRegistry>,
     provider: Arc<Provider>,
     policy: SessionPolicy,
@@ -91,24 +96,29 @@ impl fmt::Debug for Manager {
 
 impl Manager {
     pub(crate) fn new(
-        registry: Arc<dyn SessionRegistry>,
+        family: &Arc<Family>,
         provider: Provider,
         policy: SessionPolicy,
-        clock: Arc<dyn Clock>,
         listeners: Vec<Listener>,
         on_login: Option<Box<LoginHook>>,
     ) -> Arc<Self> {
-        registry.adopt_clock(&clock);
+        let registry = family.registry.clone();
         let ends = Arc::new(Ends::default());
         registry.subscribe({
-            let ends = ends.clone();
-            Box::new(move |notice| ends.notice(notice))
+            // Registries forget no listener: of a tenant that is gone little is to be left.
+            let ends = Arc::downgrade(&ends);
+            Box::new(move |notice| {
+                if let Some(ends) = ends.upgrade() {
+                    ends.notice(notice);
+                }
+            })
         });
-        Arc::new(Self {
+        let manager = Arc::new(Self {
+            _family: family.clone(),
             registry,
             provider: Arc::new(provider),
             policy,
-            clock,
+            clock: family.clock.clone(),
             listeners,
             on_login,
             flights: SingleFlight::new(),
@@ -123,7 +133,11 @@ impl Manager {
             guards: Guards::new(),
             reported_expires_in: AtomicBool::new(false),
             reported_refresh_expires_in: AtomicBool::new(false),
-        })
+        });
+        let joined: Arc<dyn Member> = manager.clone();
+        let client = manager.provider.client().registration.client_id().clone();
+        family.join(client, Arc::downgrade(&joined));
+        manager
     }
 
     pub(crate) fn provider(&self) -> &Arc<Provider> {
@@ -183,6 +197,18 @@ impl Manager {
     /// Looks at a session without any effect on it.
     pub(crate) async fn look(&self, key: &SessionKey) -> Result<Arc<SessionRecord>, Refusal> {
         found(self.registry.load(key).await.map_err(|error| unavailable(&error))?)
+    }
+
+    /// The live sessions of a user, the oldest first.
+    pub(crate) async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<SessionInfo>, RegistryError> {
+        let found = self.registry.sessions_of(registration, subject).await?;
+        let mut sessions: Vec<_> = found.iter().map(|record| SessionInfo::of(record)).collect();
+        sessions.sort_by_key(|session| (session.started_at(), *session.key()));
+        Ok(sessions)
     }
 
     /// Notes that what is named so has been done; only the first who says so is told that it is new.

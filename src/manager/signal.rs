@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
 
+use tracing::Instrument;
+
 use super::{Landed, Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter};
 use crate::protocol::authorization::Audience;
 use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
@@ -43,6 +45,22 @@ enum Arrival<T> {
     Here(T),
     /// It was not what was wanted: another flight from this record, if it brought a newer one.
     GoOn(Option<Arc<SessionRecord>>),
+}
+
+/// Counts a signal as long as it is under way, whatever becomes of it.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Self {
+        metrics::gauge!("oidc_refreshes_under_way").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        metrics::gauge!("oidc_refreshes_under_way").decrement(1.0);
+    }
 }
 
 impl Manager {
@@ -113,7 +131,11 @@ impl Manager {
                     // Nothing begins that might not be finished.
                     _ if self.tasks.is_closing() => Err(Refusal::Unavailable(REGISTRY_RETRY_AFTER)),
                     Some(retry_after) => Err(Refusal::Unavailable(retry_after)),
-                    None => Ok(self.clone().fly(record.clone(), audience.cloned())),
+                    None => {
+                        // Of the request that leads it.
+                        let span = tracing::info_span!("oidc_signal", session = ?key);
+                        Ok(self.clone().fly(record.clone(), audience.cloned()).instrument(span))
+                    }
                 },
             )?;
             // One patience for a flight, however many wait for it, and one for a request. The flight itself goes on.
@@ -138,6 +160,7 @@ impl Manager {
 
     async fn fly(self: Arc<Self>, record: Arc<SessionRecord>, audience: Option<Audience>) -> Landed {
         let key = *record.key();
+        let _under_way = UnderWay::begin();
         let lease = Lease { holder: LeaseHolder::random(), duration: LEASE };
         let granted = Notify::new();
         let renewals = std::pin::pin!(self.renew_lease(&key, record.version(), lease, &granted));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
-use super::names::Issuer;
+use super::issuers::Issuers;
 use super::token_response::ErrorCode;
 
 /// What an authorization request asks of the authentication
@@ -134,9 +134,11 @@ impl AuthorizationResponse {
     ///
     /// [_RFC 9207 § 2.4:_](https://www.rfc-editor.org/rfc/rfc9207#section-2.4) a client compares `iss` with the issuer
     /// it sent the user to, and rejects an answer without `iss` where the provider says that it sends it.
-    pub(crate) fn parse(query: &str, issuer: &Issuer, sends_issuer: bool) -> Result<Self, AuthorizationError> {
+    pub(crate) fn parse(query: &str, issuers: &Issuers, sends_issuer: bool) -> Result<Self, AuthorizationError> {
         match single(query, "iss")? {
-            Some(iss) if iss != issuer.as_str() => return Err(AuthorizationError::OtherIssuer),
+            Some(iss) if iss != issuers.configured().as_str() && !issuers.have(&iss) => {
+                return Err(AuthorizationError::OtherIssuer);
+            }
             None if sends_issuer => return Err(AuthorizationError::Missing("iss")),
             _ => {}
         }
@@ -159,11 +161,12 @@ fn single(query: &str, name: &'static str) -> Result<Option<String>, Authorizati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::names::Issuer;
 
     #[test]
     fn authorization_responses() {
-        let issuer = Issuer::new("https://op.example");
-        let parse = |query, sends| AuthorizationResponse::parse(query, &issuer, sends);
+        let issuers = Issuers::one(Issuer::new("https://op.example"));
+        let parse = |query, sends| AuthorizationResponse::parse(query, &issuers, sends);
         assert_eq!(parse("code=c&state=s", false), Ok(AuthorizationResponse::Code("c".into())));
         assert_eq!(parse("code=c&iss=https://op.example", true), Ok(AuthorizationResponse::Code("c".into())));
         assert_eq!(parse("code=c&iss=https://other", false), Err(AuthorizationError::OtherIssuer));

@@ -10,14 +10,16 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::jwt::{
-    Expected, SigningAlg, TokenError, VerifiedJwt, check_common, check_expiry, check_not_before, date, text,
+    Expected, Moment, SigningAlg, TokenError, VerifiedJwt, check_common, check_expiry, check_not_before, date, issuer,
+    text,
 };
 use super::logout_token::LOGOUT_EVENT;
-use super::names::{AccessToken, Sid, Subject};
+use super::names::{AccessToken, Issuer, Registration, Sid, Subject};
 
 /// The claims of a validated ID token.
 #[derive(Clone, Debug)]
 pub(crate) struct IdToken {
+    pub(crate) issuer: Issuer,
     pub(crate) subject: Subject,
     pub(crate) sid: Option<Sid>,
     pub(crate) issued_at: SystemTime,
@@ -37,6 +39,7 @@ pub(crate) struct AuthenticationRequest<'a> {
 /// What a session knows of the login that a refreshed ID token has to repeat.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OriginalLogin<'a> {
+    pub(crate) registration: &'a Registration,
     pub(crate) subject: &'a Subject,
     pub(crate) nonce: &'a str,
 }
@@ -76,14 +79,10 @@ fn check_typ(jwt: &VerifiedJwt) -> Result<(), TokenError> {
 
 /// Core §12.2: the same issuer, subject, client and nonce. More or fewer further audiences say nothing, nor does a claim
 /// that cannot be read: that is no word of somebody else.
-fn check_same_login(
-    claims: &Map<String, Value>,
-    expected: &Expected<'_>,
-    original: OriginalLogin<'_>,
-) -> Result<(), TokenError> {
+fn check_same_login(claims: &Map<String, Value>, original: OriginalLogin<'_>) -> Result<(), TokenError> {
     let differs = |name: &str, value: &str| matches!(claims.get(name), Some(Value::String(text)) if text != value);
-    let client_id = expected.client_id.as_str();
-    for (name, value) in [("iss", expected.issuer.as_str()), ("sub", original.subject.as_str())] {
+    let client_id = original.registration.client_id().as_str();
+    for (name, value) in [("iss", original.registration.issuer().as_str()), ("sub", original.subject.as_str())] {
         if differs(name, value) {
             return Err(TokenError::Claim(name, "is not that of the login"));
         }
@@ -106,9 +105,9 @@ fn check_same_login(
 }
 
 /// What is wrong with the times of a refreshed ID token.
-fn check_times(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), TokenError> {
-    check_not_before(claims, expected)?;
-    check_expiry(claims, expected)
+fn check_times(claims: &Map<String, Value>, at: Moment) -> Result<(), TokenError> {
+    check_not_before(claims, at)?;
+    check_expiry(claims, at)
 }
 
 impl IdToken {
@@ -128,7 +127,7 @@ impl IdToken {
         match (request.max_age, token.auth_time) {
             (None, _) => Ok(token),
             (Some(_), None) => Err(TokenError::Claim("auth_time", "is missing")),
-            (Some(max_age), Some(auth_time)) if expected.now > auth_time + max_age + expected.tolerance => {
+            (Some(max_age), Some(auth_time)) if expected.at.now > auth_time + max_age + expected.at.tolerance => {
                 Err(TokenError::Claim("auth_time", "is longer ago than was asked for"))
             }
             (Some(_), Some(_)) => Ok(token),
@@ -141,26 +140,26 @@ impl IdToken {
     /// application.
     pub(crate) fn of_refresh(
         jwt: VerifiedJwt,
-        expected: &Expected<'_>,
+        at: Moment,
         original: OriginalLogin<'_>,
     ) -> Result<Refreshed, RefreshedError> {
         let typ = check_typ(&jwt);
         let claims = jwt.into_claims();
-        check_same_login(&claims, expected, original).map_err(RefreshedError::OtherLogin)?;
+        check_same_login(&claims, original).map_err(RefreshedError::OtherLogin)?;
         typ?;
-        let clock = check_times(&claims, expected).err();
-        Ok(Refreshed { id_token: Self::read(claims)?, clock })
+        let clock = check_times(&claims, at).err();
+        Ok(Refreshed { id_token: Self::read(original.registration.issuer().clone(), claims)?, clock })
     }
 
     fn common(jwt: VerifiedJwt, expected: &Expected<'_>) -> Result<Self, TokenError> {
         check_typ(&jwt)?;
         let claims = jwt.into_claims();
         check_common(&claims, expected)?;
-        check_expiry(&claims, expected)?;
-        Self::read(claims)
+        check_expiry(&claims, expected.at)?;
+        Self::read(issuer(&claims, expected)?, claims)
     }
 
-    fn read(claims: Map<String, Value>) -> Result<Self, TokenError> {
+    fn read(issuer: Issuer, claims: Map<String, Value>) -> Result<Self, TokenError> {
         let issued_at = date(&claims, "iat")?.ok_or(TokenError::Claim("iat", "is missing"))?;
         let subject = text(&claims, "sub")?.ok_or(TokenError::Claim("sub", "is missing"))?;
         // Core §2.
@@ -171,6 +170,7 @@ impl IdToken {
             return Err(TokenError::Claim("events", "makes it a logout token"));
         }
         Ok(Self {
+            issuer,
             subject: Subject::new(subject),
             sid: text(&claims, "sid")?.map(Sid::new),
             issued_at,

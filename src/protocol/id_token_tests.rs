@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::protocol::jwt::samples::{CLIENT, ISSUER, NOW, TOLERANCE, at, encode, expected, verified, with};
+use crate::protocol::names::ClientId;
 
 const NONCE: &str = "the nonce that was sent";
 const IS_MISSING: &str = "is missing";
@@ -10,6 +11,10 @@ const NO_DATE: &str = "is not a NumericDate";
 
 fn claims() -> Value {
     json!({"iss": ISSUER, "sub": "alice", "aud": CLIENT, "iat": NOW, "exp": NOW + 300, "nonce": NONCE})
+}
+
+fn registration() -> Registration {
+    Registration::new(Issuer::new(ISSUER), ClientId::new(CLIENT))
 }
 
 fn header() -> Value {
@@ -22,8 +27,9 @@ fn login(claims: &Value, max_age: Option<u64>) -> Result<IdToken, TokenError> {
 }
 
 fn refresh(claims: &Value) -> Result<Refreshed, RefreshedError> {
-    let original = OriginalLogin { subject: &Subject::new("alice"), nonce: NONCE };
-    IdToken::of_refresh(verified(&header(), claims), &expected(), original)
+    let registration = registration();
+    let original = OriginalLogin { registration: &registration, subject: &Subject::new("alice"), nonce: NONCE };
+    IdToken::of_refresh(verified(&header(), claims), expected().at, original)
 }
 
 /// What a refresh makes of it, in a word.
@@ -229,9 +235,10 @@ fn another_kind_of_token_is_no_id_token() {
     for (typ, error) in rows {
         let header = with(&header(), "typ", typ.as_ref());
         let request = AuthenticationRequest { nonce: NONCE, max_age: None };
-        let original = OriginalLogin { subject: &Subject::new("alice"), nonce: NONCE };
+        let registration = registration();
+        let original = OriginalLogin { registration: &registration, subject: &Subject::new("alice"), nonce: NONCE };
         let at_login = IdToken::of_login(verified(&header, &claims()), &expected(), request);
-        let at_refresh = IdToken::of_refresh(verified(&header, &claims()), &expected(), original);
+        let at_refresh = IdToken::of_refresh(verified(&header, &claims()), expected().at, original);
         assert_eq!(at_login.err(), error, "login: {typ:?}");
         assert_eq!(at_refresh.err(), error.map(RefreshedError::Unusable), "refresh: {typ:?}");
     }

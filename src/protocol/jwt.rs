@@ -9,6 +9,7 @@
 //! 4. The signature is right.
 //! 5. The claims are right: [`check_common`].
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -16,6 +17,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, K
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
+use super::issuers::{Issuers, NotOurs};
 use super::names::{ClientId, Issuer};
 
 /// Tokens longer than this are refused unread.
@@ -173,7 +175,15 @@ pub(crate) struct VerifiedJwt {
 /// The keys of a JWK Set that fit the agreed algorithm.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeySet {
-    keys: Vec<(Option<String>, DecodingKey)>,
+    keys: Vec<PublishedKey>,
+}
+
+#[derive(Clone, Debug)]
+struct PublishedKey {
+    id: Option<String>,
+    /// Whose tokens it vouches for, where a provider of many tenants says so.
+    issuer: Option<String>,
+    key: DecodingKey,
 }
 
 impl KeySet {
@@ -183,12 +193,22 @@ impl KeySet {
         let set: Map<String, Value> = serde_json::from_slice(json).ok()?;
         let keys = set.get("keys")?.as_array()?;
         let keys = keys.iter().filter_map(|key| {
+            let issuer = key.get("issuer").and_then(Value::as_str).map(str::to_owned);
             let mut jwk: Jwk = serde_json::from_value(key.clone()).ok()?;
             strip_zeros(&mut jwk);
             let key = alg.fits(&jwk).then(|| DecodingKey::from_jwk(&jwk).ok())??;
-            Some((jwk.common.key_id, key))
+            Some(PublishedKey { id: jwk.common.key_id, issuer, key })
         });
         Some(Self { keys: keys.collect() })
+    }
+
+    /// Those of the keys that vouch for a token.
+    pub(crate) fn vouching<'a>(&'a self, issuers: &Issuers, claims: &Map<String, Value>) -> Cow<'a, Self> {
+        let vouches = |key: &PublishedKey| issuers.vouches(key.issuer.as_deref(), claims);
+        if self.keys.iter().all(vouches) {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self { keys: self.keys.iter().filter(|key| vouches(key)).cloned().collect() })
     }
 
     /// Whether no key can be used.
@@ -199,8 +219,8 @@ impl KeySet {
     /// The keys that may have signed a token: several only where they share the `kid` that it names, as providers publish
     /// them that count a kid anew or list a key twice (RFC 7517 §4.5 only says SHOULD).
     fn fitting(&self, kid: Option<&str>) -> Result<Vec<&DecodingKey>, TokenError> {
-        let keys = self.keys.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid);
-        let keys: Vec<&DecodingKey> = keys.map(|(_, key)| key).collect();
+        let keys = self.keys.iter().filter(|key| kid.is_none() || key.id.as_deref() == kid);
+        let keys: Vec<&DecodingKey> = keys.map(|key| &key.key).collect();
         match (keys.len(), kid) {
             (0, _) => Err(TokenError::Key("none has the token's kid")),
             (1, _) | (_, Some(_)) => Ok(keys),
@@ -328,9 +348,16 @@ fn object(part: &str) -> Option<Map<String, Value>> {
 /// What the common claims are compared with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
-    pub(crate) issuer: &'a Issuer,
+    pub(crate) issuers: &'a Issuers,
     pub(crate) client_id: &'a ClientId,
+    pub(crate) at: Moment,
+}
+
+/// When a token is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
     pub(crate) now: SystemTime,
+    /// How far the provider's clock may be from ours.
     pub(crate) tolerance: Duration,
 }
 
@@ -341,9 +368,7 @@ pub(crate) struct Expected<'a> {
 ///
 /// `exp` is left to the caller: logout tokens of some providers have none.
 pub(crate) fn check_common(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<SystemTime, TokenError> {
-    if text(claims, "iss")? != Some(expected.issuer.as_str()) {
-        return Err(TokenError::Claim("iss", "is not the configured issuer"));
-    }
+    issuer(claims, expected)?;
     let party = text(claims, "azp")?;
     if party.is_some_and(|party| party != expected.client_id.as_str()) {
         return Err(TokenError::Claim("azp", "is not this client"));
@@ -353,12 +378,22 @@ pub(crate) fn check_common(claims: &Map<String, Value>, expected: &Expected<'_>)
         Audience::AmongOthers if party.is_some() => {}
         Audience::AmongOthers => return Err(TokenError::Claim("aud", "has others, and azp does not name this client")),
     }
-    check_not_before(claims, expected)
+    check_not_before(claims, expected.at)
+}
+
+/// The issuer of a token, which has to be one of those that are expected.
+pub(crate) fn issuer(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<Issuer, TokenError> {
+    // That it is text, and not empty, is for all claims of this kind to be said in the same words.
+    text(claims, "iss")?;
+    expected.issuers.of_token(claims).map_err(|not_ours| match not_ours {
+        NotOurs::Issuer => TokenError::Claim("iss", "is not the configured issuer"),
+        NotOurs::Tenant => TokenError::Claim("tid", "is not the tenant of the issuer"),
+    })
 }
 
 /// Checks `nbf` and `iat`; returns `iat`.
-pub(crate) fn check_not_before(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<SystemTime, TokenError> {
-    let latest = expected.now + expected.tolerance;
+pub(crate) fn check_not_before(claims: &Map<String, Value>, at: Moment) -> Result<SystemTime, TokenError> {
+    let latest = at.now + at.tolerance;
     if date(claims, "nbf")?.is_some_and(|not_before| not_before > latest) {
         return Err(TokenError::Claim("nbf", "is in the future"));
     }
@@ -399,12 +434,10 @@ fn audience(claims: &Map<String, Value>, client_id: &ClientId) -> Result<Audienc
 }
 
 /// Checks `exp`, which has to be there.
-pub(crate) fn check_expiry(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), TokenError> {
+pub(crate) fn check_expiry(claims: &Map<String, Value>, at: Moment) -> Result<(), TokenError> {
     match date(claims, "exp")? {
         None => Err(TokenError::Claim("exp", "is missing")),
-        Some(expires_at) if expected.now >= expires_at + expected.tolerance => {
-            Err(TokenError::Claim("exp", "is in the past"))
-        }
+        Some(expires_at) if at.now >= expires_at + at.tolerance => Err(TokenError::Claim("exp", "is in the past")),
         Some(_) => Ok(()),
     }
 }

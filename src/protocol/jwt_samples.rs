@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::{Expected, UnverifiedJwt, VerifiedJwt};
+use super::{Expected, Moment, UnverifiedJwt, VerifiedJwt};
+use crate::protocol::issuers::Issuers;
 use crate::protocol::names::{ClientId, Issuer};
 
 pub(crate) const ISSUER: &str = "https://op.example";
@@ -18,10 +19,10 @@ pub(crate) const TOLERANCE: u64 = 60;
 
 /// What the tokens of the tests are compared with.
 pub(crate) fn expected() -> Expected<'static> {
-    static CLIENT_AT_ISSUER: LazyLock<(Issuer, ClientId)> =
-        LazyLock::new(|| (Issuer::new(ISSUER), ClientId::new(CLIENT)));
-    let (issuer, client_id) = &*CLIENT_AT_ISSUER;
-    Expected { issuer, client_id, now: at(NOW), tolerance: Duration::from_secs(TOLERANCE) }
+    static CLIENT_AT_ISSUER: LazyLock<(Issuers, ClientId)> =
+        LazyLock::new(|| (Issuers::one(Issuer::new(ISSUER)), ClientId::new(CLIENT)));
+    let (issuers, client_id) = &*CLIENT_AT_ISSUER;
+    Expected { issuers, client_id, at: Moment { now: at(NOW), tolerance: Duration::from_secs(TOLERANCE) } }
 }
 
 pub(crate) fn at(seconds: u64) -> SystemTime {

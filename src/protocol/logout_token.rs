@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
-use super::jwt::{Expected, TokenError, VerifiedJwt, check_audience_alone, check_common, check_expiry, text};
-use super::names::{Sid, Subject};
+use super::jwt::{Expected, TokenError, VerifiedJwt, check_audience_alone, check_common, check_expiry, issuer, text};
+use super::names::{Issuer, Sid, Subject};
 
 pub(crate) const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
@@ -71,6 +71,7 @@ impl LogoutTokenPolicy {
 /// A validated logout token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogoutToken {
+    pub(crate) issuer: Issuer,
     pub(crate) whom: Whom,
     pub(crate) issued_at: SystemTime,
     pub(crate) jti: String,
@@ -115,15 +116,16 @@ impl LogoutToken {
         let claims = jwt.into_claims();
         check_audience_alone(&claims, expected)?;
         let issued_at = check_common(&claims, expected)?;
+        let issuer = issuer(&claims, expected)?;
         match (claims.contains_key("exp"), policy.missing_expiry) {
             (false, MissingExpiry::AcceptYoungerThan(age)) => {
                 // However long an age is accepted, no sum overflows.
-                let longest = age.saturating_add(expected.tolerance);
-                if expected.now.duration_since(issued_at).is_ok_and(|passed| passed > longest) {
+                let longest = age.saturating_add(expected.at.tolerance);
+                if expected.at.now.duration_since(issued_at).is_ok_and(|passed| passed > longest) {
                     return Err(TokenError::Claim("iat", "is too long ago for a token without exp"));
                 }
             }
-            _ => check_expiry(&claims, expected)?,
+            _ => check_expiry(&claims, expected.at)?,
         }
         let subject = text(&claims, "sub")?.map(Subject::new);
         let whom = match (text(&claims, "sid")?.map(Sid::new), subject) {
@@ -138,7 +140,7 @@ impl LogoutToken {
             return Err(TokenError::Claim("nonce", "is prohibited"));
         }
         let jti = text(&claims, "jti")?.ok_or(TokenError::Claim("jti", "is missing"))?.to_owned();
-        Ok(Self { whom, issued_at, jti, reason: LogoutReason::of(&claims) })
+        Ok(Self { issuer, whom, issued_at, jti, reason: LogoutReason::of(&claims) })
     }
 }
 

@@ -43,6 +43,7 @@ fn check<const N: usize>(claims: &Value, name: &'static str, rows: [(Option<Valu
 #[test]
 fn a_logout_token_says_whom_and_when() {
     let expected = LogoutToken {
+        issuer: Issuer::new(ISSUER),
         whom: Whom::Sid { sid: Sid::new("s"), subject: Some(Subject::new("alice")) },
         issued_at: at(NOW - 7),
         jti: "j".to_owned(),

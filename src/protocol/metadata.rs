@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::issuers::Issuers;
 use super::names::Issuer;
 use super::url::PlainHttp;
 
@@ -105,12 +106,12 @@ impl ProviderMetadata {
     ///
     /// Insists on what no login works without. Everything else is read leniently, since providers write strings for
     /// booleans and lists, `null` and `""`: that must not keep anybody from signing in.
-    pub(crate) fn parse(json: &[u8], issuer: &Issuer, plain_http: &PlainHttp) -> Result<Self, MetadataError> {
+    pub(crate) fn parse(json: &[u8], issuers: &Issuers, plain_http: &PlainHttp) -> Result<Self, MetadataError> {
         let json = serde_json::from_slice(json).map_err(|e| MetadataError::Malformed(e.to_string()))?;
         let mut members = Members { json, unreadable: Vec::new() };
         let found = members.json.get("issuer").and_then(Value::as_str).ok_or(MetadataError::Missing("issuer"))?;
-        if found != issuer.as_str() {
-            let (found, expected) = (found.to_owned(), issuer.as_str().to_owned());
+        if found != issuers.in_metadata() {
+            let (found, expected) = (found.to_owned(), issuers.in_metadata().to_owned());
             return Err(MetadataError::OtherIssuer { found, expected });
         }
         let metadata = Self {
@@ -129,7 +130,7 @@ impl ProviderMetadata {
             token_endpoint_auth_methods_supported: members.list("token_endpoint_auth_methods_supported"),
             unreadable: members.unreadable,
         };
-        metadata.check_endpoints(issuer, plain_http)?;
+        metadata.check_endpoints(issuers.configured(), plain_http)?;
         Ok(metadata)
     }
 
@@ -210,7 +211,9 @@ mod tests {
     #[test]
     fn discovery_issuer_mismatch_is_refused_and_both_are_named() {
         let issuer = Issuer::new("https://op.example/");
-        let error = ProviderMetadata::parse(&document(|_| {}), &issuer, &PlainHttp::default()).unwrap_err().to_string();
+        let error = ProviderMetadata::parse(&document(|_| {}), &Issuers::one(issuer.clone()), &PlainHttp::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("\"https://op.example\"") && error.contains("\"https://op.example/\""), "{error}");
         assert_eq!(ProviderMetadata::location(&issuer), "https://op.example/.well-known/openid-configuration");
     }
@@ -235,14 +238,14 @@ mod tests {
                 json["issuer"] = issuer.into();
                 json[name] = url.into();
             });
-            let found = ProviderMetadata::parse(&json, &Issuer::new(issuer), &PlainHttp::default()).err();
+            let found = ProviderMetadata::parse(&json, &Issuers::one(Issuer::new(issuer)), &PlainHttp::default()).err();
             assert_eq!(found, expected.map(MetadataError::Insecure), "{issuer} {name} {url}");
         }
     }
 
     #[test]
     fn what_nothing_works_without_has_to_be_there() {
-        let issuer = Issuer::new("https://op.example");
+        let issuer = Issuers::one(Issuer::new("https://op.example"));
         for name in ["issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"] {
             for value in [json!(null), json!(""), json!("no url"), json!(["https://op.example"])] {
                 let text = format!("{name} {value}");
@@ -262,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_is_hardly_needed_is_read_leniently() {
-        let issuer = Issuer::new("https://op.example");
+        let issuer = Issuers::one(Issuer::new("https://op.example"));
         let (url, flag, list) =
             ("userinfo_endpoint", "backchannel_logout_supported", "code_challenge_methods_supported");
         for (name, written, read, unreadable) in [
@@ -299,7 +302,7 @@ mod tests {
 
     #[test]
     fn post_only_where_basic_is_not_offered() {
-        let issuer = Issuer::new("https://op.example");
+        let issuer = Issuers::one(Issuer::new("https://op.example"));
         for (offered, expected) in [
             (json!(null), ClientAuthentication::Basic),
             (json!(["client_secret_post"]), ClientAuthentication::Post),

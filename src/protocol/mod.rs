@@ -5,6 +5,7 @@
 //! | `metadata` | OpenID Connect Discovery 1.0 §3, §4.3 |
 //! | `authorization` | Core §3.1.2, RFC 7636, RFC 9207 |
 //! | `token_response` | RFC 6749 §5.1, §5.2 and what providers make of it |
+//! | `issuers` | whose tokens a client takes |
 //! | `jwt` | RFC 7515, 7517, 7519, 8725: parsing, keys, signatures, common claims |
 //! | `id_token` | Core §3.1.3.7, §12.2 |
 //! | `logout_token` | Back-Channel Logout 1.0 (errata 1) §2.4, §2.6 |
@@ -14,6 +15,7 @@ pub(crate) mod authorization;
 pub(crate) mod challenge;
 pub(crate) mod fetch_metadata;
 pub(crate) mod id_token;
+pub(crate) mod issuers;
 pub(crate) mod jwt;
 pub(crate) mod logout_token;
 pub(crate) mod metadata;

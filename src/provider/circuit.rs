@@ -86,7 +86,8 @@ impl Circuit {
         Ok(())
     }
 
-    fn has_opened(&self) -> bool {
+    /// Whether so much has failed that calls are spared.
+    pub(crate) fn has_opened(&self) -> bool {
         let subjects = u32::try_from(self.subjects.len()).unwrap_or(u32::MAX);
         self.transport_failures.saturating_add(subjects) >= THRESHOLD
     }

@@ -49,13 +49,11 @@ impl Provider {
     pub(crate) async fn verify(self: &Arc<Self>, token: &str, bearer: Bearer) -> Result<VerifiedJwt, VerifyError> {
         let jwt = UnverifiedJwt::parse(token)?;
         // A token of somebody else's must not cause any traffic.
-        if jwt.unverified_claims().get("iss").and_then(Value::as_str)
-            != Some(self.client.registration.issuer().as_str())
-        {
+        let issuers = &self.client.issuers;
+        if !jwt.unverified_claims().get("iss").and_then(Value::as_str).is_some_and(|iss| issuers.have(iss)) {
             return Err(TokenError::Claim("iss", "is not the configured issuer").into());
         }
-        let alg = self.client.signing_alg;
-        jwt.check_alg(alg)?;
+        jwt.check_alg(self.client.signing_alg)?;
         let keys = match self.keys.held(self.clock.now()) {
             Held::Good(keys) => keys,
             Held::Due(keys) if !keys.is_older_than(OLDEST, self.clock.now()) => {
@@ -65,10 +63,10 @@ impl Provider {
             Held::Due(_) | Held::Nothing => {
                 let keys = self.fetch_newer_keys().await?;
                 // The set was fetched after the token had come: what it lacks is no key of the provider's.
-                return Ok(jwt.verify(&keys.value, alg).map_err(|unverified| unverified.1)?);
+                return Ok(self.verify_by(jwt, &keys)?);
             }
         };
-        let (jwt, error) = match jwt.verify(&keys.value, alg) {
+        let (jwt, error) = match self.try_by(jwt, &keys) {
             Ok(verified) => return Ok(verified),
             Err(unverified) => *unverified,
         };
@@ -76,9 +74,23 @@ impl Provider {
             return Err(error.into());
         }
         match self.keys.force(&keys, bearer.interval(), &*self.clock, || self.fetch_keys()).await {
-            Newer::Found(keys) => Ok(jwt.verify(&keys.value, alg).map_err(|unverified| unverified.1)?),
+            Newer::Found(keys) => Ok(self.verify_by(jwt, &keys)?),
             Newer::TooSoon | Newer::Unavailable => Err(no_keys().into()),
         }
+    }
+
+    /// Verifies by those of the keys that vouch for such a token; gives it back if that fails.
+    fn try_by<'a>(
+        &self,
+        jwt: UnverifiedJwt<'a>,
+        keys: &Fetched<KeySet>,
+    ) -> Result<VerifiedJwt, Box<(UnverifiedJwt<'a>, TokenError)>> {
+        let keys = keys.value.vouching(&self.client.issuers, jwt.unverified_claims());
+        jwt.verify(&keys, self.client.signing_alg)
+    }
+
+    fn verify_by(&self, jwt: UnverifiedJwt<'_>, keys: &Fetched<KeySet>) -> Result<VerifiedJwt, TokenError> {
+        self.try_by(jwt, keys).map_err(|unverified| unverified.1)
     }
 
     async fn fetch_newer_keys(self: &Arc<Self>) -> Result<Fetched<KeySet>, Unavailable> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod cached;
 pub(crate) mod circuit;
+pub(crate) mod given;
 pub(crate) mod http;
 pub(crate) mod keys;
 mod requests;
@@ -17,9 +18,10 @@ use self::cached::{Cached, Fetched, Held, Newer};
 use self::circuit::{Circuit, Failure, Open};
 use self::http::{Answer, Http, NoAnswer};
 use crate::clock::Clock;
-use crate::protocol::jwt::{Expected, KeySet, SigningAlg};
+use crate::protocol::issuers::Issuers;
+use crate::protocol::jwt::{Expected, KeySet, Moment, SigningAlg};
 use crate::protocol::metadata::{ProviderMetadata, at_origin};
-use crate::protocol::names::{ClientSecret, Registration};
+use crate::protocol::names::{ClientSecret, Issuer, Registration};
 use crate::protocol::url::PlainHttp;
 use crate::session::authorization_parameters::AuthorizationParameters;
 use crate::session::id::ClientTag;
@@ -34,6 +36,8 @@ const FORCED_METADATA_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
     pub(crate) registration: Registration,
+    /// Whose tokens are taken: the registration's issuer's, or its tenants'.
+    pub(crate) issuers: Issuers,
     /// A short name of the registration.
     pub(crate) tag: ClientTag,
     pub(crate) secret: ClientSecret,
@@ -47,6 +51,20 @@ pub(crate) struct ClientConfig {
     /// Where the application itself finds the provider, if not where browsers do.
     pub(crate) inside: Option<Url>,
     pub(crate) plain_http: PlainHttp,
+}
+
+impl ClientConfig {
+    /// Whether sessions of that registration are this client's.
+    pub(crate) fn is(&self, registration: &Registration) -> bool {
+        *registration == self.registration
+            || registration.client_id() == self.registration.client_id()
+                && self.issuers.have(registration.issuer().as_str())
+    }
+
+    /// The client as that issuer knows it, which is one of its own.
+    pub(crate) fn at(&self, issuer: Issuer) -> Registration {
+        Registration::new(issuer, self.registration.client_id().clone())
+    }
 }
 
 #[derive(Debug)]
@@ -174,7 +192,7 @@ impl Provider {
             _ => location,
         };
         let answer = self.fetch("discovery", &location).await?;
-        match ProviderMetadata::parse(&answer.body, issuer, &self.client.plain_http) {
+        match ProviderMetadata::parse(&answer.body, &self.client.issuers, &self.client.plain_http) {
             Ok(metadata) => {
                 let metadata = match inside {
                     Some(inside) => metadata.seen_from_inside(issuer, inside),
@@ -240,10 +258,9 @@ impl Provider {
     /// What the claims of the provider's tokens are compared with.
     pub(crate) fn expected(&self) -> Expected<'_> {
         Expected {
-            issuer: self.client.registration.issuer(),
+            issuers: &self.client.issuers,
             client_id: self.client.registration.client_id(),
-            now: self.clock.now(),
-            tolerance: CLOCK_TOLERANCE,
+            at: Moment { now: self.clock.now(), tolerance: CLOCK_TOLERANCE },
         }
     }
 
@@ -257,9 +274,17 @@ impl Provider {
 
     fn leave(&self, outcome: Result<(), Failure>) {
         let now = self.clock.now();
+        let mut circuit = self.circuit();
+        let was_open = circuit.has_opened();
         match outcome {
-            Ok(()) => self.circuit().succeeded(),
-            Err(failure) => self.circuit().failed(failure, now),
+            Ok(()) => circuit.succeeded(),
+            Err(failure) => circuit.failed(failure, now),
+        }
+        let is_open = circuit.has_opened();
+        drop(circuit);
+        if is_open != was_open {
+            let issuer = self.client.registration.issuer().as_str().to_owned();
+            metrics::gauge!("oidc_provider_circuit_open", "issuer" => issuer).set(f64::from(u8::from(is_open)));
         }
     }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, LogoutTarget,
-    RegistryError, SessionKey, SessionRecord, SessionRegistry, Spent, Version,
+    Registration, RegistryError, SessionKey, SessionRecord, SessionRegistry, Spent, Subject, Version,
 };
 use crate::clock::Clock;
 use crate::session::end_reason::EndReason;
@@ -41,6 +41,18 @@ impl<R: SessionRegistry + ?Sized> SessionRegistry for Arc<R> {
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
         (**self).has_sibling(record).await
+    }
+
+    async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        (**self).sessions_of(registration, subject).await
+    }
+
+    async fn count(&self) -> Result<Option<u64>, RegistryError> {
+        (**self).count().await
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {

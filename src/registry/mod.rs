@@ -7,6 +7,8 @@
 
 mod arc;
 pub(crate) mod binding;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod call_time;
 pub(crate) mod codec;
 mod listeners;
 pub(crate) mod memory;
@@ -34,7 +36,7 @@ use http::StatusCode;
 pub use self::codec::{Codec, StorageKey};
 pub use self::listeners::Listeners;
 use crate::clock::Clock;
-use crate::protocol::names::{Registration, Sid, Subject};
+pub use crate::protocol::names::{Registration, Sid, Subject};
 pub use crate::session::end_reason::EndMark;
 use crate::session::end_reason::EndReason;
 pub use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of_sid};
@@ -142,6 +144,24 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// If the store could not be reached.
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError>;
+
+    /// All live sessions of a user, in no order.
+    ///
+    /// # Errors
+    /// If the store could not be reached, or one of them cannot be read.
+    async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
+
+    /// About how many sessions there are, of all who share the store; for a gauge, once a minute. `None`, the default, says nothing.
+    ///
+    /// # Errors
+    /// If the store could not be reached.
+    async fn count(&self) -> Result<Option<u64>, RegistryError> {
+        Ok(None)
+    }
 
     /// Claims the right to refresh the session, or renews the claim.
     ///

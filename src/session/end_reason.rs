@@ -63,6 +63,9 @@ end_reasons! {
     SessionExpiry = "session_expiry",
     /// The user logged in again in the same browser.
     SupersededByLogin = "superseded_by_login",
+    /// The user had more sessions than [`SessionPolicy::sessions_per_user`](crate::SessionPolicy::sessions_per_user) allows: this was the
+    /// oldest.
+    TooManySessions = "too_many_sessions",
 }
 
 /// A text that names no end of a session.

@@ -1,8 +1,8 @@
 //! What happens to sessions and logins, for logs, metrics and the application.
 
-use std::net::IpAddr;
 use std::time::SystemTime;
 
+use super::browser::Browser;
 use super::end_reason::EndReason;
 use super::id::SessionKey;
 use super::record::SessionRecord;
@@ -84,22 +84,28 @@ impl SessionEvent {
     }
 }
 
-/// Whose session an event is about.
+/// A session: whose it is, and since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
     key: SessionKey,
     issuer: Issuer,
     subject: Subject,
     sid: Option<Sid>,
+    started_at: SystemTime,
+    last_signal: SystemTime,
+    browser: Browser,
 }
 
 impl SessionInfo {
-    fn of(record: &SessionRecord) -> Self {
+    pub(crate) fn of(record: &SessionRecord) -> Self {
         Self {
             key: *record.key(),
             issuer: record.registration().issuer().clone(),
             subject: record.subject().clone(),
             sid: record.sid().cloned(),
+            started_at: record.login.started_at,
+            last_signal: record.last_signal,
+            browser: record.login.browser.as_deref().cloned().unwrap_or_default(),
         }
     }
 
@@ -126,25 +132,23 @@ impl SessionInfo {
     pub fn sid(&self) -> Option<&Sid> {
         self.sid.as_ref()
     }
-}
 
-/// What is known of a browser.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Browser {
-    pub(crate) address: Option<IpAddr>,
-    pub(crate) user_agent: Option<String>,
-}
-
-impl Browser {
-    /// Its address, if [`RelyingPartyBuilder::client_address`](crate::RelyingPartyBuilder::client_address) is set and says so.
+    /// When the user logged in.
     #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
-        self.address
+    pub fn started_at(&self) -> SystemTime {
+        self.started_at
     }
 
-    /// What it calls itself, cut to 256 characters that can be shown.
+    /// When the provider was told last that the user is active; of a session that cannot tell it, when its last activity was written
+    /// down. At most `access_token_lifetime` behind the last request.
     #[must_use]
-    pub fn user_agent(&self) -> Option<&str> {
-        self.user_agent.as_deref()
+    pub fn last_signal(&self) -> SystemTime {
+        self.last_signal
+    }
+
+    /// The browser that logged in, as far as it is known.
+    #[must_use]
+    pub fn browser(&self) -> &Browser {
+        &self.browser
     }
 }

@@ -1,6 +1,7 @@
 //! What we conclude: the record of a local session, the policy, and the rules between them. Pure: no I/O, no clock.
 
 pub(crate) mod authorization_parameters;
+pub(crate) mod browser;
 pub(crate) mod decide;
 pub(crate) mod end_reason;
 pub(crate) mod event;

@@ -1,6 +1,7 @@
 //! How long a session goes on, and what counts as activity.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct SessionPolicy {
     pub(crate) refresh_token_lifetime: Option<Duration>,
     pub(crate) tokens: KeptTokens,
     pub(crate) silent_login: SilentLogin,
+    pub(crate) sessions_per_user: Option<NonZeroUsize>,
+    pub(crate) cookie: CookieLifetime,
     activity: ActivityRule,
     passive: Vec<Predicate>,
 }
@@ -76,6 +79,15 @@ pub(crate) enum KeptTokens {
     IdTokenOnly,
 }
 
+/// How long a browser keeps the session's cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CookieLifetime {
+    /// Until it is closed.
+    Browser,
+    /// As long as the session may last.
+    Session,
+}
+
 /// Whether sessions that have no token to signal with send navigations through the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SilentLogin {
@@ -93,6 +105,8 @@ impl SessionPolicy {
             refresh_token_lifetime: None,
             tokens: KeptTokens::All,
             silent_login: SilentLogin::Never,
+            sessions_per_user: None,
+            cookie: CookieLifetime::Browser,
             activity: ActivityRule::EveryRequest,
             passive: Vec::new(),
         }
@@ -131,6 +145,23 @@ impl SessionPolicy {
     /// The session ends this long after the login, active or not.
     pub fn absolute_lifetime(mut self, lifetime: Duration) -> Self {
         self.absolute_lifetime = lifetime;
+        self
+    }
+
+    /// How many sessions of one user there may be in this application; default: any number. A login beyond it ends the oldest
+    /// ([`TooManySessions`](crate::EndReason::TooManySessions)), on whichever replica and in whichever browser.
+    pub fn sessions_per_user(mut self, most: NonZeroUsize) -> Self {
+        self.sessions_per_user = Some(most);
+        self
+    }
+
+    /// Lets browsers keep the session's cookie when they are closed: "remember me". Until the end of
+    /// [`absolute_lifetime`](Self::absolute_lifetime); the session ends when it would end anyway, so that is of use only where *T* is
+    /// long. Default: the cookie goes with the browser.
+    ///
+    /// On shared machines the next person has the session then.
+    pub fn persistent_cookie(mut self) -> Self {
+        self.cookie = CookieLifetime::Session;
         self
     }
 

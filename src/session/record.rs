@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::browser::Browser;
 use super::end_reason::EndReason;
 use super::id::{SessionKey, SubjectHash};
 use super::login_attempt::LoginTransaction;
@@ -98,6 +99,9 @@ pub(crate) struct Login {
     /// Why the session ended that the browser had before, where that was the same user's and not by a sign-out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) previous_end: Option<EndReason>,
+    /// The browser that logged in, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) browser: Option<Box<Browser>>,
 }
 
 /// The record of a session, as a registry keeps it.
@@ -140,6 +144,7 @@ pub(crate) struct NewLogin<'a> {
     pub(crate) transaction: &'a LoginTransaction,
     pub(crate) requested_scopes: &'a [String],
     pub(crate) user_info: UserInfoEndpoint,
+    pub(crate) browser: Browser,
 }
 
 /// Whether the provider can be asked for userinfo.
@@ -263,6 +268,7 @@ impl SessionRecord {
                 // The prompt is over; earlier versions would not know each.
                 authentication: Authentication { prompt: Prompt::AsNeeded, ..login.transaction.authentication.clone() },
                 previous_end: follows.map(|before| before.reason).filter(told),
+                browser: Some(login.browser).filter(|browser| !browser.is_unknown()).map(Box::new),
             }),
             sid: login.id_token.sid,
             session_expiry: login.id_token.session_expiry,
@@ -415,6 +421,7 @@ pub(crate) mod samples {
             offline_access: false,
             authentication: Authentication::default(),
             previous_end: None,
+            browser: None,
         };
         SessionRecord {
             key: SessionKey::from_bytes([7; 32]),
@@ -441,6 +448,7 @@ pub(crate) mod samples {
     /// The ID token of that login.
     pub(crate) fn id_token() -> IdToken {
         IdToken {
+            issuer: Issuer::new("https://op.example"),
             subject: Subject::new("alice"),
             sid: Some(Sid::new("sid")),
             issued_at: LOGIN,

@@ -93,6 +93,7 @@ mod tests {
             offline_access: false,
             authentication: asked,
             previous_end: None,
+            browser: None,
         }
     }
 

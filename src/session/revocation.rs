@@ -35,7 +35,8 @@ fn is_in_order(reason: EndReason, offline_access: bool) -> bool {
         | EndReason::IdleTimeout
         | EndReason::LoginRequired
         | EndReason::RpInitiatedLogout
-        | EndReason::SessionExpiry => true,
+        | EndReason::SessionExpiry
+        | EndReason::TooManySessions => true,
     }
 }
 
@@ -80,6 +81,7 @@ mod tests {
             (EndReason::RpInitiatedLogout, true, true),
             (EndReason::SessionExpiry, true, true),
             (EndReason::SupersededByLogin, false, false),
+            (EndReason::TooManySessions, true, true),
         ] {
             for (offline_access, expected) in [(false, online), (true, offline)] {
                 assert_eq!(revokes(reason, offline_access, Siblings::None), expected, "{reason} {offline_access}");

@@ -28,7 +28,7 @@ use super::record::{ActivitySignal, OtherToken, SessionRecord};
 use super::stored::{Claimed, Committed, Loaded};
 use crate::protocol::authorization::Audience;
 use crate::protocol::id_token::{IdToken, OriginalLogin, Refreshed, RefreshedError};
-use crate::protocol::jwt::{Expected, SigningAlg, TokenError, UnverifiedJwt, VerifiedJwt};
+use crate::protocol::jwt::{Moment, SigningAlg, TokenError, UnverifiedJwt, VerifiedJwt};
 use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
 use crate::protocol::token_response::{TokenResponse, TokenVerdict};
 
@@ -383,14 +383,10 @@ impl Verify {
             Verification::Wrong(error) => return Err(RefreshedError::Unusable(error)),
         };
         let login = &self.about.record.login;
-        let expected = Expected {
-            issuer: login.registration.issuer(),
-            client_id: login.registration.client_id(),
-            now: terms.now,
-            tolerance: terms.clock_tolerance,
-        };
-        let original = OriginalLogin { subject: &login.subject, nonce: &login.nonce };
-        let refreshed = IdToken::of_refresh(verified, &expected, original)?;
+        let at = Moment { now: terms.now, tolerance: terms.clock_tolerance };
+        let original =
+            OriginalLogin { registration: &login.registration, subject: &login.subject, nonce: &login.nonce };
+        let refreshed = IdToken::of_refresh(verified, at, original)?;
         refreshed.id_token.check_access_token(&self.response.access_token, terms.signing_alg)?;
         Ok(refreshed)
     }

@@ -38,7 +38,8 @@ pub(crate) enum Step {
 pub(crate) fn judge(found: Found, id_token: &IdToken, sent_at: SystemTime) -> Step {
     match found {
         Found::Loaded(Loaded::Live(record)) => {
-            let is_its_user = *record.subject() == id_token.subject;
+            let is_its_user =
+                *record.subject() == id_token.subject && *record.registration().issuer() == id_token.issuer;
             if is_its_user && record.login.signal == ActivitySignal::SilentLogin {
                 Step::Commit(record)
             } else {

@@ -134,6 +134,7 @@ pub async fn check_registry<R: SessionRegistry>(make: impl AsyncFn() -> R) {
     tombstones_are_renewed_by_new_tokens_only(&Checked(make().await)).await;
     old_tokens_overtake_nobody(&Checked(make().await)).await;
     siblings_have_one_sid_or_one_user(&Checked(make().await)).await;
+    sessions_are_found_by_their_user(&Checked(make().await)).await;
     attempts_are_spent_once(&Checked(make().await)).await;
     registrations_are_apart(&Checked(make().await)).await;
     ends_are_published(&Checked(make().await)).await;
@@ -462,6 +463,28 @@ async fn siblings_have_one_sid_or_one_user<R: SessionRegistry>(registry: &Checke
     assert!(has_sibling(&one).await && !has_sibling(&same).await);
     registry.end(&same, REASON).await;
     assert!(!has_sibling(&one).await);
+}
+
+async fn sessions_are_found_by_their_user<R: SessionRegistry>(registry: &Checked<R>) {
+    let (one, two) = (record("shop", "alice", Some("s1"), 0), record("shop", "alice", None, 0));
+    let others = [record("shop", "bob", Some("s2"), 0), record("bank", "alice", Some("s1"), 0)];
+    for record in [&one, &two, &others[0], &others[1]] {
+        registry.create(record, 0).await;
+    }
+    let sessions_of_alice = async || {
+        let found = registry.0.sessions_of(&registration("shop"), &Subject::new("alice")).await;
+        let mut keys: Vec<_> = found.expect("sessions_of works").iter().map(|record| *record.key()).collect();
+        keys.sort();
+        keys
+    };
+    let mut expected = [*one.key(), *two.key()];
+    expected.sort();
+    assert_eq!(sessions_of_alice().await, expected);
+    if let Some(count) = registry.0.count().await.expect("count works") {
+        assert_eq!(count, 4);
+    }
+    registry.end(&one, REASON).await;
+    assert_eq!(sessions_of_alice().await, [*two.key()]);
 }
 
 async fn attempts_are_spent_once<R: SessionRegistry>(registry: &Checked<R>) {

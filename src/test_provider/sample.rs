@@ -35,6 +35,7 @@ pub fn sample_record(
             offline_access: false,
             authentication: Authentication::default(),
             previous_end: None,
+            browser: None,
         }),
         sid,
         session_expiry: None,

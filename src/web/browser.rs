@@ -8,7 +8,7 @@ use http::header::USER_AGENT;
 use http::{Extensions, HeaderMap};
 
 use crate::clock::is_within;
-use crate::session::event::Browser;
+use crate::session::browser::Browser;
 
 /// Says where a request comes from.
 pub(crate) type ClientAddress = dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync;

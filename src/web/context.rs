@@ -17,8 +17,9 @@ use crate::manager::Manager;
 use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::Registration;
 use crate::provider::Provider;
+use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
-use crate::session::event::{Browser, EventKind, SessionEvent};
+use crate::session::event::{EventKind, SessionEvent};
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
 
 /// Clones share everything.
@@ -29,8 +30,9 @@ pub(crate) struct Context {
 
 #[derive(Debug)]
 struct Shared {
-    parts: Parts,
+    parts: Arc<Parts>,
     origins: Arc<Origins>,
+    paths: Arc<Paths>,
 }
 
 /// What a context is made of.
@@ -91,7 +93,16 @@ impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
         let own = parts.public_url.origin().ascii_serialization();
         let origins = Arc::new(Origins { own, trusted: parts.trusted_origins.clone() });
-        Self { shared: Arc::new(Shared { parts, origins }) }
+        let paths = parts.paths.clone();
+        Self { shared: Arc::new(Shared { parts: Arc::new(parts), origins, paths }) }
+    }
+
+    /// The same where none of several providers is chosen: its login is the page to choose.
+    pub(crate) fn of_nobody(&self) -> Self {
+        let Shared { parts, origins, paths, .. } = &*self.shared;
+        let paths = Arc::new(paths.of_nobody());
+        let shared = Shared { parts: parts.clone(), origins: origins.clone(), paths };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Whether it is that of the same relying party.
@@ -151,7 +162,7 @@ impl Context {
 
     /// Where the routes are, and the application.
     pub(crate) fn paths(&self) -> &Arc<Paths> {
-        &self.shared.parts.paths
+        &self.shared.paths
     }
 
     /// What is known of the browser that sends a request.

@@ -148,9 +148,13 @@ impl Cookies {
         }
     }
 
-    /// Sets the session cookie. It goes with the browser; the session's end is the server's to know.
-    pub(crate) fn set_session(&self, id: &SessionId) -> HeaderValue {
-        header(Cookie::new(self.session.clone(), id.to_cookie()), self.kind)
+    /// Sets the session cookie. It goes with the browser, unless it is to be kept; the session's end is the server's to know.
+    pub(crate) fn set_session(&self, id: &SessionId, kept_for: Option<Duration>) -> HeaderValue {
+        let mut cookie = Cookie::new(self.session.clone(), id.to_cookie());
+        if let Some(kept_for) = kept_for {
+            cookie.set_max_age(cookie::time::Duration::try_from(kept_for).ok());
+        }
+        header(cookie, self.kind)
     }
 
     pub(crate) fn remove_session(&self) -> HeaderValue {
@@ -438,7 +442,7 @@ mod tests {
     fn session_cookies() {
         let cookies = cookies(&CookieKey::generate());
         let id = SessionId::random();
-        let own = cookies.set_session(&id);
+        let own = cookies.set_session(&id, None);
         let own = own.to_str().unwrap().split(';').next().unwrap();
         let odd = format!("{}=x", cookies.session);
         let found = |text: &str| cookies.session(&HeaderValue::from_str(text).unwrap());
@@ -451,7 +455,7 @@ mod tests {
     fn cookies_that_cannot_be_read_are_skipped_one_by_one() {
         let cookies = cookies(&CookieKey::generate());
         let id = SessionId::random();
-        let set = cookies.set_session(&id);
+        let set = cookies.set_session(&id, None);
         assert!(set.is_sensitive());
         let ours = set.as_bytes().split(|byte| *byte == b';').next().unwrap();
         for others in ["ort=Köln".as_bytes(), b"ort=K\xf6ln", b"\xff=\xfe", b"\xff", b"a", b"=", b"", b"; ;\t", b"a=\t"]

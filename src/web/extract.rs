@@ -9,7 +9,7 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::reject::SessionRejection;
+use super::reject::{SessionRejection, is_of_nobody};
 use super::request::{Admitted, RequestSession};
 use crate::manager::Refusal;
 use crate::manager::watch::Looked;
@@ -236,7 +236,8 @@ impl SessionOver {
 /// The session, or why there is none.
 async fn admit(parts: &Parts) -> Result<(RequestSession, Result<OidcSession, Refusal>), SessionRejection> {
     let request = parts.extensions.get::<RequestSession>().cloned().ok_or_else(|| {
-        SessionRejection::miswired(
+        SessionRejection::without_layer(
+            &parts.extensions,
             "OidcSession is used outside of rp.layer(): put .layer(rp.layer()) last, around everything",
         )
     })?;
@@ -262,6 +263,9 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for OidcSession {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, SessionRejection> {
+        if is_of_nobody(&parts.extensions) {
+            return Ok(None);
+        }
         let (request, admitted) = admit(parts).await?;
         match admitted {
             Ok(session) => Ok(Some(session)),

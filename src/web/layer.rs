@@ -11,15 +11,15 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, SET_COOKIE,
-    TRANSFER_ENCODING, VARY,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    SET_COOKIE, TRANSFER_ENCODING, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::manager::Over;
+use crate::manager::{Over, REGISTRY_RETRY_AFTER};
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::web::app_data;
@@ -28,22 +28,27 @@ use crate::web::cookie::{Noted, Presented};
 use crate::web::form;
 use crate::web::keep_form::{Copied, StepUpNeeded, Why, keep_copied};
 use crate::web::navigation::Asker;
-use crate::web::pages::{ForPeople, FormRefused, Page, SentToLogin};
+use crate::web::page::{error, with_retry_after};
+use crate::web::pages::{ForPeople, FormRefused, Page, PageKind, SentToLogin};
+use crate::web::parties::Parties;
+use crate::web::reject::OfNobody;
 use crate::web::request::{Admitted, Claim, CookieState, RequestSession};
 use crate::web::said::Said;
 use crate::web::send_again::unseal;
 use crate::web::stream::{can_take_long, cut_when_over};
+use crate::web::tenants::{Party, Unresolved};
+use crate::web::texts::Language;
 use crate::web::upgrade::Bridge;
 
 /// Gives each request its session; made by [`RelyingParty::layer`](crate::RelyingParty::layer).
 #[derive(Clone, Debug)]
 pub struct SessionLayer {
-    context: Context,
+    parties: Parties,
 }
 
 impl SessionLayer {
-    pub(crate) fn new(context: Context) -> Self {
-        Self { context }
+    pub(crate) fn new(parties: Parties) -> Self {
+        Self { parties }
     }
 }
 
@@ -51,7 +56,7 @@ impl<S> Layer<S> for SessionLayer {
     type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> SessionService<S> {
-        SessionService { inner, context: self.context.clone() }
+        SessionService { inner, parties: self.parties.clone() }
     }
 }
 
@@ -59,7 +64,7 @@ impl<S> Layer<S> for SessionLayer {
 #[derive(Clone, Debug)]
 pub struct SessionService<S> {
     inner: S,
-    context: Context,
+    parties: Parties,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
@@ -83,67 +88,130 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
-        if parts.extensions.get::<RequestSession>().is_some_and(|session| session.context().is(&self.context)) {
-            self.context.junk(
-                |junk| &junk.wiring,
-                |_| {
-                    tracing::error!(
-                        "rp.layer() stands around rp.layer(): only the outer one counts. Put it around everything, once"
-                    );
-                },
-            );
-            let inner = self.inner.call(Request::from_parts(parts, body));
-            return SessionFuture { state: State::Outside { inner } };
-        }
-        let is_again = parts.method == Method::POST && form::take_mark(&mut parts);
-        let said = Said::by(&parts.method, &mut parts.headers, self.context.cookies());
-        let is_prefetch = said.is_prefetch;
-        let session = request_session(&self.context, &mut parts, said);
-        let visit = Visit::begin(session, &mut parts, is_prefetch);
-        if is_again {
-            let clone = self.inner.clone();
-            let mut inner = std::mem::replace(&mut self.inner, clone);
-            return SessionFuture::later(async move {
-                let session = visit.session.clone();
-                // Once it is spent it is delivered, whoever waits for the answer.
-                let delivered = session.manager().spawn({
-                    let (session, copied) = (session.clone(), visit.copied.clone());
-                    async move {
-                        match unseal(&session, parts, body).await {
-                            Ok(request) => {
-                                let (parts, body) = request.into_parts();
-                                let body = copy_of(copied.as_ref(), &parts, body);
-                                let request = Request::from_parts(parts, body);
-                                inner.call(request).await.map(|response| response.map(Body::new))
-                            }
-                            Err(told) => Ok(told),
-                        }
+        let wanted = match &self.parties {
+            Parties::One(context) => return serve(&mut self.inner, context, parts, body),
+            parties => parties.of(&mut parts),
+        };
+        match wanted {
+            Party::Known(context) => serve(&mut self.inner, &context, parts, body),
+            Party::Nobody => serve_nobody(&mut self.inner, parts, body),
+            Party::Wanted(wanted) => {
+                let mut inner = taken(&mut self.inner);
+                SessionFuture::later(async move {
+                    match wanted.await {
+                        Ok(Some(context)) => serve(&mut inner, &context, parts, body).await,
+                        Ok(None) => Ok(of_no_party(&parts, PageKind::NotFound)),
+                        Err(Unresolved) => Ok(of_no_party(&parts, PageKind::Unavailable)),
                     }
-                });
-                let response = match delivered.await {
-                    Ok(response) => response?,
-                    Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-                };
-                Ok(visit.finish(response).wait().await)
-            });
+                })
+            }
         }
-        let body = copy_of(visit.copied.as_ref(), &parts, body);
-        if visit.session.key().is_some() && Bridge::is_needed(&parts) {
-            // The clone takes the place of the service that was made ready.
-            let clone = self.inner.clone();
-            let mut inner = std::mem::replace(&mut self.inner, clone);
-            return SessionFuture::later(async move {
-                let bridge = Bridge::build(&mut parts).await;
-                let response = inner.call(Request::from_parts(parts, body)).await?;
-                if let Some(bridge) = bridge {
-                    bridge.pass_until(&response, visit.over());
-                }
-                Ok(visit.finish(response).wait().await)
-            });
-        }
-        let inner = self.inner.call(Request::from_parts(parts, body));
-        SessionFuture { state: State::Serving { inner, visit: Some(visit) } }
     }
+}
+
+/// The service that was made ready; a clone takes its place.
+fn taken<S: Clone>(inner: &mut S) -> S {
+    let clone = inner.clone();
+    std::mem::replace(inner, clone)
+}
+
+/// A request that is for no tenant, where there are some.
+fn serve_nobody<S, ResBody>(
+    inner: &mut S,
+    mut parts: http::request::Parts,
+    body: Body,
+) -> SessionFuture<S::Future, S::Error>
+where
+    S: Service<Request<Body>, Response = http::Response<ResBody>>,
+{
+    parts.extensions.insert(OfNobody);
+    SessionFuture { state: State::Outside { inner: inner.call(Request::from_parts(parts, body)) } }
+}
+
+/// The answer where nobody knows which relying party a request is for.
+fn of_no_party(parts: &http::request::Parts, kind: PageKind) -> Response {
+    if Asker::of(&parts.method, &parts.headers).is_person() {
+        let page = Page::new(kind);
+        page.log();
+        return page.in_language(Language::preferred(parts.headers.get(ACCEPT_LANGUAGE))).answer(None);
+    }
+    match kind {
+        PageKind::NotFound => error(StatusCode::NOT_FOUND, "not_found"),
+        _ => with_retry_after(error(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"), REGISTRY_RETRY_AFTER),
+    }
+}
+
+/// A request of that relying party.
+fn serve<S, ResBody>(
+    inner: &mut S,
+    context: &Context,
+    mut parts: http::request::Parts,
+    body: Body,
+) -> SessionFuture<S::Future, S::Error>
+where
+    S: Service<Request<Body>, Response = http::Response<ResBody>> + Clone + Send + 'static,
+    S::Error: Send + 'static,
+    S::Future: Send,
+    ResBody: http_body::Body<Data = Bytes> + Send + 'static,
+    ResBody::Error: Into<axum::BoxError>,
+{
+    if parts.extensions.get::<RequestSession>().is_some_and(|session| session.context().is(context)) {
+        context.junk(
+            |junk| &junk.wiring,
+            |_| {
+                tracing::error!(
+                    "rp.layer() stands around rp.layer(): only the outer one counts. Put it around everything, once"
+                );
+            },
+        );
+        let inner = inner.call(Request::from_parts(parts, body));
+        return SessionFuture { state: State::Outside { inner } };
+    }
+    let is_again = parts.method == Method::POST && form::take_mark(&mut parts);
+    let said = Said::by(&parts.method, &mut parts.headers, context.cookies());
+    let is_prefetch = said.is_prefetch;
+    let session = request_session(context, &mut parts, said);
+    let visit = Visit::begin(session, &mut parts, is_prefetch);
+    if is_again {
+        let mut inner = taken(inner);
+        return SessionFuture::later(async move {
+            let session = visit.session.clone();
+            // Once it is spent it is delivered, whoever waits for the answer.
+            let delivered = session.manager().spawn({
+                let (session, copied) = (session.clone(), visit.copied.clone());
+                async move {
+                    match unseal(&session, parts, body).await {
+                        Ok(request) => {
+                            let (parts, body) = request.into_parts();
+                            let body = copy_of(copied.as_ref(), &parts, body);
+                            let request = Request::from_parts(parts, body);
+                            inner.call(request).await.map(|response| response.map(Body::new))
+                        }
+                        Err(told) => Ok(told),
+                    }
+                }
+            });
+            let response = match delivered.await {
+                Ok(response) => response?,
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            };
+            Ok(visit.finish(response).wait().await)
+        });
+    }
+    let body = copy_of(visit.copied.as_ref(), &parts, body);
+    if visit.session.key().is_some() && Bridge::is_needed(&parts) {
+        let mut inner = taken(inner);
+        return SessionFuture::later(async move {
+            let bridge = Bridge::build(&mut parts).await;
+            let response = inner.call(Request::from_parts(parts, body)).await?;
+            if let Some(bridge) = bridge {
+                bridge.pass_until(&response, visit.over());
+            }
+            Ok(visit.finish(response).wait().await)
+        });
+    }
+    let inner = inner.call(Request::from_parts(parts, body));
+    SessionFuture { state: State::Serving { inner, visit: Some(visit) } }
 }
 
 pin_project! {

@@ -36,6 +36,8 @@ fn in_seconds(pause: Duration) -> Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PageKind {
+    /// Where a person chooses one of several providers to sign in at (200).
+    Choose,
     /// A request from another site was not carried out, or the user may not do this (403).
     Forbidden,
     /// What was entered is there no more (404).
@@ -79,6 +81,8 @@ pub struct Page {
     texts: Vec<&'static str>,
     /// Where "Try again" leads, or the sign-in.
     links: Vec<(&'static str, String)>,
+    /// Where a person can sign in, by the application's own words.
+    choices: Vec<(String, String)>,
     retry: Option<Retry>,
     reference: String,
     form: Option<Form>,
@@ -119,6 +123,7 @@ impl Page {
     #[must_use]
     pub fn new(kind: PageKind) -> Self {
         let (status, text) = match kind {
+            PageKind::Choose => (StatusCode::OK, "choose"),
             PageKind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             PageKind::Gone => (StatusCode::NOT_FOUND, "gone"),
             PageKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method"),
@@ -142,6 +147,7 @@ impl Page {
             language: Language::ENGLISH,
             texts: vec![text],
             links: Vec::new(),
+            choices: Vec::new(),
             retry: (kind == PageKind::Unavailable).then_some(Retry {
                 after: SHORTEST_PAUSE,
                 url: None,
@@ -151,6 +157,11 @@ impl Page {
             form: None,
             paths: Arc::default(),
         }
+    }
+
+    /// Where a person can sign in, each with its label.
+    pub(crate) fn choose(choices: Vec<(String, String)>) -> Self {
+        Self { choices, ..Self::new(PageKind::Choose) }
     }
 
     /// The user may not do this.
@@ -254,6 +265,7 @@ impl Page {
     #[must_use]
     pub fn title(&self) -> &'static str {
         self.language.say(match self.kind {
+            PageKind::Choose => "title.choose",
             PageKind::Forbidden => "title.forbidden",
             PageKind::Gone | PageKind::NotFound => "title.not_found",
             PageKind::MethodNotAllowed => "title.method",
@@ -270,6 +282,12 @@ impl Page {
             PageKind::Unconfirmed => "title.unconfirmed",
             PageKind::Unavailable => "title.unavailable",
         })
+    }
+
+    /// Where a person can sign in, of [`Choose`](PageKind::Choose): labels and paths.
+    #[must_use]
+    pub fn choices(&self) -> &[(String, String)] {
+        &self.choices
     }
 
     /// What stands in its `<main>`, as HTML: heading, text, and the ways on. A page that has to work needs all of it.
@@ -322,6 +340,9 @@ impl Page {
                     say("do_send")
                 );
             }
+        }
+        for (label, url) in &self.choices {
+            let _ = write!(html, "<p><a class=\"first\" href=\"{}\">{}</a></p>", escape(url), escape(label));
         }
         let id = if matches!(self.form, Some(Form::Keep { .. })) { " id=\"on\"" } else { "" };
         for (label, url) in &self.links {

@@ -18,17 +18,42 @@ pub(crate) struct Paths {
     prefix: String,
     /// Where the router has the crate's routes.
     auth: String,
+    /// Where it has those of this provider: there too, unless there are several.
+    party: String,
 }
 
 impl Default for Paths {
     fn default() -> Self {
-        Self::new("", AUTH)
+        Self::new("", AUTH, None)
     }
 }
 
 impl Paths {
-    pub(crate) fn new(prefix: &str, auth: &str) -> Self {
-        Self { prefix: prefix.trim_end_matches('/').to_owned(), auth: auth.to_owned() }
+    /// `party` names the provider, where there are several.
+    pub(crate) fn new(prefix: &str, auth: &str, party: Option<&str>) -> Self {
+        let party = party.map_or_else(|| auth.to_owned(), |name| format!("{auth}/{name}"));
+        Self { prefix: prefix.trim_end_matches('/').to_owned(), auth: auth.to_owned(), party }
+    }
+
+    /// The same of an application with several providers, of whom none is chosen.
+    pub(crate) fn of_nobody(&self) -> Self {
+        Self { party: self.auth.clone(), ..self.clone() }
+    }
+
+    /// Whether a request for this path, which a proxy may have cut, is for one of this provider's own routes.
+    pub(crate) fn is_of_party(&self, path: &str) -> bool {
+        let below = |path: &str| path.strip_prefix(&*self.party).is_some_and(|rest| rest.starts_with('/'));
+        below(path) || path.strip_prefix(&*self.prefix).is_some_and(below)
+    }
+
+    /// One of this provider's routes for the router.
+    pub(crate) fn route_of_party(&self, name: &str) -> String {
+        format!("{}/{name}", self.party)
+    }
+
+    /// One of this provider's routes for browsers.
+    pub(crate) fn of_party(&self, name: &str) -> String {
+        format!("{}{}/{name}", self.prefix, self.party)
     }
 
     /// One of the crate's routes for the router.
@@ -53,7 +78,7 @@ impl Paths {
 
     /// The login, from which the browser comes back to `return_to`.
     pub(crate) fn login(&self, return_to: Option<&PathAndQuery>, authentication: &Authentication) -> String {
-        let mut url = self.own("login");
+        let mut url = self.of_party("login");
         let return_to = return_to.map(|path| ("return_to", path.as_str().to_owned()));
         for (number, (name, value)) in return_to.into_iter().chain(authentication.parameters()).enumerate() {
             url.push(if number == 0 { '?' } else { '&' });
@@ -90,7 +115,7 @@ mod tests {
 
     #[test]
     fn browsers_see_the_prefix() {
-        let paths = Paths::new("/shop/", "/sign");
+        let paths = Paths::new("/shop/", "/sign", None);
         assert_eq!(paths.route("session"), "/sign/session");
         assert_eq!((paths.own("session").as_str(), paths.front().as_str()), ("/shop/sign/session", "/shop/"));
         let seen = |path: &str| paths.seen(&path.parse().unwrap()).to_string();
@@ -108,6 +133,30 @@ mod tests {
         let usual = Paths::default();
         assert_eq!(usual.login(None, &Authentication::default()), "/auth/login");
         assert_eq!(usual.seen(&"//evil.example/x".parse().unwrap()).as_str(), "//evil.example/x");
+    }
+
+    #[test]
+    fn providers_have_routes_of_their_own() {
+        let staff = Paths::new("/shop/", "/auth", Some("staff"));
+        assert_eq!(
+            (staff.own("session").as_str(), staff.route("session").as_str()),
+            ("/shop/auth/session", "/auth/session")
+        );
+        assert_eq!(staff.of_party("callback"), "/shop/auth/staff/callback");
+        assert_eq!(staff.route_of_party("callback"), "/auth/staff/callback");
+        assert_eq!(staff.login(None, &Authentication::default()), "/shop/auth/staff/login");
+        assert_eq!(staff.of_nobody().login(None, &Authentication::default()), "/shop/auth/login");
+        for (path, expected) in [
+            ("/auth/staff/login", true),
+            ("/shop/auth/staff/login", true),
+            ("/auth/staff", false),
+            ("/auth/staffing/login", false),
+            ("/auth/login", false),
+            ("/shop", false),
+            ("/", false),
+        ] {
+            assert_eq!(staff.is_of_party(path), expected, "{path}");
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::uri::PathAndQuery;
+use http::{Extensions, StatusCode};
 
 use super::navigation::{Asker, own_path};
 use super::page::{error, json, redirect, with_challenge, with_retry_after};
@@ -28,6 +28,7 @@ use crate::session::end_reason::EndReason;
 /// | 401 | `insufficient_user_authentication` | `login`: one that asks for what is wanted; a page's script adds its `return_to` |
 /// | 403 | `cross_site_request` | |
 /// | 403 | `forbidden` | the session does not have what the route wants |
+/// | 404 | `not_found` | the request is for no tenant, where an application has some |
 /// | 409 | `other_user` | `Oidc-Session-Sub` names somebody else than the session's user |
 /// | 500 | `misconfigured` | there is no [`RelyingParty::layer`](crate::RelyingParty::layer) around |
 /// | 503 | `temporarily_unavailable` | `Retry-After` |
@@ -42,6 +43,14 @@ pub struct SessionRejection {
     paths: Option<Arc<Paths>>,
 }
 
+/// In a request: it is for no tenant, and nobody has a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfNobody;
+
+pub(crate) fn is_of_nobody(extensions: &Extensions) -> bool {
+    extensions.get::<OfNobody>().is_some()
+}
+
 /// Why there is no session that admits a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -54,6 +63,8 @@ pub enum RejectionKind {
     Forbidden,
     /// There is no [`RelyingParty::layer`](crate::RelyingParty::layer) around.
     Misconfigured,
+    /// It is for no tenant, where an application has some.
+    NoTenant,
     /// It was made for another user.
     OtherUser,
     /// Nobody is signed in.
@@ -75,6 +86,7 @@ enum Kind {
         reason: EndReason,
     },
     Miswired,
+    NoTenant,
     OtherUser,
     SilentLogin,
     /// The user has to authenticate in another way, or anew.
@@ -125,6 +137,15 @@ impl SessionRejection {
         Self { kind: Kind::StepUp(wanted), asker, path: path.cloned(), paths: Some(paths.clone()) }
     }
 
+    /// There is no session at all: the request is for no tenant, or the application is put together wrongly; `message` says what to write
+    /// instead.
+    pub(crate) fn without_layer(extensions: &Extensions, message: &'static str) -> Self {
+        if is_of_nobody(extensions) {
+            return Self { kind: Kind::NoTenant, asker: Asker::Script, path: None, paths: None };
+        }
+        Self::miswired(message)
+    }
+
     /// The application is put together wrongly; `message` says what to write instead.
     pub(crate) fn miswired(message: &'static str) -> Self {
         tracing::error!("{message}");
@@ -137,6 +158,7 @@ impl SessionRejection {
         match self.kind {
             Kind::CrossSite | Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::NoTenant => StatusCode::NOT_FOUND,
             Kind::OtherUser => StatusCode::CONFLICT,
             Kind::SilentLogin => StatusCode::SEE_OTHER,
             // Who only looks is led on.
@@ -155,6 +177,7 @@ impl SessionRejection {
             Kind::CrossSite => RejectionKind::CrossSite,
             Kind::Forbidden => RejectionKind::Forbidden,
             Kind::Miswired => RejectionKind::Misconfigured,
+            Kind::NoTenant => RejectionKind::NoTenant,
             Kind::OtherUser => RejectionKind::OtherUser,
             Kind::SilentLogin | Kind::Unconfirmed => RejectionKind::Unconfirmed,
             Kind::StepUp(_) => RejectionKind::StepUp,
@@ -200,7 +223,7 @@ impl SessionRejection {
             Kind::StepUp(ref wanted) => Page::new(PageKind::StepUp).link("do_sign_in", self.login(wanted)),
             Kind::Explained { reason } => Page::sign_in_needed(Some(reason)).link("do_sign_in", login()),
             Kind::OtherUser => Page::new(PageKind::OtherUser),
-            Kind::Miswired | Kind::SilentLogin => return None,
+            Kind::Miswired | Kind::NoTenant | Kind::SilentLogin => return None,
             Kind::Unauthorized { reason } => Page::sign_in_needed(reason).text("not_kept").link("do_sign_in", login()),
             Kind::Unavailable { retry_after: RetryAfter(pause) } => {
                 // What a person has sent is not to be lost by itself.
@@ -225,6 +248,7 @@ impl SessionRejection {
                 json(status, &serde_json::json!({"error": STEP_UP, "login": self.login_to(None, wanted)}))
             }
             Kind::Miswired => error(status, "misconfigured"),
+            Kind::NoTenant => error(status, "not_found"),
             Kind::OtherUser => error(status, "other_user"),
             Kind::SilentLogin => redirect(&self.login(&Authentication::silent())),
             Kind::Unauthorized { .. } if self.asker == Asker::Page => redirect(&self.login(&Authentication::default())),

@@ -22,9 +22,13 @@ use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
 
-/// Whether a percent-encoded name is that of a user.
-fn names(named: &[u8], subject: &str) -> bool {
-    percent_decode(named).eq(subject.bytes())
+/// Whether percent-encoded names are those of the session's user: the `sub`, and after a space perhaps the issuer.
+fn names(named: &[u8], record: &SessionRecord) -> bool {
+    let is = |named: &[u8], name: &str| percent_decode(named).eq(name.bytes());
+    let mut parts = named.splitn(2, |byte| *byte == b' ');
+    let subject = parts.next().unwrap_or_default();
+    is(subject, record.subject().as_str())
+        && parts.next().is_none_or(|issuer| is(issuer, record.registration().issuer().as_str()))
 }
 
 #[derive(Clone, Debug)]
@@ -148,9 +152,7 @@ impl RequestSession {
     /// Whether the session is that of the user whom the request was made for, if it says.
     fn of_its_user(&self, admitted: Admitted) -> Result<Admitted, Refusal> {
         match self.state.claim.as_deref() {
-            Some(Claim::Subject(named)) if !names(named.as_bytes(), admitted.record.subject().as_str()) => {
-                Err(Refusal::OtherUser)
-            }
+            Some(Claim::Subject(named)) if !names(named.as_bytes(), &admitted.record) => Err(Refusal::OtherUser),
             _ => Ok(admitted),
         }
     }

@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use crate::manager::Refusal;
 use crate::session::requirements::{Judged, Requirements};
-use crate::web::cross_site::{Origins, can_do_harm, is_cross_site};
+use crate::web::cross_site::{can_do_harm, is_cross_site};
 use crate::web::keep_form::{Why, keep};
 use crate::web::navigation::Asker;
 use crate::web::reject::SessionRejection;
@@ -55,8 +55,8 @@ pub struct RequireSessionLayer {
 }
 
 impl RequireSessionLayer {
-    pub(crate) fn new(origins: Arc<Origins>) -> Self {
-        Self { gate: Gate { origins, requirements: None } }
+    pub(crate) fn new() -> Self {
+        Self { gate: Gate { requirements: None } }
     }
 
     fn requiring(mut self, change: impl FnOnce(&mut Requirements)) -> Self {
@@ -226,20 +226,21 @@ enum Look {
 /// What stands before the routes.
 #[derive(Clone, Debug)]
 struct Gate {
-    origins: Arc<Origins>,
     requirements: Option<Arc<Requirements>>,
 }
 
 impl Gate {
     fn first_look<B>(&self, request: &Request<B>) -> Look {
-        if can_do_harm(request.method(), request.headers()) && is_cross_site(request.headers(), &self.origins) {
-            return Look::Reject(SessionRejection::cross_site(Asker::of(request.method(), request.headers())));
-        }
         let Some(session) = request.extensions().get::<RequestSession>() else {
-            return Look::Reject(SessionRejection::miswired(
+            return Look::Reject(SessionRejection::without_layer(
+                request.extensions(),
                 "require_session() stands outside of rp.layer(): put .layer(rp.layer()) last, around everything",
             ));
         };
+        let origins = session.context().origins();
+        if can_do_harm(request.method(), request.headers()) && is_cross_site(request.headers(), origins) {
+            return Look::Reject(SessionRejection::cross_site(Asker::of(request.method(), request.headers())));
+        }
         match session.admit_at_once() {
             Some(admission) => self.judge(session, admission),
             None => Look::Wait(session.clone()),
@@ -252,7 +253,7 @@ impl Gate {
             Err(refusal) if is_form && (refusal.is_over() || *refusal == Refusal::Unconfirmed) => {
                 Look::Keep(session.clone(), Why::Refused(*refusal))
             }
-            Err(_) if session.path().is_some_and(|path| path.path() == session.context().paths().own("login")) => {
+            Err(_) if session.path().is_some_and(|path| path.path() == session.context().paths().of_party("login")) => {
                 Look::Reject(SessionRejection::miswired(
                     "require_session() stands over rp.routes(), so that nobody can sign in: put it before .merge(rp.routes())",
                 ))

@@ -65,7 +65,7 @@ mod tests {
         let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
         let cookies = Cookies::new(&registration, &CookieKey::generate(), &[], CookieKind::Host).unwrap();
         let id = SessionId::random();
-        let own = cookies.set_session(&id);
+        let own = cookies.set_session(&id, None);
         let own = own.to_str().unwrap().split(';').next().unwrap();
         let html = "text/html";
         let said = |method: &Method, headers: &[(&'static str, &str)]| {

@@ -29,6 +29,7 @@ mod jar;
 mod layers;
 mod login;
 mod logout;
+mod operating;
 mod outage;
 mod pages;
 mod paths;
@@ -44,6 +45,7 @@ mod secrets;
 #[path = "../support/servers.rs"]
 mod servers;
 mod setup;
+mod several;
 mod silent_login;
 mod sqlite;
 mod stores;

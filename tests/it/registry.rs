@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tower_oidc_session::registry::{
-    AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, SessionRecord,
-    Spent, Version,
+    AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, Registration,
+    SessionRecord, Spent, Subject, Version,
 };
 use tower_oidc_session::{
     Clock, EndReason, LogoutTarget, MemoryRegistry, PostgresRegistry, RedisRegistry, RegistryError, SessionKey,
@@ -103,6 +103,18 @@ impl SessionRegistry for Registry {
 
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
         self.sessions.has_sibling(record).await
+    }
+
+    async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.sessions.sessions_of(registration, subject).await
+    }
+
+    async fn count(&self) -> Result<Option<u64>, RegistryError> {
+        self.sessions.count().await
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {

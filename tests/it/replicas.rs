@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use futures_util::future::join;
 use http::{Method, StatusCode};
 use tower_oidc_session::registry::{
-    AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, SessionRecord,
-    Spent, Version,
+    AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, Registration,
+    SessionRecord, Spent, Subject, Version,
 };
 use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{Clock, EndReason, LogoutTarget, RegistryError, SessionKey, SessionRegistry};
@@ -127,6 +127,15 @@ impl SessionRegistry for Failing {
     async fn has_sibling(&self, record: &SessionRecord) -> Result<bool, RegistryError> {
         self.check()?;
         self.inner.has_sibling(record).await
+    }
+
+    async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.check()?;
+        self.inner.sessions_of(registration, subject).await
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {

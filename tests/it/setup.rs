@@ -211,3 +211,57 @@ async fn the_test_provider_has_users_with_claims_and_a_way_out() {
     let typed = world.browser.get(&world.app.at("/typed")).await;
     assert_eq!(typed.body, "carol carol@shop.example", "by the types of openidconnect");
 }
+
+#[tokio::test]
+async fn a_client_of_ones_own_carries_all_calls() {
+    // It finds hosts that no other knows.
+    #[derive(Clone, Default)]
+    struct Client {
+        inner: reqwest::Client,
+        sent: Arc<Mutex<Vec<String>>>,
+        address: Arc<Mutex<String>>,
+    }
+    let own = Client::default();
+    let service = {
+        let own = own.clone();
+        tower::service_fn(move |request: http::Request<axum::body::Body>| {
+            let own = own.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                own.sent.lock().unwrap().push(format!("{} {path}", request.method()));
+                let address = own.address.lock().unwrap().clone();
+                let (mut parts, body) = request.into_parts();
+                parts.uri = parts.uri.to_string().replace("https://op.internal", &address).parse().unwrap();
+                let body = reqwest::Body::wrap_stream(body.into_data_stream());
+                let request = http::Request::from_parts(parts, body).try_into()?;
+                Ok::<_, reqwest::Error>(http::Response::from(own.inner.execute(request).await?))
+            }
+        })
+    };
+    let world = World::with(Options {
+        configure: Box::new(move |builder| {
+            builder.internal_provider_url("https://op.internal").http_client(service.clone())
+        }),
+        ..Options::default()
+    })
+    .await;
+    let issuer = world.provider.issuer();
+    *own.address.lock().unwrap() = issuer.clone();
+    world.sign_in().await;
+    world.clock.advance(crate::world::G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    let sent = own.sent.lock().unwrap().clone();
+    for expected in ["GET /.well-known/openid-configuration", "POST /token", "GET /jwks"] {
+        assert!(sent.iter().any(|sent| sent == expected), "{expected}: {sent:?}");
+    }
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "a login and a refresh");
+
+    // A refused connection is told from an answer that was lost: the refresh token is presented again.
+    "http://127.0.0.1:1".clone_into(&mut own.address.lock().unwrap());
+    world.clock.advance(crate::world::G);
+    assert_eq!(world.me().await, StatusCode::OK, "within T of the last signal it is served");
+    *own.address.lock().unwrap() = issuer;
+    world.clock.advance(crate::world::SECOND * 60);
+    assert_eq!(world.me().await, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token), 3);
+}

@@ -323,6 +323,20 @@ impl SessionRegistry for MemoryRegistry {
         Ok(state.sessions.of(name).any(|(_, other)| other.key() != record.key()))
     }
 
+    async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let state = self.read();
+        let found = state.sessions.of(Name::Subject(registration, subject)).map(|(_, record)| record.clone());
+        Ok(found.collect())
+    }
+
+    async fn count(&self) -> Result<Option<u64>, RegistryError> {
+        Ok(Some(self.read().sessions.len() as u64))
+    }
+
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let mut state = self.write();
         let reason = state.reason(key);

@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::ConfigError;
 use crate::registry::RegistryError;
+use crate::registry::call_time::record_call;
 
 /// The bound on one operation.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
@@ -206,8 +207,10 @@ impl Link {
         call: &Call,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Answer>, RegistryError> {
-        let until = Instant::now() + TIMEOUT;
+        let began = Instant::now();
+        let until = began + TIMEOUT;
         let called = timeout_at(until, self.call_until(until, call, parameters)).await;
+        record_call("postgres", began.elapsed());
         called.unwrap_or_else(|_| Err(too_late()))
     }
 

@@ -25,6 +25,7 @@ use super::{
     LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, rules,
 };
 use crate::error::ConfigError;
+use crate::protocol::names::{Registration, Subject};
 use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of_sid};
 use crate::session::login_attempt::LoginAttempt;
@@ -61,6 +62,7 @@ struct Shared {
 struct Calls {
     begin: Call,
     claim: Call,
+    count: Call,
     delete_data: Call,
     end: Call,
     end_expired: Call,
@@ -71,6 +73,7 @@ struct Calls {
     release: Call,
     replace: Call,
     save_data: Call,
+    sessions_of: Call,
     spend: Call,
     time: Call,
 }
@@ -87,6 +90,11 @@ impl Calls {
             let text = format!("SELECT word, key, version, record FROM {schema}.{function}({parameters})");
             Call { text, types: types.into(), effect }
         };
+        // What no session depends on needs no function of its own.
+        let asks = |select: &str, which: &str, types: &[Type]| {
+            let text = format!("{select} FROM {schema}.session{which}");
+            Call { text, types: types.into(), effect: Effect::Reads }
+        };
         let reads = |function, types: &[Type]| call(Effect::Reads, function, types);
         let writes = |function, types: &[Type]| call(Effect::Writes, function, types);
         let (bytes, number, text) = (Type::BYTEA, Type::INT8, Type::TEXT);
@@ -95,6 +103,11 @@ impl Calls {
         Self {
             begin: writes("begin_session", &[&RECORD[..], &attempt].concat()),
             claim: writes("claim_refresh", &[Type::BYTEA, Type::INT8, Type::TEXT, Type::INT8, Type::INT8]),
+            count: asks(
+                "SELECT 'count' AS word, NULL::bytea AS key, count(*) AS version, NULL::bytea AS record",
+                "",
+                &[],
+            ),
             delete_data: writes("delete_data", &[Type::TEXT]),
             end: writes("end_sessions", &[Type::BYTEA_ARRAY, Type::TEXT, Type::INT8]),
             end_expired: writes("end_expired", &[Type::INT8, Type::INT8]),
@@ -105,6 +118,7 @@ impl Calls {
             release: writes("release", &[Type::BYTEA, Type::TEXT]),
             replace: writes("replace_session", &RECORD),
             save_data: writes("save_data", &[Type::TEXT, Type::BYTEA, Type::BYTEA, Type::INT8, Type::BOOL]),
+            sessions_of: asks("SELECT 'live' AS word, key, version, record", " WHERE subject = $1", &[Type::BYTEA]),
             spend: writes("spend_attempt", &[Type::BYTEA, Type::INT8]),
             time: reads("store_time", &[]),
         }
@@ -333,6 +347,21 @@ impl SessionRegistry for PostgresRegistry {
         let parameters: &[&(dyn ToSql + Sync)] =
             &[&record.key().as_bytes().as_slice(), &sid, &subject.as_bytes().as_slice()];
         Ok(!self.call(&self.shared.calls.has_sibling, parameters).await?.is_empty())
+    }
+
+    async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let subject = SubjectHash::of(registration, subject);
+        let answers = self.call(&self.shared.calls.sessions_of, &[&subject.as_bytes().as_slice()]).await?;
+        answers.iter().map(|answer| self.read(answer)).collect()
+    }
+
+    async fn count(&self) -> Result<Option<u64>, RegistryError> {
+        let answer = self.call_for_one(&self.shared.calls.count, &[]).await?;
+        Ok(answer.version.and_then(|count| count.try_into().ok()))
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {

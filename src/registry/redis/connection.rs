@@ -12,6 +12,7 @@ use super::names::Names;
 use super::node::{Node, Ways};
 use super::peer::{Ask, Failure, Kind, Next, Peer, TIMEOUT, Terms};
 use crate::registry::RegistryError;
+use crate::registry::call_time::record_call;
 use crate::session::partition::Partition;
 
 /// What is left of it for the answer of replicas to come back.
@@ -131,7 +132,9 @@ impl Connection {
 
     /// Asks the primary of a partition, wherever in a cluster it is.
     pub(super) async fn ask<T: FromRedisValue>(&self, partition: Partition, ask: Ask<'_>) -> Result<T, RegistryError> {
-        let asked = timeout_at(Instant::now() + TIMEOUT, self.ask_around(partition, &ask, Line::Shared)).await;
+        let began = Instant::now();
+        let asked = timeout_at(began + TIMEOUT, self.ask_around(partition, &ask, Line::Shared)).await;
+        record_call("redis", began.elapsed());
         answer(asked.unwrap_or_else(|_| Err(self.too_late(partition))).map(|(value, _)| value))
     }
 
@@ -144,8 +147,10 @@ impl Connection {
         match self.terms.confirmations() {
             0 => self.ask(partition, ask).await,
             replicas => {
-                let deadline = Instant::now() + TIMEOUT;
+                let began = Instant::now();
+                let deadline = began + TIMEOUT;
                 let asked = timeout_at(deadline, self.ask_and_confirm(partition, &ask, replicas, deadline)).await;
+                record_call("redis", began.elapsed());
                 answer(asked.unwrap_or_else(|_| Err(self.too_late(partition))))
             }
         }

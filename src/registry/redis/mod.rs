@@ -21,6 +21,7 @@
 //! tombstone. A logout by subject visits all.
 
 mod connection;
+mod list;
 mod logout;
 #[cfg(test)]
 mod model;
@@ -56,6 +57,7 @@ use super::{
     Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent,
 };
 use crate::error::ConfigError;
+use crate::protocol::names::{Registration, Subject};
 use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, SessionKey, SubjectHash};
 use crate::session::login_attempt::LoginAttempt;
@@ -96,6 +98,7 @@ struct Scripts {
     bind: Script,
     claim: Script,
     commit: Script,
+    count: Script,
     create: Script,
     end: Script,
     end_matching: Script,
@@ -103,6 +106,7 @@ struct Scripts {
     point: Script,
     release: Script,
     remove_expired: Script,
+    sessions_of: Script,
     spend: Script,
     stands: Script,
     time: Script,
@@ -115,6 +119,7 @@ impl Scripts {
             bind: script(include_str!("bind.lua")),
             claim: script(include_str!("claim.lua")),
             commit: script(include_str!("commit.lua")),
+            count: script(include_str!("count.lua")),
             create: script(include_str!("create.lua")),
             end: script(include_str!("end.lua")),
             end_matching: script(include_str!("end_matching.lua")),
@@ -122,6 +127,7 @@ impl Scripts {
             point: script(include_str!("point.lua")),
             release: script(include_str!("release.lua")),
             remove_expired: script(include_str!("remove_expired.lua")),
+            sessions_of: script(include_str!("sessions_of.lua")),
             spend: script(include_str!("spend.lua")),
             stands: script(include_str!("stands.lua")),
             time: script(include_str!("time.lua")),
@@ -422,6 +428,18 @@ impl SessionRegistry for RedisRegistry {
         self.find_sibling(record).await
     }
 
+    async fn sessions_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.list(registration, subject).await
+    }
+
+    async fn count(&self) -> Result<Option<u64>, RegistryError> {
+        self.count_all().await.map(Some)
+    }
+
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         let arguments = [
             key.to_string(),
@@ -562,12 +580,14 @@ mod tests {
         for (name, code) in [
             ("claim", include_str!("claim.lua")),
             ("commit", include_str!("commit.lua")),
+            ("count", include_str!("count.lua")),
             ("create", include_str!("create.lua")),
             ("end", include_str!("end.lua")),
             ("end_matching", include_str!("end_matching.lua")),
             ("has_sibling", include_str!("has_sibling.lua")),
             ("bind", include_str!("bind.lua")),
             ("point", include_str!("point.lua")),
+            ("sessions_of", include_str!("sessions_of.lua")),
             ("stands", include_str!("stands.lua")),
             ("time", include_str!("time.lua")),
         ] {

@@ -43,7 +43,7 @@ function words(element) {
 }
 
 // What is known of the session. All of it comes from an answer of the server, asked by this tab or by another.
-const known = { state: "unknown", sub: null, session: null, reason: null };
+const known = { state: "unknown", sub: null, iss: null, session: null, reason: null };
 // { left, sent, received }: milliseconds, and both clocks when it was asked and when it was answered
 let idle = null;
 let interval = { look: 15_000, signal: 90_000, timeout: 900_000 };
@@ -128,14 +128,15 @@ function take(answer, sent, received) {
   asked = at;
   if (known.state === "left") return;
   if (answer.authenticated) {
-    if (known.sub && known.sub !== answer.sub) return leave();
+    // With several providers a user is one of an issuer's.
+    if (known.sub && (known.sub !== answer.sub || (known.iss ?? answer.iss) !== answer.iss)) return leave();
     idle = { left: answer.idle_expires_in * 1000, sent: asked, received: { wall: received, steady: steadyOf(received) } };
     interval = {
       look: Math.min(15_000, answer.signal_interval * 1000),
       signal: answer.signal_interval * 500,
       timeout: answer.idle_timeout * 1000,
     };
-    Object.assign(known, { state: "confirmed", sub: answer.sub, session: answer.session, reason: null });
+    Object.assign(known, { state: "confirmed", sub: answer.sub, iss: answer.iss, session: answer.session, reason: null });
   } else {
     // A page that nobody was signed in at has nothing to end.
     const is = answer.state === "none" || answer.state === "ended";
@@ -293,9 +294,9 @@ export async function sessionFetch(resource, options) {
   while (known.state === "unknown") { await ask(); if (failed) await new Promise((go) => setTimeout(go, 1000)); }
   const request = new Request(resource, options);
   if (new URL(request.url).origin !== location.origin) return fetch(request);
-  const sub = known.sub;
+  const { sub, iss } = known;
   let tried;
-  if (sub !== null) request.headers.set("oidc-session-sub", encodeURIComponent(sub));
+  if (sub !== null) request.headers.set("oidc-session-sub", [sub, iss].filter(Boolean).map(encodeURIComponent).join(" "));
   for (;;) {
     const response = await fetch(request.clone());
     const isOurs = /^OidcSession /.test(response.headers.get("www-authenticate") ?? "");

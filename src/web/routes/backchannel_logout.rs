@@ -26,6 +26,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use url::form_urlencoded;
 
+use super::own_session::OwnContext;
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
 use crate::protocol::logout_token::{LogoutReason, LogoutToken, Whom};
@@ -38,6 +39,7 @@ use crate::web::form::is_urlencoded;
 use crate::web::navigation::Asker;
 use crate::web::page::{json, no_store, with_retry_after};
 use crate::web::pages::{Page, PageKind};
+use crate::web::paths::Paths;
 
 /// A logout token is some kilobytes, with many audiences and certificates too.
 const MAX_BODY: usize = 64 * 1024;
@@ -93,8 +95,14 @@ impl From<VerifyError> for Refusal {
 
 pub(crate) fn route<S: Clone + Send + Sync + 'static>(context: &Context) -> Router<S> {
     Router::new()
-        .route(&context.paths().route("backchannel-logout"), any(backchannel_logout))
+        .route(&context.paths().route_of_party("backchannel-logout"), any(backchannel_logout))
         .with_state(context.clone())
+}
+
+/// The same for tenants, of whom the layer knows which is meant.
+pub(crate) fn route_of_tenants<S: Clone + Send + Sync + 'static>(paths: &Paths) -> Router<S> {
+    let receive = async |OwnContext(context): OwnContext, request| backchannel_logout(State(context), request).await;
+    Router::new().route(&paths.route_of_party("backchannel-logout"), any(receive))
 }
 
 async fn backchannel_logout(State(context): State<Context>, request: Request<Body>) -> Response {
@@ -166,7 +174,7 @@ async fn receive(context: &Context, request: Request<Body>) -> Result<usize, Ref
 }
 
 fn target(context: &Context, token: LogoutToken) -> LogoutTarget {
-    let registration = context.registration().clone();
+    let registration = context.provider().client().at(token.issuer);
     let mark = TokenMark::new(token.issued_at, &token.jti);
     match token.whom {
         Whom::Sid { sid, subject } => LogoutTarget::Sid { registration, sid, subject, token: mark },

@@ -8,7 +8,6 @@
 //! 4. A login that a logout has overtaken goes through the provider once more.
 //! 5. A session that the browser had before ends; application data moves to a new id.
 
-use axum::extract::State;
 use axum::response::Response;
 use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
@@ -16,24 +15,25 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use tower_sessions::{Session, session};
 
 use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, unavailable};
-use super::own_session::OwnSession;
+use super::own_session::{OwnContext, OwnSession};
 use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
 use crate::protocol::token_response::ErrorCode;
+use crate::session::browser::Browser;
 use crate::session::decide::{Decision, decide};
 use crate::session::end_reason::EndReason;
-use crate::session::event::Browser;
 use crate::session::id::{SessionId, SessionKey};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::session::new_login::Blame;
-use crate::session::policy::RequestKind;
+use crate::session::policy::{CookieLifetime, RequestKind};
 use crate::session::record::SessionRecord;
 use crate::web::app_data;
 use crate::web::context::Context;
 use crate::web::page::redirect;
+use crate::web::parties::{Elsewhere, elsewhere};
 
 pub(super) async fn callback(
-    State(context): State<Context>,
+    OwnContext(context): OwnContext,
     OwnSession(previous): OwnSession,
     uri: Uri,
     headers: HeaderMap,
@@ -62,8 +62,9 @@ pub(super) async fn callback(
                 let is_same_user = ended.subject == Some(record.subject_hash());
                 tracing::info!(session = ?record.key(), after = %ended.reason, is_same_user, "it follows one that ended");
             }
-            let data = app_data::of(&extensions);
-            let mut response = begin_session(&context, data, (&id, &record), previous.key(), load, &return_to).await;
+            let mut response =
+                begin_session(&context, (&headers, &extensions), (&id, &record), previous.key(), load, &return_to)
+                    .await;
             if context.cookies().ended(&headers).is_some() {
                 response.headers_mut().append(SET_COOKIE, context.cookies().remove_ended());
             }
@@ -120,12 +121,13 @@ fn is_served(record: &SessionRecord, context: &Context) -> bool {
 /// Binds application data to the new session, ends the one before it, and gives the browser its cookie.
 async fn begin_session(
     context: &Context,
-    data: Option<Session>,
+    (headers, extensions): (&HeaderMap, &Extensions),
     (id, record): (&SessionId, &SessionRecord),
     previous: Option<&SessionKey>,
     load: Load,
     return_to: &ReturnTo,
 ) -> Response {
+    let data = app_data::of(extensions);
     let (manager, key) = (context.manager(), record.key());
     let previous = previous.filter(|previous| *previous != key);
     if let Err(error) = bind(context, data, record, previous).await {
@@ -143,8 +145,26 @@ async fn begin_session(
         }
     }
     let mut response = redirect(return_to.as_str());
-    response.headers_mut().append(SET_COOKIE, context.cookies().set_session(id));
+    let deadline = record.absolute_deadline(context.policy()).0;
+    let kept_for = match context.policy().cookie {
+        CookieLifetime::Browser => None,
+        CookieLifetime::Session => deadline.duration_since(context.now()).ok(),
+    };
+    response.headers_mut().append(SET_COOKIE, context.cookies().set_session(id, kept_for));
+    end_elsewhere(context, headers, extensions, &mut response).await;
     response
+}
+
+/// Ends the sessions that the browser has at other providers of the application: it has one. They keep their tokens.
+async fn end_elsewhere(context: &Context, headers: &HeaderMap, extensions: &Extensions, response: &mut Response) {
+    for Elsewhere { context: other, key } in elsewhere(context, headers, extensions) {
+        if let Some(key) = key
+            && let Err(error) = other.manager().end(&key, EndReason::SupersededByLogin).await
+        {
+            tracing::warn!(%error, "the session at another provider could not be ended");
+        }
+        response.headers_mut().append(SET_COOKIE, other.cookies().remove_session());
+    }
 }
 
 /// Binds application data. What belonged to the session before goes on with a login of the same user.
@@ -213,7 +233,7 @@ async fn code_of(
         }
     };
     let sends_issuer = metadata.authorization_response_iss_parameter_supported;
-    match AuthorizationResponse::parse(query, context.registration().issuer(), sends_issuer) {
+    match AuthorizationResponse::parse(query, &context.provider().client().issuers, sends_issuer) {
         Ok(AuthorizationResponse::Code(code)) => Ok(code),
         Ok(AuthorizationResponse::Error(error)) if transaction.authentication.prompt == Prompt::None => {
             let session = transaction.session.filter(|session| previous == Some(*session));

@@ -1,15 +1,14 @@
 //! `/auth/form`: what was entered before the end of a session, shown to the same user after the next login.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL};
 
-use super::own_session::OwnSession;
+use super::own_session::{OwnContext, OwnSession};
 use super::script::{ASK, javascript};
 use crate::manager::Refusal;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
-use crate::web::context::Context;
 use crate::web::cross_site::is_cross_site;
 use crate::web::pages::{Page, PageKind};
 use crate::web::reject::SessionRejection;
@@ -24,7 +23,7 @@ pub(super) async fn script() -> Response {
 }
 
 /// Asks the browser for what it has kept.
-pub(super) async fn fetch(State(context): State<Context>, OwnSession(claimed): OwnSession) -> Response {
+pub(super) async fn fetch(OwnContext(context): OwnContext, OwnSession(claimed): OwnSession) -> Response {
     let admitted = match claimed.key() {
         Some(key) => context.manager().admit(key, RequestKind::Navigation).await,
         None => Err(Refusal::Unknown),
@@ -37,7 +36,7 @@ pub(super) async fn fetch(State(context): State<Context>, OwnSession(claimed): O
 
 /// Shows what is sealed, and as whom it would be sent.
 pub(super) async fn show(
-    State(context): State<Context>,
+    OwnContext(context): OwnContext,
     OwnSession(claimed): OwnSession,
     request: Request,
 ) -> Response {

@@ -3,14 +3,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri};
 use url::{Url, form_urlencoded};
 
-use super::own_session::OwnSession;
+use super::own_session::{OwnContext, OwnSession};
 use crate::protocol::authorization::{Authentication, Prompt};
 use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
 use crate::protocol::url::is_loopback;
@@ -28,7 +27,7 @@ use crate::web::pages::Page;
 const LONGEST_RETURN_TO: usize = 1536;
 
 pub(super) async fn login(
-    State(context): State<Context>,
+    OwnContext(context): OwnContext,
     OwnSession(session): OwnSession,
     uri: Uri,
     headers: HeaderMap,
@@ -37,7 +36,8 @@ pub(super) async fn login(
         // Nothing begins, and browsers keep no answer of this status for the click.
         return unavailable(&context, None, &front_page(&context));
     }
-    if let Some(location) = by_its_public_name(&headers, context.public_url(), &context.paths().own("login"), &uri) {
+    if let Some(location) = by_its_public_name(&headers, context.public_url(), &context.paths().of_party("login"), &uri)
+    {
         return redirect(&location);
     }
     let mut wanted =

@@ -3,16 +3,15 @@
 //! Local first: whatever the provider does, the session here is over before the browser leaves. A logout token that the
 //! provider then sends finds nothing and is answered with 200.
 
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, SET_COOKIE};
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 
-use super::own_session::OwnSession;
+use super::own_session::{OwnContext, OwnSession};
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
 use crate::protocol::names::IdTokenHint;
+use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
-use crate::session::event::Browser;
 use crate::session::id::SessionKey;
 use crate::web::app_data;
 use crate::web::context::Context;
@@ -33,7 +32,7 @@ pub(super) async fn ask(OwnSession(claimed): OwnSession) -> Response {
 }
 
 pub(super) async fn logout(
-    State(context): State<Context>,
+    OwnContext(context): OwnContext,
     OwnSession(claimed): OwnSession,
     headers: HeaderMap,
     extensions: Extensions,

@@ -3,6 +3,7 @@
 //! | route | file | what it does |
 //! |---|---|---|
 //! | `GET /auth/login` | `login` | sends the browser to the provider |
+//! | `GET /auth/login` | `choose` | where there are several providers: a page to choose one; each has the next two below its name |
 //! | `GET /auth/callback` | `callback` | takes the provider's answer and starts the session |
 //! | `POST /auth/logout` | `logout` | ends the session, then sends the browser to the provider's logout |
 //! | `GET /auth/logout` | `logout` | a page that asks |
@@ -14,12 +15,15 @@
 
 pub(crate) mod backchannel_logout;
 mod callback;
+mod choose;
 mod form;
 mod login;
 mod logout;
 mod own_session;
 pub(crate) mod script;
 mod status;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
@@ -33,14 +37,45 @@ use crate::web::context::Context;
 use crate::web::navigation::Asker;
 use crate::web::page::error;
 use crate::web::pages::{Page, PageKind};
+use crate::web::parties::Several;
+use crate::web::paths::Paths;
 use crate::web::request::RequestSession;
 
 pub(crate) fn all<S: Clone + Send + Sync + 'static>(context: &Context) -> Router<S> {
-    let at = |name: &str| context.paths().route(name);
+    own(login(context.paths()).merge(shared(context.paths()))).merge(backchannel_logout::route(context))
+}
+
+/// Those of several providers, with a page where a person chooses one.
+pub(crate) fn of_several<S: Clone + Send + Sync + 'static>(several: &Arc<Several>) -> Router<S> {
+    let paths = several.nobody.paths();
+    let choose = Router::new().route(&paths.route("login"), get(choose::choose)).with_state(several.clone());
+    let mut own_routes = choose.merge(shared(paths));
+    let mut logouts = Router::new();
+    for member in &several.members {
+        own_routes = own_routes.merge(login(member.context.paths()));
+        logouts = logouts.merge(backchannel_logout::route(&member.context));
+    }
+    own(own_routes).merge(logouts)
+}
+
+/// Those of tenants, each of whom has them all.
+pub(crate) fn of_tenants<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let paths = Paths::default();
+    own(login(&paths).merge(shared(&paths))).merge(backchannel_logout::route_of_tenants(&paths))
+}
+
+/// A provider's own.
+fn login<S: Clone + Send + Sync + 'static>(paths: &Paths) -> Router<S> {
     Router::new()
-        .route(&at("login"), get(login::login))
-        .route(&at("callback"), get(callback::callback))
+        .route(&paths.route_of_party("login"), get(login::login))
+        .route(&paths.route_of_party("callback"), get(callback::callback))
         .layer(middleware::map_response(no_referrer))
+}
+
+/// What is the same for all of them.
+fn shared<S: Clone + Send + Sync + 'static>(paths: &Paths) -> Router<S> {
+    let at = |name: &str| paths.route(name);
+    Router::new()
         .route(&at("logout"), get(logout::ask).post(logout::logout))
         .route(&at("session"), get(status::status).post(status::stay))
         .route(&at("session.js"), get(script::current))
@@ -48,9 +83,10 @@ pub(crate) fn all<S: Clone + Send + Sync + 'static>(context: &Context) -> Router
         .route(&at("form"), get(form::fetch).post(form::show))
         .route(&at("form.js"), get(form::script))
         .route(&at("{*path}"), any(async || StatusCode::NOT_FOUND))
-        .layer(middleware::from_fn(own_route))
-        .with_state(context.clone())
-        .merge(backchannel_logout::route(context))
+}
+
+fn own<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes.layer(middleware::from_fn(own_route))
 }
 
 /// The address of such an answer may hold a code, which nobody who is linked from there has to know.

@@ -2,31 +2,43 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 
-use super::own_session::OwnSession;
+use super::own_session::{OwnContext, OwnSession};
 use crate::manager::Refusal;
 use crate::session::decide::{Decision, decide};
 use crate::session::end_reason::EndReason;
 use crate::session::id::SessionKey;
 use crate::session::policy::{RequestKind, SessionPolicy};
 use crate::session::record::SessionRecord;
-use crate::web::context::Context;
 use crate::web::cross_site::is_cross_site;
 use crate::web::navigation::Asker;
 use crate::web::page::{json, no_store};
+use crate::web::parties::are_several;
 use crate::web::reject::SessionRejection;
 
 /// Says whether the session stands, and how long. No activity: a page may ask as often as it likes.
-pub(super) async fn status(State(context): State<Context>, OwnSession(claimed): OwnSession) -> Response {
+pub(super) async fn status(
+    OwnContext(context): OwnContext,
+    OwnSession(claimed): OwnSession,
+    extensions: Extensions,
+) -> Response {
     let found = match claimed.key() {
         Some(key) => context.manager().look(key).await,
         None => Err(Refusal::Unknown),
     };
     let answer = match found {
-        Ok(record) => describe(&record, context.policy(), context.now()),
+        Ok(record) => {
+            let mut answer = describe(&record, context.policy(), context.now());
+            // With several providers a `sub` alone tells nobody apart.
+            if are_several(&extensions)
+                && let Some(answer) = answer.as_object_mut()
+            {
+                answer.insert("iss".to_owned(), record.registration().issuer().as_str().into());
+            }
+            answer
+        }
         Err(Refusal::Ended(reason)) => ended(reason),
         Err(Refusal::Unknown) => serde_json::json!({"authenticated": false, "state": "none"}),
         Err(refusal) => return SessionRejection::of(refusal, Asker::Script, None, context.paths()).into_response(),
@@ -73,7 +85,7 @@ fn seconds(duration: Duration) -> serde_json::Value {
 
 /// Signals the provider now, unless it has confirmed the session a moment ago.
 pub(super) async fn stay(
-    State(context): State<Context>,
+    OwnContext(context): OwnContext,
     OwnSession(claimed): OwnSession,
     headers: HeaderMap,
 ) -> Response {

@@ -1,0 +1,60 @@
+//! The managers of one application: one for each provider, or tenant, over one registry.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::clock::Clock;
+use crate::protocol::names::{ClientId, Registration};
+use crate::registry::SessionRegistry;
+use crate::session::end_reason::EndReason;
+use crate::session::record::SessionRecord;
+
+/// Who deals with the sessions of one provider.
+pub(super) trait Member: Send + Sync {
+    /// Whether sessions of that registration are its own.
+    fn has(&self, registration: &Registration) -> bool;
+
+    /// Says to everybody who has to know that one of them is over.
+    fn conclude(self: Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason);
+}
+
+/// Knows whose a session is. A registry may have those of other applications too, which are nobody's here.
+pub(crate) struct Family {
+    pub(crate) registry: Arc<dyn SessionRegistry>,
+    pub(crate) clock: Arc<dyn Clock>,
+    members: Mutex<HashMap<ClientId, Vec<Weak<dyn Member>>>>,
+}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Family").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}
+
+impl Family {
+    pub(crate) fn new(registry: Arc<dyn SessionRegistry>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        registry.adopt_clock(&clock);
+        Arc::new(Self { registry, clock, members: Mutex::default() })
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<ClientId, Vec<Weak<dyn Member>>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn join(&self, client: ClientId, member: Weak<dyn Member>) {
+        let mut members = self.members();
+        let of_client = members.entry(client).or_default();
+        // Tenants come and go.
+        of_client.retain(|member| member.strong_count() > 0);
+        of_client.push(member);
+    }
+
+    /// Whose sessions of that registration are.
+    pub(super) fn of(&self, registration: &Registration) -> Option<Arc<dyn Member>> {
+        let members = self.members();
+        let of_client = members.get(registration.client_id())?;
+        // A tenant that was looked up anew may be there twice: the later one counts.
+        of_client.iter().rev().filter_map(Weak::upgrade).find(|member| member.has(registration))
+    }
+}

@@ -1,0 +1,104 @@
+//! Whose a request is, where an application has several providers or tenants.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Extensions, HeaderMap, header};
+
+use super::context::Context;
+use super::cookie::Presented;
+use super::tenants::{Party, Tenants};
+use crate::session::id::SessionKey;
+
+/// The relying parties that one layer stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Parties {
+    One(Context),
+    Several(Arc<Several>),
+    Tenants(Arc<Tenants>),
+}
+
+impl Parties {
+    /// Whose a request is.
+    pub(crate) fn of(&self, parts: &mut Parts) -> Party {
+        match self {
+            Self::One(context) => Party::Known(context.clone()),
+            Self::Several(several) => {
+                // For the login, which ends what the browser has elsewhere.
+                parts.extensions.insert(several.clone());
+                Party::Known(several.of(parts).clone())
+            }
+            Self::Tenants(tenants) => tenants.of(parts),
+        }
+    }
+}
+
+/// The providers of one application, of which a person chooses one.
+pub(crate) struct Several {
+    pub(crate) members: Vec<Member>,
+    /// Where nobody has chosen yet.
+    pub(crate) nobody: Context,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// As its routes say.
+    pub(crate) name: String,
+    /// As people read it.
+    pub(crate) label: String,
+    pub(crate) context: Context,
+}
+
+impl fmt::Debug for Several {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.members.iter().map(|member| &member.name)).finish()
+    }
+}
+
+impl Several {
+    /// The provider whose route is asked for, else the one that the browser has a session of, else none.
+    fn of(&self, parts: &Parts) -> &Context {
+        let contexts = || self.members.iter().map(|member| &member.context);
+        let path = parts.uri.path();
+        contexts()
+            .find(|context| context.paths().is_of_party(path))
+            .or_else(|| contexts().find(|context| !matches!(presented(context, &parts.headers), Presented::Nothing)))
+            .unwrap_or(&self.nobody)
+    }
+}
+
+/// What a request brings as the session of that relying party.
+fn presented(context: &Context, headers: &HeaderMap) -> Presented {
+    let found = headers.get_all(header::COOKIE).iter().map(|value| context.cookies().session(value));
+    found.into_iter().find(|found| !matches!(found, Presented::Nothing)).unwrap_or(Presented::Nothing)
+}
+
+/// What a browser has of other providers of the same application.
+pub(crate) struct Elsewhere {
+    pub(crate) context: Context,
+    /// The session, if the cookie may be one's.
+    pub(crate) key: Option<SessionKey>,
+}
+
+/// Whether the application of a request has several providers.
+pub(crate) fn are_several(extensions: &Extensions) -> bool {
+    extensions.get::<Arc<Several>>().is_some()
+}
+
+/// The sessions that a browser has at other providers of the application than this.
+pub(crate) fn elsewhere(context: &Context, headers: &HeaderMap, extensions: &Extensions) -> Vec<Elsewhere> {
+    let Some(several) = extensions.get::<Arc<Several>>() else { return Vec::new() };
+    let others = several.members.iter().map(|member| &member.context).filter(|other| !other.is(context));
+    others
+        .filter_map(|other| {
+            let key = match presented(other, headers) {
+                Presented::Id(id) => Some(SessionKey::of(&id, other.provider().client().tag)),
+                Presented::Malformed => None,
+                Presented::Nothing => return None,
+            };
+            Some(Elsewhere { context: other.clone(), key })
+        })
+        .collect()
+}
