@@ -117,7 +117,7 @@ pub use registry::postgres::PostgresRegistry;
 pub use registry::redis::RedisRegistry;
 pub use registry::{LogoutTarget, RegistryError, SessionRegistry, StorageKey};
 pub use relying_parties::{RelyingParties, RelyingPartiesBuilder, TenantUnknown};
-pub use relying_party::RelyingParty;
+pub use relying_party::{NotReady, RelyingParty};
 pub use session::browser::Browser;
 pub use session::end_reason::{EndReason, UnknownEndReason};
 pub use session::event::{EventKind, SessionEvent, SessionInfo};

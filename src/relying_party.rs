@@ -251,10 +251,52 @@ impl RelyingParty {
         wiring::check(app, &self.context.paths().route("session")).await
     }
 
+    /// Whether the application can serve its users: the store answers, and the provider and its keys have been reached since the start. For a
+    /// readiness probe. What cannot be reached later says nothing here: users go on then, and another replica could not do
+    /// better.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use http::StatusCode;
+    /// # fn probes(rp: tower_oidc_session::RelyingParty) -> Router {
+    /// Router::new().route("/ready", get(async move || match rp.check_ready().await {
+    ///     Ok(()) => (StatusCode::OK, String::new()),
+    ///     Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    /// }))
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What is not there yet. Each is asked within the bounds on its calls.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn check_ready(&self) -> Result<(), NotReady> {
+        self.context.manager().check_store().await.map_err(|_| NotReady::Store)?;
+        let provider = self.context.provider();
+        provider.metadata().await.map_err(|_| NotReady::Provider)?;
+        provider.have_keys().await.map_err(|_| NotReady::Keys)
+    }
+
     /// Whether the provider has been reached since the start. It is tried in the background until it has, and every
     /// request that needs it gets 503 before.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.context.provider().is_known()
     }
+}
+
+/// What keeps an application from serving its users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// The provider's keys could not be fetched, so that no token can be verified.
+    #[error("the provider's keys could not be fetched yet")]
+    Keys,
+    /// The provider has not been reached since the start.
+    #[error("the provider has not been reached yet")]
+    Provider,
+    /// The store of the sessions does not answer.
+    #[error("the store of the sessions does not answer")]
+    Store,
 }

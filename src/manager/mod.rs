@@ -211,6 +211,11 @@ impl Manager {
         Ok(sessions)
     }
 
+    /// Whether the store answers.
+    pub(crate) async fn check_store(&self) -> Result<(), RegistryError> {
+        self.registry.time().await.map(drop)
+    }
+
     /// Notes that what is named so has been done; only the first who says so is told that it is new.
     pub(crate) async fn spend(&self, name: &AttemptKey) -> Result<Spent, RegistryError> {
         self.registry.spend(name).await

@@ -93,6 +93,14 @@ impl Provider {
         self.try_by(jwt, keys).map_err(|unverified| unverified.1)
     }
 
+    /// Sees to it that there are keys to verify with.
+    pub(crate) async fn have_keys(self: &Arc<Self>) -> Result<(), Unavailable> {
+        match self.keys.peek() {
+            Some(_) => Ok(()),
+            None => self.fetch_newer_keys().await.map(drop),
+        }
+    }
+
     async fn fetch_newer_keys(self: &Arc<Self>) -> Result<Fetched<KeySet>, Unavailable> {
         let old = self.keys.peek();
         match self.keys.renew(old.as_ref(), &*self.clock, || self.fetch_keys()).await {

@@ -88,6 +88,6 @@ mod tests {
                 assert!(!revokes(reason, offline_access, Siblings::Alive), "{reason} {offline_access}");
             }
         }
-        assert_eq!(EndReason::ALL.len(), 14, "a row for each");
+        assert_eq!(EndReason::ALL.len(), 15, "a row for each");
     }
 }

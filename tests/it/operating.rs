@@ -8,8 +8,8 @@ use axum::routing::get;
 use http::header::{COOKIE, SET_COOKIE, USER_AGENT};
 use http::{Method, Request, StatusCode};
 use tower::ServiceExt;
-use tower_oidc_session::test_provider::Endpoint;
-use tower_oidc_session::{OidcSession, SessionInfo, Sid, Subject};
+use tower_oidc_session::test_provider::{Endpoint, Fault};
+use tower_oidc_session::{NotReady, OidcSession, SessionInfo, Sid, Subject};
 use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, Instrument};
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -59,7 +59,9 @@ async fn sessions_of_a_user_are_listed_with_their_browsers_and_times() {
 #[tokio::test]
 async fn p1_sessions_of_one_sid_are_ended_from_outside() {
     let world = World::new().await;
-    let (one, two) = (sign_in_with(&world, "One").await, sign_in_with(&world, "Two").await);
+    let one = sign_in_with(&world, "One").await;
+    world.clock.advance(SECOND);
+    let two = sign_in_with(&world, "Two").await;
     let listed = world.app.rp.sessions_of(&Subject::new("alice")).await.unwrap();
     let sid = listed[0].sid().unwrap();
     assert_ne!(listed[1].sid(), Some(sid));
@@ -143,4 +145,23 @@ async fn a_refresh_belongs_to_the_trace_of_its_request() {
     {
         assert!(call.contains(field), "{field}: {call}");
     }
+}
+
+#[tokio::test]
+async fn an_application_is_ready_once_store_provider_and_keys_are_there() {
+    let world = World::new().await;
+    let app = world.another_app("probe").await;
+    for (endpoint, expected) in [(Endpoint::Discovery, NotReady::Provider), (Endpoint::Jwks, NotReady::Keys)] {
+        world.provider.set_fault(endpoint, Fault::Status { code: 503, retry_after: None });
+        let app = world.another_app(&format!("without-{expected:?}")).await;
+        assert_eq!(app.rp.check_ready().await, Err(expected));
+        world.provider.clear_faults();
+        world.clock.advance(SECOND * 5);
+        assert_eq!(app.rp.check_ready().await, Ok(()));
+    }
+    assert_eq!(app.rp.check_ready().await, Ok(()));
+    // What fails later is nobody's reason to go to another replica, which could not do better.
+    world.provider.set_fault(Endpoint::Discovery, Fault::Status { code: 503, retry_after: None });
+    world.provider.set_fault(Endpoint::Jwks, Fault::Status { code: 503, retry_after: None });
+    assert_eq!(app.rp.check_ready().await, Ok(()));
 }

@@ -1,5 +1,6 @@
 //! Real stores that are counted on the wire, paused, restarted, cut off and filled up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -170,11 +171,25 @@ async fn p10_each_operation_is_one_round_trip(kind: Kind) {
     let found = counts(kind, &store).await;
     match kind {
         Kind::Postgres => {
-            let expected = named(&[("claim_refresh", 1), ("end_expired", 1), ("load", 1), ("replace_session", 1)]);
-            assert_eq!(found, expected, "a request with a signal, and the minute's cleaning");
+            let what = "a request with a signal, and the minute's cleaning and counting";
+            let mut calls = BTreeMap::new();
+            let mut add = |found: Vec<(String, u64)>| {
+                for (name, count) in found {
+                    let name = if name.starts_with("SELECT") { "count".to_owned() } else { name };
+                    *calls.entry(name).or_default() += count;
+                }
+                calls.contains_key("count")
+            };
+            // The cleaner is not waited for by the request.
+            if !add(found) {
+                within(RECOVERY, what, async || add(counts(kind, &store).await)).await;
+            }
+            let expected =
+                [("claim_refresh", 1), ("count", 1), ("end_expired", 1), ("load", 1), ("replace_session", 1)];
+            assert_eq!(calls.into_iter().collect::<Vec<_>>(), named(&expected), "{what}");
         }
         Kind::Redis => {
-            let what = "claim, commit, and the minute's cleaning, in 64 partitions";
+            let what = "claim, commit, and the minute's cleaning and counting, in 64 partitions";
             let scripts = |found: &[(String, u64)]| {
                 found.iter().filter(|(name, _)| name == "evalsha").map(|(_, calls)| calls).sum::<u64>()
             };
@@ -182,10 +197,10 @@ async fn p10_each_operation_is_one_round_trip(kind: Kind) {
             let mut run = scripts(&found);
             within(RECOVERY, what, async || {
                 run += scripts(&counts(kind, &store).await);
-                run >= 2 + 64
+                run >= 2 + 2 * 64
             })
             .await;
-            assert_eq!(run, 2 + 64, "{what}");
+            assert_eq!(run, 2 + 2 * 64, "{what}");
         }
     }
 
