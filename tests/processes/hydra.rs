@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use url::form_urlencoded;
 
+use crate::parts::{cache, is_there};
 use crate::process::{Process, address, free_ports, web_app};
 use crate::report::{Column, Report};
 use crate::until;
@@ -139,13 +140,7 @@ impl Drop for World {
 }
 
 fn hydra() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").expect("somebody has a home")).join(".cache"),
-        PathBuf::from,
-    );
-    let hydra = cache.join("tower-oidc-session/hydra-2.3.0");
-    assert!(hydra.exists(), "Ory Hydra is not installed: run ci/tools");
-    hydra
+    cache().join("hydra-2.3.0")
 }
 
 impl World {
@@ -245,6 +240,9 @@ impl World {
 
 #[tokio::test]
 async fn sessions_end_when_hydra_says_so() {
+    if !is_there("Ory Hydra", &hydra()) {
+        return;
+    }
     let mut report = Report::of("Ory Hydra 2.3.0");
     let world = World::start("2m").await;
     assert_eq!(world.get("/me").await.status, StatusCode::UNAUTHORIZED);
@@ -295,6 +293,9 @@ async fn sessions_end_when_hydra_says_so() {
 
 #[tokio::test]
 async fn logout_tokens_without_exp_are_refused_unless_asked_for() {
+    if !is_there("Ory Hydra", &hydra()) {
+        return;
+    }
     let world = World::start("refuse").await;
     let sid = world.sign_in().await;
     world.delete(&format!("login?sid={sid}")).await;

@@ -17,6 +17,7 @@ mod jar;
 mod keycloak;
 mod lemonldap;
 mod oidc_provider;
+mod parts;
 mod process;
 mod replicas;
 mod report;

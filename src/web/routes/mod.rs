@@ -30,8 +30,10 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use http::header::{ALLOW, CONTENT_TYPE, REFERRER_POLICY};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
 use http::{HeaderValue, StatusCode};
+
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::web::context::Context;
 use crate::web::navigation::Asker;
@@ -69,7 +71,8 @@ fn login<S: Clone + Send + Sync + 'static>(paths: &Paths) -> Router<S> {
     Router::new()
         .route(&paths.route_of_party("login"), get(login::login))
         .route(&paths.route_of_party("callback"), get(callback::callback))
-        .layer(middleware::map_response(no_referrer))
+        // The address of such an answer may hold a code, which nobody who is linked from there has to know.
+        .layer(SetResponseHeaderLayer::overriding(REFERRER_POLICY, HeaderValue::from_static("no-referrer")))
 }
 
 /// What is the same for all of them.
@@ -86,13 +89,9 @@ fn shared<S: Clone + Send + Sync + 'static>(paths: &Paths) -> Router<S> {
 }
 
 fn own<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
-    routes.layer(middleware::from_fn(own_route))
-}
-
-/// The address of such an answer may hold a code, which nobody who is linked from there has to know.
-async fn no_referrer(mut response: Response) -> Response {
-    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    response
+    // Whatever a route forgets to say: what it answers is one browser's, at this moment.
+    let no_store = SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    routes.layer(middleware::from_fn(own_route)).layer(no_store)
 }
 
 /// Keeps the outer layer from dealing with the session: these routes do it themselves.
