@@ -216,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn p13_tombstones_in_the_format_of_earlier_versions_are_read() {
+        let golden = include_str!("../../tests/golden/tombstone_1.json");
+        let tombstone: Tombstone = serde_json::from_str(golden).unwrap();
+        assert_eq!(
+            tombstone.latest.as_ref().map(|(issued_at, ids)| (*issued_at, ids.len())),
+            Some((at(1_699_999_999), 2))
+        );
+        assert_eq!(serde_json::to_string(&tombstone).unwrap(), golden.trim());
+    }
+
+    #[test]
     fn p1_a_logout_covers_the_logins_that_began_before_it_was_seen() {
         for (began_at, seen, arrivals, expected) in [
             (100, None, &[][..], CreateRule::Create),

@@ -96,3 +96,21 @@ pub struct EndMark {
     /// Whose it was; sessions that were ended by an earlier version do not say.
     pub subject: Option<SubjectHash>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p13_what_earlier_versions_have_written_of_ends_is_read() {
+        // A name may be added; none goes, nor gets another meaning.
+        for name in include_str!("../../tests/golden/end_reasons_1.txt").lines() {
+            assert_eq!(name.parse().map(EndReason::as_str), Ok(name));
+        }
+        assert_eq!("unheard_of".parse::<EndReason>(), Err(UnknownEndReason));
+        let golden = include_str!("../../tests/golden/end_mark_1.json");
+        let mark: EndMark = serde_json::from_str(golden).unwrap();
+        assert_eq!((mark.reason, mark.subject), (EndReason::IdleTimeout, Some(SubjectHash::from_bytes([7; 32]))));
+        assert_eq!(serde_json::to_string(&mark).unwrap(), golden.trim());
+    }
+}

@@ -413,6 +413,13 @@ mod tests {
     }
 
     #[test]
+    fn p13_a_note_of_an_end_in_the_format_of_earlier_versions_is_read() {
+        let golden = include_str!("../../tests/golden/noted_1.json");
+        let noted: Noted = serde_json::from_str(golden).unwrap();
+        assert_eq!(serde_json::to_string(&noted).unwrap(), golden.trim());
+    }
+
+    #[test]
     fn attempts_are_bounded_and_the_oldest_goes() {
         let cookies = cookies(&CookieKey::generate());
         let mut kept: Vec<(String, String)> = Vec::new();

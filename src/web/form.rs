@@ -176,6 +176,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn p13_forms_in_the_format_of_earlier_versions_are_read() {
+        for golden in [
+            include_str!("../../tests/golden/kept_form_1.json"),
+            // With files, of which nothing is kept.
+            include_str!("../../tests/golden/kept_form_2.json"),
+        ] {
+            let form: KeptForm = serde_json::from_str(golden).unwrap();
+            assert_eq!(serde_json::to_string(&form).unwrap(), golden.trim());
+        }
+    }
+
+    #[test]
     fn addresses_of_forms_that_are_sent_again() {
         for (path, expected) in [
             ("/desk?oidc-session-form", Some("/desk")),

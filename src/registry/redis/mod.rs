@@ -574,6 +574,30 @@ impl fmt::Debug for RedisRegistry {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn p13_values_in_the_format_of_earlier_versions_are_read() {
+        let hash = "07".repeat(32);
+        for (mark, subject) in [
+            ("idle_timeout".to_owned(), None),
+            (format!("idle_timeout {hash}"), Some(SubjectHash::from_bytes([7; 32]))),
+        ] {
+            let read = end_mark(mark.as_bytes()).unwrap();
+            assert_eq!(read, EndMark { reason: EndReason::IdleTimeout, subject });
+        }
+        for (header, version) in [
+            ("{\"v\":3,\"i\":\"\",\"u\":\"p:u\",\"t\":1700000000000}", 3),
+            ("{\"v\":4,\"i\":\"p:i\",\"u\":\"p:u\",\"t\":1,\"r\":\"idle_timeout\",\"c\":900000}", 4),
+        ] {
+            let value = format!("L{header}\n\0record\n");
+            assert_eq!(split(value.as_bytes()), Some((Version::from_number(version), &b"\0record\n"[..])));
+        }
+        for unknown in ["", "L", "M{\"v\":3}\nrecord", "L{}\nrecord", "{\"v\":3}\nrecord"] {
+            assert_eq!(split(unknown.as_bytes()), None, "{unknown}");
+        }
+    }
+
     /// Those that are missing write whatever they find, or say nothing that anybody relies on.
     #[test]
     fn p13_scripts_that_may_only_read_begin_with_a_write() {
