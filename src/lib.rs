@@ -83,9 +83,14 @@ mod calls;
 mod clock;
 mod error;
 mod manager;
-/// What the crate decides for you: every constant, and why it is what it is.
+/// What the crate decides for you: every constant, and why it is what it is; and what others have taught it.
 pub mod manual {
     #![doc = include_str!("../docs/constants.md")]
+
+    /// What went wrong elsewhere, and what is done here.
+    pub mod lessons {
+        #![doc = include_str!("../docs/lessons.md")]
+    }
 }
 mod protocol;
 mod provider;

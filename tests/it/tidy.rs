@@ -296,3 +296,15 @@ fn every_metric_is_described() {
     let documented = names(&read("src/lib.rs"));
     assert!(used.is_subset(&documented), "{documented:?}");
 }
+
+/// What the manual names is there.
+#[test]
+fn the_tests_that_the_lessons_name_are_there() {
+    let lessons = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lessons.md")).unwrap();
+    let code: String = ["src", "tests"].iter().flat_map(|folder| sources(folder)).map(|(_, text)| text).collect();
+    let named: Vec<&str> = lessons.split('`').skip(1).step_by(2).filter(|name| name.starts_with('p')).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "{name}");
+    }
+}
