@@ -6,6 +6,7 @@
 //! made with [`macro@async_trait`], as it has to be object safe.
 
 mod arc;
+#[cfg(feature = "tower-sessions")]
 pub(crate) mod binding;
 pub(crate) mod codec;
 mod listeners;

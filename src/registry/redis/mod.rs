@@ -21,12 +21,14 @@
 //! tombstone. A logout by subject visits all.
 
 mod connection;
+mod data;
 mod logout;
 #[cfg(test)]
 mod model;
 mod names;
 mod node;
 mod peer;
+#[cfg(feature = "tower-sessions")]
 mod tower_sessions;
 
 use std::fmt;
@@ -92,6 +94,7 @@ struct Shared {
     listeners: Listeners,
 }
 
+#[cfg_attr(not(feature = "tower-sessions"), expect(dead_code, reason = "nobody runs those for application data"))]
 struct Scripts {
     bind: Script,
     claim: Script,

@@ -13,7 +13,6 @@ use axum::response::Response;
 use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
-use tower_sessions::{Session, session};
 
 use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, unavailable};
 use super::own_session::OwnSession;
@@ -28,7 +27,7 @@ use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::session::new_login::Blame;
 use crate::session::policy::RequestKind;
 use crate::session::record::SessionRecord;
-use crate::web::app_data;
+use crate::web::app_data::{self, AppData};
 use crate::web::context::Context;
 use crate::web::page::redirect;
 
@@ -120,7 +119,7 @@ fn is_served(record: &SessionRecord, context: &Context) -> bool {
 /// Binds application data to the new session, ends the one before it, and gives the browser its cookie.
 async fn begin_session(
     context: &Context,
-    data: Option<Session>,
+    data: Option<AppData>,
     (id, record): (&SessionId, &SessionRecord),
     previous: Option<&SessionKey>,
     load: Load,
@@ -150,10 +149,10 @@ async fn begin_session(
 /// Binds application data. What belonged to the session before goes on with a login of the same user.
 async fn bind(
     context: &Context,
-    data: Option<Session>,
+    data: Option<AppData>,
     record: &SessionRecord,
     previous: Option<&SessionKey>,
-) -> Result<(), session::Error> {
+) -> Result<(), app_data::Error> {
     let Some(data) = data else { return Ok(()) };
     let kept_from = match previous {
         Some(previous) => match context.manager().look(previous).await {
