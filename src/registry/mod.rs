@@ -255,8 +255,9 @@ impl LeaseHolder {
 }
 
 /// Whom a logout reaches.
+///
+/// Exhaustive: a registry that does not know a kind of logout would leave sessions alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LogoutTarget {
     /// One session at the provider, whatever its user.
     Sid {
