@@ -72,7 +72,7 @@ impl RedisRegistry {
             Needed::Confirmed => "confirmed",
             Needed::Live => "live",
         };
-        let answer = self.run(script, self.session(login), &[&login.to_string(), needed]).await?;
+        let answer = self.run(script, self.session(login), &[login.to_string().as_str(), needed]).await?;
         Ok(word(&answer) == b"stands")
     }
 }
