@@ -23,6 +23,8 @@ pub trait Clock: Debug + Send + Sync + 'static {
 }
 
 /// The operating system's clock.
+///
+/// Exhaustive: its name alone makes one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

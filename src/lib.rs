@@ -36,7 +36,7 @@
 //!
 //! # Features
 //!
-//! Features only add; none is on by default.
+//! Features only add; `tower-sessions` is on by default.
 //!
 //! | feature | what there is with it |
 //! |---|---|
@@ -44,6 +44,7 @@
 //! | `postgres` | `PostgresRegistry`: sessions in PostgreSQL, shared by replicas |
 //! | `openidconnect` | `OidcSession::id_token_claims`: claims as the types of that crate |
 //! | `test-provider` | `test_provider`: a provider for tests and demonstrations, a clock set by hand, and the contract of [`SessionRegistry`] as checks |
+//! | `tower-sessions` | data of your own in [tower-sessions](https://docs.rs/tower-sessions) 0.15: the registries are its stores, and it goes when the login goes |
 //!
 //! # Metrics
 //!

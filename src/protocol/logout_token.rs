@@ -22,6 +22,7 @@ pub(crate) const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchann
 
 /// What a logout token's `typ` header has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogoutTokenTyp {
     /// Absent, `JWT` or `logout+jwt`: the specification warns that requiring it breaks most providers.
     #[default]
@@ -32,6 +33,7 @@ pub enum LogoutTokenTyp {
 
 /// What to do with a logout token that has no `exp`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MissingExpiry {
     /// Refuse it, as the specification says since its errata of December 2023.
     #[default]

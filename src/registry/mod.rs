@@ -6,6 +6,7 @@
 //! made with [`macro@async_trait`], as it has to be object safe.
 
 mod arc;
+#[cfg(feature = "tower-sessions")]
 pub(crate) mod binding;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod call_time;
@@ -274,8 +275,9 @@ impl LeaseHolder {
 }
 
 /// Whom a logout reaches.
+///
+/// Exhaustive: a registry that does not know a kind of logout would leave sessions alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LogoutTarget {
     /// One session at the provider, whatever its user.
     Sid {

@@ -2,7 +2,7 @@
 //!
 //! A store that decides in its own process, under a lock or in a transaction, calls them; one that decides on a server has
 //! them written down there, as [`RedisRegistry`](crate::RedisRegistry) has in Lua. The crate's model of replicas, stores and
-//! logouts explores these functions in every order of steps. All enums are exhaustive: a store has to answer each.
+//! logouts explores these functions in every order of steps. All types are exhaustive: a store has to answer each.
 
 use std::collections::VecDeque;
 use std::ops::Add;
@@ -15,6 +15,8 @@ use crate::session::login_attempt::LoginAttempt;
 use crate::session::record::Version;
 
 /// Whether a new session may be stored.
+///
+/// Exhaustive: a store has to answer each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateRule {
     /// A logout that arrived then has overtaken the login.
@@ -35,6 +37,8 @@ pub fn create(key: Key, attempt: LoginAttempt, arrivals: impl IntoIterator<Item 
 }
 
 /// Whether a key is, or was, a session's.
+///
+/// Exhaustive: a store says which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// It never was.
@@ -113,6 +117,8 @@ pub fn leaves_tombstone(token: Option<&TokenMark>, now: SystemTime, here: System
 }
 
 /// Which sessions a logout ends, by when the ID token of their login was issued; `None` stands for all.
+///
+/// Exhaustive: a store has to heed all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
     /// With exactly the `sid`.
@@ -129,6 +135,8 @@ pub fn reach(target: &LogoutTarget) -> Reach {
 }
 
 /// Who may refresh.
+///
+/// Exhaustive: a store has to answer each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimRule {
     /// The record has another version by now.
@@ -144,6 +152,8 @@ pub enum ClaimRule {
 }
 
 /// The lease of a session.
+///
+/// Exhaustive: a store says which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Held<H> {
     /// It runs.
@@ -187,6 +197,8 @@ pub fn claim<H: PartialEq>(stored: Option<(Version, Option<Held<H>>)>, version: 
 }
 
 /// Whether a changed record may be stored.
+///
+/// Exhaustive: a store has to answer each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitRule {
     /// It is.

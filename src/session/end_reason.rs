@@ -89,6 +89,8 @@ impl fmt::Display for EndReason {
 }
 
 /// What is left of a session that ended.
+///
+/// Exhaustive: registries put it together from what they have stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndMark {
     /// Why it ended.

@@ -256,7 +256,6 @@ impl SessionKey {
     }
 }
 
-/// In hexadecimal, for registries and as the mark of a login in application data.
 /// A text that is no key of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it takes the 64 hexadecimal digits of a session's key")]
@@ -271,6 +270,7 @@ impl FromStr for SessionKey {
     }
 }
 
+/// In hexadecimal, for registries and as the mark of a login in application data.
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))

@@ -17,6 +17,8 @@ pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const COVER_TOLERANCE: Duration = Duration::from_secs(30);
 
 /// When a login was begun, by the clock of the registry's store.
+///
+/// Exhaustive: tests of a store put it together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginAttempt {
     /// When the browser was sent to the provider.

@@ -227,20 +227,24 @@ impl Present {
             Presented::NoAnswer => return self.about.give_up(None),
             Presented::NotSent(retry_after) => return self.about.give_up(retry_after),
         };
+        // RFC 8707 §2: about what was asked for, not about the session.
+        if let Some(audience) = &self.about.audience
+            && matches!(verdict, TokenVerdict::NotForThis(_) | TokenVerdict::Ambiguous(_))
+        {
+            return Do::Release(Release { outcome: Outcome::Denied(audience.clone()), about: self.about });
+        }
+        // Some say that of the session which is about the audience: a plain refresh tells.
+        if matches!(verdict, TokenVerdict::Refused(_))
+            && let Some(audience) = self.about.audience.take()
+        {
+            self.about.in_doubt = Some(audience);
+            return Do::Present(Self { attempt: Attempt::First, ..self });
+        }
         match verdict {
             TokenVerdict::Granted(response) => match response.id_token.clone() {
                 Some(raw) => Do::Verify(Verify { about: self.about, response, raw, sent_at }),
                 None => self.about.confirmed_by(response, None, sent_at, terms),
             },
-            // RFC 8707 §2: about what was asked for, not about the session.
-            TokenVerdict::NotForThis(_) | TokenVerdict::Ambiguous(_) if let Some(audience) = &self.about.audience => {
-                Do::Release(Release { outcome: Outcome::Denied(audience.clone()), about: self.about })
-            }
-            // Some say that of the session which is about the audience: a plain refresh tells.
-            TokenVerdict::Refused(_) if let Some(audience) = self.about.audience.take() => {
-                self.about.in_doubt = Some(audience);
-                Do::Present(Self { attempt: Attempt::First, ..self })
-            }
             TokenVerdict::Refused(_) => self.about.check(AfterLoad::End(EndReason::RefreshTokenRejected)),
             TokenVerdict::Ambiguous(_) => {
                 let reason = match terms.ambiguity {

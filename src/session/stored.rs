@@ -7,6 +7,8 @@ use super::end_reason::{EndMark, EndReason};
 use super::record::SessionRecord;
 
 /// The answer of [`SessionRegistry::spend`](crate::SessionRegistry::spend).
+///
+/// Exhaustive: a registry that hands on the answers of another has to know each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
     /// Somebody has spent the attempt before.
@@ -16,6 +18,8 @@ pub enum Spent {
 }
 
 /// The answer of [`SessionRegistry::create`](crate::SessionRegistry::create).
+///
+/// Exhaustive: a registry that hands on the answers of another has to know each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
     /// A logout has overtaken the login; nothing was stored. The last one that did arrived then, by the store's clock.
@@ -27,6 +31,8 @@ pub enum Created {
 }
 
 /// The answer of [`SessionRegistry::load`](crate::SessionRegistry::load).
+///
+/// Exhaustive: a registry that hands on the answers of another has to know each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
     /// It ended, and the registry still knows why.
@@ -38,6 +44,8 @@ pub enum Loaded {
 }
 
 /// The answer of [`SessionRegistry::claim_refresh`](crate::SessionRegistry::claim_refresh).
+///
+/// Exhaustive: a registry that hands on the answers of another has to know each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimed {
     /// The record has another version by now.
@@ -51,6 +59,8 @@ pub enum Claimed {
 }
 
 /// The answer of [`SessionRegistry::commit`](crate::SessionRegistry::commit).
+///
+/// Exhaustive: a registry that hands on the answers of another has to know each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
     /// The record is stored as this.

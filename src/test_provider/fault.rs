@@ -71,6 +71,7 @@ pub enum Fault {
 
 /// Where a [`Gate`] stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GateAt {
     /// Before the work.
     Request,

@@ -13,6 +13,7 @@ use super::random;
 
 /// Whether access tokens can be read by the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AccessTokens {
     /// Signed JWTs.
     Jwt,
@@ -24,6 +25,7 @@ pub enum AccessTokens {
 /// Which clients' token requests, userinfo requests and introspections keep the user's session alive, and whose tokens
 /// die with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Coordination {
     /// All.
     #[default]
@@ -36,6 +38,7 @@ pub enum Coordination {
 
 /// What happens when a session has been idle for too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExpiredSessions {
     /// Nobody is told.
     StaySilent,
@@ -47,6 +50,7 @@ pub enum ExpiredSessions {
 /// Whether a refresh that finds its session expired sends the logout tokens itself, and waits for the answers, before
 /// it is refused, as Keycloak does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InlineLogout {
     /// No: the sweeper does.
     #[default]
@@ -57,6 +61,7 @@ pub enum InlineLogout {
 
 /// Whether the provider has to show something before it lets a known user pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Interaction {
     /// No.
     #[default]
@@ -67,6 +72,7 @@ pub enum Interaction {
 
 /// Whether authorization responses have `iss` (RFC 9207).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IssuerInResponse {
     /// No, and the metadata say nothing.
     Absent,
@@ -77,6 +83,7 @@ pub enum IssuerInResponse {
 
 /// What becomes of the key before a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OldKeys {
     /// It leaves the key set at once.
     Drop,
@@ -86,6 +93,7 @@ pub enum OldKeys {
 
 /// How refresh tokens are issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RefreshTokens {
     /// Not at all.
     None,
@@ -98,6 +106,7 @@ pub enum RefreshTokens {
 
 /// What the `sid` of a browser's next session is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sids {
     /// Another one; who signs in again gets another session beside.
     #[default]
@@ -109,6 +118,7 @@ pub enum Sids {
 
 /// How users sign in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SignIn {
     /// This user is signed in without a question; a `login_hint` overrides it.
     Automatic(String),
@@ -261,6 +271,7 @@ impl ProviderSession {
 
 /// A logout token that the provider sent.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LogoutDelivery {
     /// To whom.
     pub client_id: String,

@@ -22,7 +22,7 @@ use tower_service::Service;
 use crate::manager::{Over, REGISTRY_RETRY_AFTER};
 use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
-use crate::web::app_data;
+use crate::web::app_data::{self, AppData};
 use crate::web::context::Context;
 use crate::web::cookie::{Noted, Presented};
 use crate::web::form;
@@ -303,7 +303,7 @@ fn copy_of(copied: Option<&Copied>, parts: &http::request::Parts, body: Body) ->
 /// A request with its session, from when it comes until it is answered.
 struct Visit {
     session: RequestSession,
-    app_data: Option<tower_sessions::Session>,
+    app_data: Option<AppData>,
     /// What a person has entered, as far as it was read.
     copied: Option<Copied>,
     /// Nobody is sent anywhere by it.

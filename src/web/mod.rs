@@ -1,5 +1,6 @@
 //! HTTP in: what browsers and the provider see.
 
+#[cfg_attr(not(feature = "tower-sessions"), path = "no_app_data.rs")]
 pub(crate) mod app_data;
 pub(crate) mod browser;
 pub(crate) mod context;

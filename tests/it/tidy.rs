@@ -155,6 +155,34 @@ fn no_file_imports_itself_by_way_of_others() {
     assert!(graph["web::routes"].len() > 1, "{:?}", graph["web::routes"]);
 }
 
+/// ADR 17: what others could match or build in full is `#[non_exhaustive]`, or says why it is not.
+#[test]
+fn public_types_say_whether_they_may_grow() {
+    let mut seen = 0;
+    for (path, text) in sources("src") {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let has_public_field = || {
+                let mut body = lines[at + 1..].iter().take_while(|line| **line != "}");
+                line.contains("(pub ") || line.ends_with('{') && body.any(|line| line.starts_with("pub "))
+            };
+            let is_unit = || line.ends_with(';') && !line.contains('(');
+            let is_open =
+                line.starts_with("pub enum ") || line.starts_with("pub struct ") && (is_unit() || has_public_field());
+            if !is_open {
+                continue;
+            }
+            seen += 1;
+            let mut before =
+                lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("///"));
+            let is_said =
+                before.any(|line| line.starts_with("#[non_exhaustive]") || line.starts_with("/// Exhaustive: "));
+            assert!(is_said, "{path:?}: {line}");
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
 #[test]
 fn one_place_writes_the_registry() {
     // All methods of the contract that change the store.

@@ -1,8 +1,10 @@
 //! The registry in memory: for one process, for tests and examples.
 
+#[cfg_attr(not(feature = "tower-sessions"), path = "no_app_data.rs")]
 mod app_data;
 mod lease;
 mod sessions;
+#[cfg(feature = "tower-sessions")]
 mod tower_sessions;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -38,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// They are gone when the process ends, and users log in again, silently where the provider still knows them.
 /// A session takes some 1 kB plus its tokens; expired ones are removed in the background.
 ///
-/// It is a [`SessionStore`](::tower_sessions::SessionStore) as well: data that was bound to a login is deleted when the login ends,
+/// With the feature `tower-sessions` it is one of its `SessionStore`s as well: data that was bound to a login is deleted when the login ends,
 /// and cannot be brought back by a request that was under way.
 #[derive(Clone)]
 pub struct MemoryRegistry {
@@ -146,10 +148,6 @@ impl fmt::Debug for MemoryRegistry {
 }
 
 impl State {
-    fn is_live(&self, key: &SessionKey) -> bool {
-        self.sessions.live(key).is_some()
-    }
-
     fn reason(&self, key: &SessionKey) -> Option<EndReason> {
         match self.sessions.get(key)? {
             Place::Ended(mark) => Some(mark.reason),

@@ -19,7 +19,8 @@ use crate::session::id::SessionKey;
 impl State {
     /// Whether the record may be written: not if the login it is bound to is over.
     fn takes(&self, record: &Record) -> bool {
-        login_of(record).is_none_or(|login| SessionKey::from_hex(login).is_some_and(|key| self.is_live(&key)))
+        login_of(record)
+            .is_none_or(|login| SessionKey::from_hex(login).is_some_and(|key| self.sessions.live(&key).is_some()))
     }
 
     /// Whether the record is bound to no login, or to one that is what it has to be.

@@ -5,6 +5,7 @@
 mod link;
 mod migration;
 mod notices;
+#[cfg(feature = "tower-sessions")]
 mod tower_sessions;
 mod watch;
 
@@ -59,6 +60,7 @@ struct Shared {
 }
 
 /// The functions of `schema.sql`.
+#[cfg_attr(not(feature = "tower-sessions"), expect(dead_code, reason = "nobody calls those for application data"))]
 struct Calls {
     begin: Call,
     claim: Call,

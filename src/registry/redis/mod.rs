@@ -21,6 +21,7 @@
 //! tombstone. A logout by subject visits all.
 
 mod connection;
+mod data;
 mod list;
 mod logout;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod model;
 mod names;
 mod node;
 mod peer;
+#[cfg(feature = "tower-sessions")]
 mod tower_sessions;
 
 use std::fmt;
@@ -94,6 +96,7 @@ struct Shared {
     listeners: Listeners,
 }
 
+#[cfg_attr(not(feature = "tower-sessions"), expect(dead_code, reason = "nobody runs those for application data"))]
 struct Scripts {
     bind: Script,
     claim: Script,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use serde_json::Value;
 use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
@@ -16,7 +15,6 @@ use crate::clock::{Clock, SystemClock};
 use crate::registry::RegistryError;
 use crate::registry::binding::{Needed, data_name, login_of, needed};
 use crate::session::id::SessionKey;
-use crate::session::partition::Partition;
 
 /// Whether data has to be there.
 #[derive(Clone, Copy)]
@@ -35,12 +33,6 @@ enum Written {
 }
 
 impl RedisRegistry {
-    /// Data lies in a partition of its own, wherever its login does.
-    fn data(&self, name: &str) -> (Partition, String) {
-        let partition = SessionKey::from_hex(name).map_or(Partition::FIRST, |hash| hash.partition());
-        self.key(partition, format_args!("d:{name}"))
-    }
-
     async fn write(&self, record: &Record, how: Write) -> session_store::Result<Written> {
         let expiry: SystemTime = record.expiry_date.into();
         let value = serde_json::to_vec(&(record.expiry_date.unix_timestamp(), &record.data))
@@ -73,29 +65,6 @@ impl RedisRegistry {
         Ok(word(&answer) == b"bound")
     }
 
-    /// Removes data whose login has ended. Nobody waits for that: nobody is given it any more, and it expires by itself.
-    pub(super) fn remove_data(&self, names: &[u8]) {
-        let names: Vec<String> = String::from_utf8_lossy(names).split_whitespace().map(str::to_owned).collect();
-        if names.is_empty() {
-            return;
-        }
-        let registry = self.clone();
-        tokio::spawn(async move {
-            for error in
-                join_all(names.iter().map(|name| registry.remove_one(name))).await.into_iter().filter_map(Result::err)
-            {
-                tracing::debug!(%error, "application data of a login that ended is left to expire");
-            }
-        });
-    }
-
-    async fn remove_one(&self, name: &str) -> Result<(), RegistryError> {
-        let (partition, key) = self.data(name);
-        let mut command = redis::cmd("DEL");
-        command.arg(key);
-        self.shared.connection.ask::<u64>(partition, Ask::Command(command)).await.map(drop)
-    }
-
     /// Whether there is a login that is what it has to be.
     async fn stands(&self, login: &SessionKey) -> Result<bool, RegistryError> {
         let script = &self.shared.scripts.stands;
@@ -103,7 +72,7 @@ impl RedisRegistry {
             Needed::Confirmed => "confirmed",
             Needed::Live => "live",
         };
-        let answer = self.run(script, self.session(login), &[&login.to_string(), needed]).await?;
+        let answer = self.run(script, self.session(login), &[login.to_string().as_str(), needed]).await?;
         Ok(word(&answer) == b"stands")
     }
 }

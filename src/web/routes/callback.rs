@@ -12,7 +12,6 @@ use axum::response::Response;
 use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
-use tower_sessions::{Session, session};
 
 use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, unavailable};
 use super::own_session::{OwnContext, OwnSession};
@@ -27,7 +26,7 @@ use crate::session::login_attempt::{LoginTransaction, ReturnTo};
 use crate::session::new_login::Blame;
 use crate::session::policy::{CookieLifetime, RequestKind};
 use crate::session::record::SessionRecord;
-use crate::web::app_data;
+use crate::web::app_data::{self, AppData};
 use crate::web::context::Context;
 use crate::web::page::redirect;
 use crate::web::parties::{Elsewhere, elsewhere};
@@ -170,10 +169,10 @@ async fn end_elsewhere(context: &Context, headers: &HeaderMap, extensions: &Exte
 /// Binds application data. What belonged to the session before goes on with a login of the same user.
 async fn bind(
     context: &Context,
-    data: Option<Session>,
+    data: Option<AppData>,
     record: &SessionRecord,
     previous: Option<&SessionKey>,
-) -> Result<(), session::Error> {
+) -> Result<(), app_data::Error> {
     let Some(data) = data else { return Ok(()) };
     let kept_from = match previous {
         Some(previous) => match context.manager().look(previous).await {
