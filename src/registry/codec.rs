@@ -311,3 +311,7 @@ mod tests {
         assert_eq!(read.unwrap().version().number(), 9);
     }
 }
+
+#[cfg(test)]
+#[path = "codec_properties.rs"]
+mod properties;

@@ -323,3 +323,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rules_properties.rs"]
+mod properties;

@@ -463,3 +463,7 @@ pub(crate) mod samples {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "record_strategies.rs"]
+pub(crate) mod strategies;
