@@ -4,22 +4,25 @@
 //! The model checker of [`model`](super::model) goes through every order of few steps; here are longer stories, with more
 //! kinds of trouble, an activity signal of each kind, audiences and ID tokens.
 
+#[path = "signal_provider.rs"]
+mod provider;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use proptest::prelude::*;
 use proptest::sample::select;
-use serde_json::json;
+
+use provider::{Manners, Provider, manners};
 
 use super::rules::{self, ClaimRule, CommitRule, Held};
 use super::{Claimed, Committed, EndMark, Loaded};
 use crate::protocol::authorization::Audience;
 use crate::protocol::jwt::{SigningAlg, TokenError};
-use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken};
-use crate::protocol::token_response::{ErrorCode, TokenResponse, TokenVerdict};
+use crate::protocol::names::RefreshToken;
+use crate::protocol::token_response::{ErrorCode, TokenVerdict};
 use crate::session::end_reason::EndReason;
 use crate::session::policy::SessionPolicy;
 use crate::session::record::strategies::cases;
@@ -31,32 +34,6 @@ use crate::session::signal::{UserInfoAnswer, Verification};
 const LEASE: Duration = Duration::from_secs(15);
 /// So long at least tokens are held that the store does not take.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What the provider is like.
-#[derive(Clone, Copy, Debug)]
-struct Manners {
-    rotates: bool,
-    /// A spent token costs the whole grant.
-    revokes_for_reuse: bool,
-    id_tokens: bool,
-    /// What it says of an audience that it does not know.
-    of_audiences: u8,
-}
-
-#[derive(Debug)]
-struct Provider {
-    manners: Manners,
-    has_session: bool,
-    is_revoked: bool,
-    /// The refresh token that works.
-    current: u32,
-    /// When the requests went out that it granted.
-    granted: Vec<SystemTime>,
-    /// What it has said that ends a session.
-    words: Vec<EndReason>,
-    /// Refusals in a row that were unclear.
-    unclear: u32,
-}
 
 #[derive(Debug)]
 enum Worker {
@@ -101,62 +78,11 @@ fn token_of(record: &SessionRecord) -> u32 {
     record.tokens.refresh_token.as_ref().map_or(0, |token| token.secret().parse().unwrap())
 }
 
-fn id_token(subject: &str) -> IdTokenHint {
-    let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
-    let claims = json!({
-        "iss": "https://op.example", "aud": "shop", "sub": subject, "iat": 0, "exp": 1_000_000, "nonce": "nonce",
-    });
-    IdTokenHint::new(format!("{}.{}.AA", part(json!({"alg": "RS256"})), part(claims)))
-}
-
 fn first_record(signal: ActivitySignal) -> SessionRecord {
     let mut record = samples::record();
     record.login = Arc::new(Login { signal, ..Login::clone(&record.login) });
     record.tokens.refresh_token = Some(RefreshToken::new("0"));
     record
-}
-
-impl Provider {
-    fn works(&self, token: u32) -> bool {
-        self.has_session && !self.is_revoked && token == self.current
-    }
-
-    /// What a token request comes to; `dice` is what nobody can foresee.
-    fn answer(&mut self, present: &Present, sent_at: SystemTime, dice: u8) -> TokenVerdict {
-        let code = |code: &str| ErrorCode::new(code);
-        let token: u32 = present.token().secret().parse().unwrap();
-        if !self.has_session || self.is_revoked {
-            return TokenVerdict::Refused(code("invalid_grant"));
-        }
-        if token != self.current {
-            self.is_revoked = self.manners.revokes_for_reuse;
-            return TokenVerdict::Refused(code("invalid_grant"));
-        }
-        match (present.audience(), self.manners.of_audiences) {
-            (Some(_), 0) => return TokenVerdict::NotForThis(code("invalid_target")),
-            (Some(_), 1) => return TokenVerdict::Refused(code("invalid_grant")),
-            (Some(_), 2) => return TokenVerdict::Ambiguous(code("invalid_scope")),
-            _ => {}
-        }
-        if self.manners.rotates {
-            self.current += 1;
-        }
-        let is_of_another = self.manners.id_tokens && dice == 0;
-        if is_of_another {
-            self.words.push(EndReason::ProviderMisbehaved);
-        } else {
-            self.granted.push(sent_at);
-            self.unclear = 0;
-        }
-        TokenVerdict::Granted(TokenResponse {
-            access_token: AccessToken::new("access"),
-            expires_in: None,
-            refresh_expires_in: None,
-            refresh_token: self.manners.rotates.then(|| RefreshToken::new(self.current.to_string())),
-            id_token: self.manners.id_tokens.then(|| id_token(if is_of_another { "bob" } else { "alice" })),
-            scope: None,
-        })
-    }
 }
 
 impl World {
@@ -168,15 +94,7 @@ impl World {
             record: Some(Arc::new(first_record(signal))),
             ended: None,
             lease: None,
-            provider: Provider {
-                manners,
-                has_session: true,
-                is_revoked: false,
-                current: 0,
-                granted: vec![samples::LOGIN],
-                words: Vec::new(),
-                unclear: 0,
-            },
+            provider: Provider::new(manners),
             workers: (0..replicas).map(|_| (0, Worker::Idle)).collect(),
             next_holder: 1,
             unstored: BTreeMap::new(),
@@ -456,17 +374,6 @@ impl World {
         let now = self.record.as_ref().map(|record| record.version());
         assert!(now.is_some_and(|now| now > record.version()), "P3: a session that stands cannot signal any more");
     }
-}
-
-fn manners() -> impl Strategy<Value = Manners> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 0..4_u8).prop_map(
-        |(rotates, revokes_for_reuse, id_tokens, of_audiences)| Manners {
-            rotates,
-            revokes_for_reuse,
-            id_tokens,
-            of_audiences,
-        },
-    )
 }
 
 proptest! {
