@@ -72,6 +72,9 @@ mod builder;
 mod calls;
 mod clock;
 mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod manager;
 /// What the crate decides for you: every constant, and why it is what it is.
 pub mod manual {
