@@ -83,6 +83,9 @@ mod builder;
 mod calls;
 mod clock;
 mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod manager;
 /// What the crate decides for you: every constant, and why it is what it is; and what others have taught it.
 pub mod manual {

@@ -59,8 +59,7 @@ impl Authentication {
             Some(text) => Prompt::ALL.iter().find(|(_, name)| *name == text)?.0,
         };
         let acr_values = one("acr_values")?;
-        let is_harmless = |text: &String| text.len() <= 500 && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-        if acr_values.as_ref().is_some_and(|text| !is_harmless(text)) {
+        if acr_values.as_deref().is_some_and(|text| !can_be_asked_for(text)) {
             return None;
         }
         let max_age = match one("max_age")? {
@@ -80,6 +79,11 @@ impl Authentication {
         let max_age = self.max_age.map(|age| ("max_age", age.as_secs().to_string()));
         [prompt, acr_values, max_age].into_iter().flatten().collect()
     }
+}
+
+/// Whether `acr_values` are such as a link to the login may name.
+pub(crate) fn can_be_asked_for(acr_values: &str) -> bool {
+    acr_values.len() <= 500 && acr_values.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 /// Whom an access token is for, where it is not the one of the login.

@@ -98,6 +98,9 @@ impl Codec {
         if record.key() != key {
             return Err(unreadable("it is another session's"));
         }
+        if !record.has_times_of_clocks() {
+            return Err(unreadable("its times are none that a clock shows"));
+        }
         record.version = version;
         Ok(record)
     }
@@ -281,9 +284,34 @@ mod tests {
     }
 
     #[test]
+    fn p13_a_record_of_no_time_is_an_error_and_no_panic() {
+        let written = serde_json::to_value(full_record()).unwrap();
+        let never = serde_json::json!({"secs_since_epoch": i64::MAX, "nanos_since_epoch": 0});
+        for (path, value) in [
+            ("/last_signal", &never),
+            ("/silent_login_at", &never),
+            ("/session_expiry", &never),
+            ("/expires_at", &never),
+            ("/login/started_at", &never),
+            ("/tokens/obtained_at", &never),
+            ("/tokens/expires_in", &serde_json::json!({"secs": u64::MAX, "nanos": 0})),
+        ] {
+            let mut written = written.clone();
+            *written.pointer_mut(path).unwrap() = value.clone();
+            let bytes = [&[PLAIN], written.to_string().as_bytes()].concat();
+            let error = decode(&codec(&[]), &bytes).unwrap_err();
+            assert!(error.contains("its times are none that a clock shows"), "{path}: {error}");
+        }
+    }
+
+    #[test]
     fn the_version_is_the_stores() {
         let bytes = codec(&[]).encode(&samples::record()).unwrap();
         let read = codec(&[]).decode(samples::record().key(), Version::from_number(9), &bytes);
         assert_eq!(read.unwrap().version().number(), 9);
     }
 }
+
+#[cfg(test)]
+#[path = "codec_properties.rs"]
+mod properties;

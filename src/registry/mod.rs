@@ -22,6 +22,8 @@ mod recent;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub mod rules;
+#[cfg(test)]
+mod signal_properties;
 pub(crate) mod store_clock;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod words;

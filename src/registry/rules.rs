@@ -346,3 +346,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rules_properties.rs"]
+mod properties;

@@ -99,3 +99,7 @@ pub(crate) fn next_deadline(record: &SessionRecord, policy: &SessionPolicy) -> S
 #[cfg(test)]
 #[path = "decide_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "decide_properties.rs"]
+mod properties;

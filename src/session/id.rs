@@ -246,7 +246,8 @@ impl SessionKey {
     /// Reads what `Display` writes.
     pub(crate) fn from_hex(hex: &str) -> Option<Self> {
         let mut bytes = [0; LENGTH];
-        if !hex.is_ascii() || hex.len() != 2 * LENGTH {
+        // `from_str_radix` would take a sign as well.
+        if hex.len() != 2 * LENGTH || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         for (index, byte) in bytes.iter_mut().enumerate() {
@@ -359,6 +360,16 @@ mod tests {
             let id = SessionId::random_in(Partition::from_number(number));
             assert!(is_random_text(&id.to_cookie()));
             assert_eq!(SessionKey::of(&id, tag).as_bytes().first(), Some(&number), "{}", id.to_cookie());
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_digits_alone() {
+        let key = SessionKey::from_bytes([0x0f; LENGTH]);
+        assert_eq!(SessionKey::from_hex(&key.to_string()), Some(key));
+        let odd = |text: &str| key.to_string().replacen("0f", text, 1);
+        for text in ["", "0f", &odd("+f"), &odd("-f"), &odd(" f"), &odd("0x"), &odd("é"), &odd("0f0")] {
+            assert_eq!(SessionKey::from_hex(text), None, "{text}");
         }
     }
 

@@ -336,6 +336,19 @@ impl SessionRecord {
         self
     }
 
+    /// Whether its times are such as clocks show: no sum with a policy's durations overflows then.
+    pub(crate) fn has_times_of_clocks(&self) -> bool {
+        // The year 9999, as for tokens.
+        let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+        let (login, tokens) = (&self.login, &self.tokens);
+        let times = [login.issued_at, login.started_at, tokens.obtained_at, self.last_signal, self.expires_at];
+        let others = tokens.others.values().map(|other| other.obtained_at);
+        let may_be = [login.auth_time, self.session_expiry, self.silent_login_at, self.confirmed_until];
+        let runs_out = tokens.obtained_at.checked_add(tokens.expires_in.unwrap_or_default());
+        times.into_iter().chain(others).chain(may_be.into_iter().flatten()).all(|time| time <= latest)
+            && runs_out.is_some_and(|time| time <= latest)
+    }
+
     /// When the session ends whatever happens, and why: the absolute lifetime or the provider's `session_expiry`.
     pub(crate) fn absolute_deadline(&self, policy: &SessionPolicy) -> (SystemTime, EndReason) {
         let lifetime_over = (self.login.started_at + policy.absolute_lifetime, EndReason::AbsoluteLifetime);
@@ -458,3 +471,7 @@ pub(crate) mod samples {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "record_strategies.rs"]
+pub(crate) mod strategies;

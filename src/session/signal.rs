@@ -195,7 +195,9 @@ impl Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Attempt {
     First,
-    Last,
+    /// After an answer that left it open, and why the session ends if this one is another such: an answer that was lost
+    /// says nothing of it.
+    Last(Option<EndReason>),
 }
 
 /// Present the refresh token at the provider.
@@ -261,15 +263,16 @@ impl Present {
     }
 
     /// After an answer that leaves it open the token is presented once more; after two the session ends for `reason`, if
-    /// the answers give one.
+    /// both answers give one. Where the first was lost, the provider may still be at it, and say of the second that it is
+    /// one too many: Ory Hydra does.
     fn once_more(self, pause: Pause, reason: Option<EndReason>) -> Do {
         match (self.attempt, reason) {
             (Attempt::First, _) => {
-                let again = Self { attempt: Attempt::Last, ..self };
+                let again = Self { attempt: Attempt::Last(reason), ..self };
                 again.about.clone().check(AfterLoad::PresentAgain(pause, Box::new(again)))
             }
-            (Attempt::Last, Some(reason)) => self.about.check(AfterLoad::End(reason)),
-            (Attempt::Last, None) => self.about.give_up(None),
+            (Attempt::Last(Some(_)), Some(reason)) => self.about.check(AfterLoad::End(reason)),
+            (Attempt::Last(_), _) => self.about.give_up(None),
         }
     }
 }

@@ -76,11 +76,14 @@ fn present(audience: Option<Audience>) -> Present {
     present
 }
 
-/// The same after a first answer that left it open.
+/// The same after a first answer that was lost.
 fn present_again(audience: Option<Audience>) -> Present {
-    let Do::Load(load) = with_terms(0, |terms| present(audience).next(Presented::Lost, NOW, terms)) else {
-        panic!("no look")
-    };
+    present_after(Presented::Lost, audience)
+}
+
+/// The same after a first answer that left it open.
+fn present_after(first: Presented, audience: Option<Audience>) -> Present {
+    let Do::Load(load) = with_terms(0, |terms| present(audience).next(first, NOW, terms)) else { panic!("no look") };
     let Do::Wait(wait) = load.next(Ok(Loaded::Live(record(ActivitySignal::Refresh)))) else { panic!("no wait") };
     let Do::Present(present) = wait.next() else { panic!("not presented") };
     present
@@ -169,7 +172,7 @@ fn p4_what_the_token_endpoints_answer_leads_to() {
         // Whether it is the session or the audience, a plain refresh tells.
         (refused("invalid_grant"), Some(audience()), "present", "present"),
         (refused("consent_required"), None, "load", "load"),
-        (ambiguous("invalid_request"), None, "load", "load"),
+        (ambiguous("invalid_request"), None, "load", "release, then unavailable None"),
         (ambiguous("invalid_scope"), Some(audience()), "release, then denied", "release, then denied"),
         (not_for_this("invalid_target"), Some(audience()), "release, then denied", "release, then denied"),
         (not_for_this("access_denied"), None, "release, then unavailable None", "release, then unavailable None"),
@@ -323,8 +326,27 @@ fn p4_an_unclear_refusal_of_many_ends_nobody() {
     for (ambiguity, expected) in
         [(Ambiguity::Single, "load"), (Ambiguity::Widespread, "release, then unavailable None")]
     {
-        let next = with_terms(0, |terms| present_again(None).next(ambiguous(), NOW, &Terms { ambiguity, ..*terms }));
+        let second = || present_after(ambiguous(), None);
+        let next = with_terms(0, |terms| second().next(ambiguous(), NOW, &Terms { ambiguity, ..*terms }));
         assert_eq!(name(&next), expected, "{ambiguity:?}");
+    }
+}
+
+#[test]
+fn p4_it_takes_two_unclear_refusals_to_end_a_session() {
+    let ambiguous = || Presented::Answered(TokenVerdict::Ambiguous(ErrorCode::new("invalid_request")));
+    let unreadable = || Presented::Answered(TokenVerdict::Unreadable);
+    for (first, second, expected) in [
+        (ambiguous(), ambiguous(), "load"),
+        // A provider that is still at the request whose answer was lost refuses the second as one too many.
+        (Presented::Lost, ambiguous(), "release, then unavailable None"),
+        (unreadable(), ambiguous(), "release, then unavailable None"),
+        (ambiguous(), Presented::Lost, "release, then unavailable None"),
+        (ambiguous(), unreadable(), "release, then unavailable None"),
+    ] {
+        let row = format!("{first:?}, {second:?}");
+        let next = with_terms(0, |terms| present_after(first, None).next(second, NOW, terms));
+        assert_eq!(name(&next), expected, "{row}");
     }
 }
 

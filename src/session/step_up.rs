@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::protocol::authorization::Authentication;
+use crate::protocol::authorization::{Authentication, can_be_asked_for};
 
 /// A login that was made as an API asked, and does not content it, is not repeated for so long.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -23,9 +23,11 @@ pub(crate) fn is_hopeless(
 
 /// The login that brings an authentication of one of these kinds, not older than that: one that asked for an
 /// age goes on doing so, and so does one that asked for a kind, or two who want an age and a kind send browsers from one to the other.
-/// Of two who want different kinds a login can content only one.
+/// Of two who want different kinds a login can content only one. Kinds that no login could be begun with are not asked for: the
+/// link would be a dead end.
 pub(crate) fn wanted(login: &Authentication, acr_values: Option<&str>, max_age: Option<Duration>) -> Authentication {
-    let acr_values = acr_values.filter(|values| !values.trim().is_empty()).map(str::to_owned);
+    let acr_values =
+        acr_values.filter(|values| !values.trim().is_empty() && can_be_asked_for(values)).map(str::to_owned);
     let max_ages = [max_age, login.max_age].into_iter().flatten();
     Authentication {
         acr_values: acr_values.or_else(|| login.acr_values.clone()),
@@ -54,6 +56,8 @@ pub(super) mod tests {
             (of(Some("gold"), Some(300)), Some("platinum"), None, of(Some("platinum"), Some(300))),
             (of(None, Some(60)), None, Some(300), of(None, Some(60))),
             (of(None, None), Some(" "), None, of(None, None)),
+            (of(None, None), Some("größer"), Some(300), of(None, Some(300))),
+            (of(Some("gold"), None), Some(&"a".repeat(501)), None, of(Some("gold"), None)),
         ] {
             assert_eq!(
                 wanted(&login, acr, max_age.map(Duration::from_secs)),

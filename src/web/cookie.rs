@@ -478,3 +478,7 @@ mod tests {
         assert!(matches!(cookies.session(&HeaderValue::from_bytes(&odd).unwrap()), Presented::Malformed));
     }
 }
+
+#[cfg(test)]
+#[path = "cookie_properties.rs"]
+mod properties;

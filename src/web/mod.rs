@@ -10,7 +10,7 @@ pub(crate) mod extract;
 pub(crate) mod form;
 pub(crate) mod keep_form;
 pub(crate) mod layer;
-mod multipart;
+pub(crate) mod multipart;
 pub(crate) mod navigation;
 pub(crate) mod page;
 pub(crate) mod pages;

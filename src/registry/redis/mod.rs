@@ -335,7 +335,7 @@ impl RedisRegistry {
 }
 
 /// The version and the record of a live session.
-fn split(value: &[u8]) -> Option<(Version, &[u8])> {
+pub(crate) fn split(value: &[u8]) -> Option<(Version, &[u8])> {
     let rest = value.strip_prefix(b"L")?;
     let line_end = rest.iter().position(|byte| *byte == b'\n')?;
     let (header, record) = rest.split_at_checked(line_end)?;
@@ -352,7 +352,7 @@ fn in_millis(duration: Duration) -> String {
 }
 
 /// What is left of a session that ended: `<reason>`, and since a hash of the subject is kept `<reason> <hash>`.
-fn end_mark(text: &[u8]) -> Result<EndMark, RegistryError> {
+pub(crate) fn end_mark(text: &[u8]) -> Result<EndMark, RegistryError> {
     let mut parts = text.splitn(2, |byte| *byte == b' ');
     let reason = reason_from(parts.next().unwrap_or_default())?;
     let subject = |hex: &[u8]| {

@@ -213,3 +213,9 @@ fn logout_token(body: &[u8]) -> Result<String, Refusal> {
     }
     token.filter(|token| !token.is_empty()).ok_or(Refusal::Parameters("the parameter logout_token is missing"))
 }
+
+/// The same for fuzzers.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn token_of_body(body: &[u8]) -> Option<String> {
+    logout_token(body).ok()
+}
