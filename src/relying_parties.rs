@@ -16,7 +16,7 @@ use crate::builder::{Common, RelyingPartyBuilder};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::registry::SessionRegistry;
-use crate::relying_party::RelyingParty;
+use crate::relying_party::{NotReady, RelyingParty};
 use crate::web::context::Context;
 use crate::web::cookie::CookieKey;
 use crate::web::layer::SessionLayer;
@@ -196,6 +196,38 @@ impl RelyingParties {
         join_all(contexts.iter().map(|context| context.manager().drain(bound))).await.into_iter().sum()
     }
 
+    /// The relying parties that are known by now, with their names: all providers, or the tenants that were asked for.
+    #[must_use]
+    pub fn known(&self) -> Vec<(String, RelyingParty)> {
+        let known = match &self.parties {
+            Parties::One(_) => Vec::new(),
+            Parties::Several(several) => {
+                several.members.iter().map(|member| (member.name.clone(), member.context.clone())).collect()
+            }
+            Parties::Tenants(tenants) => tenants.here(),
+        };
+        known.into_iter().map(|(name, context)| (name, RelyingParty::new(context))).collect()
+    }
+
+    /// As [`RelyingParty::check_ready`]: of the providers one is enough, as nobody waits for another's; where no tenant is known yet
+    /// nothing is asked.
+    ///
+    /// # Errors
+    /// What is not there yet, of the first provider.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn check_ready(&self) -> Result<(), NotReady> {
+        let mut answer = Ok(());
+        for (_, party) in self.known() {
+            match party.check_ready().await {
+                Ok(()) => return Ok(()),
+                Err(error) => answer = answer.and(Err(error)),
+            }
+        }
+        answer
+    }
+
     /// Whether one of the providers has been reached since the start, or none is known yet: nobody waits for another's.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -207,7 +239,7 @@ impl RelyingParties {
         match &self.parties {
             Parties::One(context) => vec![context.clone()],
             Parties::Several(several) => several.members.iter().map(|member| member.context.clone()).collect(),
-            Parties::Tenants(tenants) => tenants.here(),
+            Parties::Tenants(tenants) => tenants.here().into_iter().map(|(_, context)| context).collect(),
         }
     }
 }

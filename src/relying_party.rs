@@ -142,7 +142,9 @@ impl RelyingParty {
         self.context.manager().end_matching(target, EndReason::EndedByApplication).await
     }
 
-    /// All live sessions of a user in this application, the oldest first: since when, of which browser.
+    /// All live sessions of a user in this application, the oldest first: since when, of which browser. Also those whose next request will
+    /// have to ask the provider: one that nobody comes back to, and that the provider says nothing of, is there until its absolute
+    /// lifetime is over.
     ///
     /// ```
     /// # use tower_oidc_session::{RegistryError, RelyingParty, Subject};
@@ -204,6 +206,7 @@ impl RelyingParty {
     /// # async fn run(rp: tower_oidc_session::RelyingParty, app: axum::Router, listener: tokio::net::TcpListener)
     /// #     -> std::io::Result<()> {
     /// async fn stop() {
+    ///     // And SIGTERM, which containers are sent: tokio::signal::unix.
     ///     let _ = tokio::signal::ctrl_c().await;
     /// }
     /// let server = axum::serve(listener, app).with_graceful_shutdown(stop());
@@ -224,7 +227,9 @@ impl RelyingParty {
     }
 
     /// Finds out whether an application is put together as it has to be: that the routes are there, inside of
-    /// [`layer`](Self::layer), and not behind a login. Call it before the application is served, or in a test.
+    /// [`layer`](Self::layer), and not behind a login. Call it before the application is served, or in a test. What stands over the
+    /// application's own routes it cannot see: the log says at the first request what is wrong there, as [`passive`](Self::passive) inside of
+    /// `require_session`.
     ///
     /// ```
     /// # use axum::{Router, routing::get};

@@ -22,7 +22,8 @@ pub struct SessionEvent {
 #[non_exhaustive]
 pub enum EventKind {
     /// The session ended. A sign-out is [`EndReason::RpInitiatedLogout`], a refused refresh
-    /// [`EndReason::RefreshTokenRejected`].
+    /// [`EndReason::RefreshTokenRejected`]. One whose user does not come back ends when the provider sends a logout token, else with its
+    /// absolute lifetime, however long it was idle: nobody has asked.
     #[non_exhaustive]
     Ended {
         /// Why.

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::partition::Partition;
 use crate::protocol::names::{Registration, Sid, Subject};
@@ -94,9 +95,27 @@ impl ClientTag {
 /// cookie's value, the issuer and the client id.
 ///
 /// A copy of the registry opens no session, and the cookie of one client is none for another that shares the store.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+///
+/// As text it is 64 hexadecimal digits, by `Display` and `FromStr`; serde reads that too, so that a form or a path may hold one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct SessionKey([u8; LENGTH]);
+
+impl<'de> Deserialize<'de> for SessionKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// As stores write it, or as people do.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bytes([u8; LENGTH]),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Bytes(bytes) => Ok(Self(bytes)),
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
 
 impl SessionKey {
     pub(crate) fn of(id: &SessionId, client: ClientTag) -> Self {
@@ -271,7 +290,7 @@ impl FromStr for SessionKey {
     }
 }
 
-/// In hexadecimal, for registries and as the mark of a login in application data.
+/// In hexadecimal, for registries, forms and logs, and as the mark of a login in application data.
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))
@@ -370,6 +389,20 @@ mod tests {
         let odd = |text: &str| key.to_string().replacen("0f", text, 1);
         for text in ["", "0f", &odd("+f"), &odd("-f"), &odd(" f"), &odd("0x"), &odd("é"), &odd("0f0")] {
             assert_eq!(SessionKey::from_hex(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_shown() {
+        let key = SessionKey::from_bytes([7; LENGTH]);
+        let text = key.to_string();
+        assert_eq!(text.parse(), Ok(key));
+        let read = |json: &str| serde_json::from_str::<SessionKey>(json).ok();
+        assert_eq!(read(&format!("\"{text}\"")), Some(key));
+        assert_eq!(read(&serde_json::to_string(&key).unwrap()), Some(key), "as stores have it");
+        assert_eq!(serde_json::to_string(&key).unwrap(), format!("[{}]", ["7"; LENGTH].join(",")));
+        for odd in ["\"07\"", "[7]", "7", "null", "\"\""] {
+            assert_eq!(read(odd), None, "{odd}");
         }
     }
 

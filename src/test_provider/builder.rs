@@ -84,31 +84,31 @@ impl TestProviderBuilder {
         self
     }
 
-    /// How refresh tokens are issued.
+    /// How refresh tokens are issued; default [`RefreshTokens::Rotate`].
     pub fn refresh_tokens(mut self, refresh_tokens: RefreshTokens) -> Self {
         self.settings.refresh_tokens = refresh_tokens;
         self
     }
 
-    /// What access tokens are.
+    /// What access tokens are; default [`AccessTokens::Reference`].
     pub fn access_tokens(mut self, access_tokens: AccessTokens) -> Self {
         self.settings.access_tokens = access_tokens;
         self
     }
 
-    /// Whose requests keep sessions alive.
+    /// Whose requests keep sessions alive; default [`Coordination::AllClients`].
     pub fn coordination(mut self, coordination: Coordination) -> Self {
         self.settings.coordination = coordination;
         self
     }
 
-    /// What happens to idle sessions.
+    /// What happens to idle sessions; default [`ExpiredSessions::TriggerBackchannelLogout`].
     pub fn expired_sessions(mut self, expired_sessions: ExpiredSessions) -> Self {
         self.settings.expired_sessions = expired_sessions;
         self
     }
 
-    /// Whether a refused refresh sends the logout tokens first.
+    /// Whether a refused refresh sends the logout tokens first; default [`InlineLogout::Off`].
     pub fn inline_logout(mut self, inline_logout: InlineLogout) -> Self {
         self.settings.inline_logout = inline_logout;
         self
@@ -120,25 +120,25 @@ impl TestProviderBuilder {
         self
     }
 
-    /// How users sign in.
+    /// How users sign in; default [`SignIn::Page`].
     pub fn sign_in(mut self, sign_in: SignIn) -> Self {
         self.settings.sign_in = sign_in;
         self
     }
 
-    /// What the `sid` of a browser's next session is.
+    /// What the `sid` of a browser's next session is; default [`Sids::Anew`].
     pub fn sids(mut self, sids: Sids) -> Self {
         self.settings.sids = sids;
         self
     }
 
-    /// Whether authorization responses have `iss`.
+    /// Whether authorization responses have `iss`; default [`IssuerInResponse::Present`].
     pub fn issuer_in_response(mut self, issuer_in_response: IssuerInResponse) -> Self {
         self.settings.issuer_in_response = issuer_in_response;
         self
     }
 
-    /// Adds a user beside alice and bob.
+    /// Adds a user beside alice and bob, whose password is the name; tests sign in by [`SignIn::Automatic`] or with a `login_hint`.
     pub fn user(mut self, sub: impl Into<String>) -> Self {
         self.users.entry(sub.into()).or_default();
         self

@@ -48,7 +48,7 @@ impl CookieKey {
         Self(bytes)
     }
 
-    /// 64 random bytes in base64.
+    /// 64 random bytes in base64, as of `openssl rand -base64 64`; line ends are no matter.
     ///
     /// # Errors
     /// If it is not base64, or not of 64 bytes.
@@ -146,6 +146,11 @@ impl Cookies {
             Some(found) => SessionId::parse(found).map_or(Presented::Malformed, Presented::Id),
             None => Presented::Nothing,
         }
+    }
+
+    /// Whether a pair of a `Cookie` header is the session's.
+    pub(crate) fn is_session(&self, pair: &[u8]) -> bool {
+        find(pair, self.session.as_bytes()).is_some()
     }
 
     /// Sets the session cookie. It goes with the browser, unless it is to be kept; the session's end is the server's to know.

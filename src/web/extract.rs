@@ -21,7 +21,9 @@ use crate::session::record::SessionRecord;
 
 /// The session of the user who sent the request.
 ///
-/// As an extractor it turns requests without a session away; `Option<OidcSession>` is `None` for them. Where nobody can
+/// As an extractor it turns requests without a session away; `Option<OidcSession>` is `None` for them. It does not look where a request
+/// comes from: for what changes something put [`require_session`](crate::RelyingParty::require_session) over the route, which refuses
+/// other sites' requests. Where nobody can
 /// tell, because the registry or, with a signal overdue, the provider is out of reach, both answer 503: a request never
 /// goes on as an anonymous one without having been checked.
 ///

@@ -62,10 +62,14 @@ impl Several {
     fn of(&self, parts: &Parts) -> &Context {
         let contexts = || self.members.iter().map(|member| &member.context);
         let path = parts.uri.path();
-        contexts()
-            .find(|context| context.paths().is_of_party(path))
-            .or_else(|| contexts().find(|context| !matches!(presented(context, &parts.headers), Presented::Nothing)))
-            .unwrap_or(&self.nobody)
+        let by_path = contexts().find(|context| context.paths().is_of_party(path));
+        // Of two, which a browser has for a moment at most, the later one: browsers name the older cookies first.
+        let by_cookie = || {
+            let headers = parts.headers.get_all(header::COOKIE).iter().rev();
+            let mut pairs = headers.flat_map(|header| header.as_bytes().rsplit(|byte| *byte == b';'));
+            pairs.find_map(|pair| contexts().find(|context| context.cookies().is_session(pair)))
+        };
+        by_path.or_else(by_cookie).unwrap_or(&self.nobody)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What requests without a good session are answered.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
@@ -267,6 +268,25 @@ impl SessionRejection {
         }
     }
 }
+
+impl fmt::Display for SessionRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind() {
+            RejectionKind::CrossSite => "another site has sent the request",
+            RejectionKind::Ended => "the session has ended",
+            RejectionKind::Forbidden => "the session does not have what is wanted of it",
+            RejectionKind::Misconfigured => "the application is put together wrongly",
+            RejectionKind::NoTenant => "the request is for no tenant",
+            RejectionKind::OtherUser => "the request was made for another user",
+            RejectionKind::SignedOut => "nobody is signed in",
+            RejectionKind::StepUp => "the user has to authenticate in another way, or anew",
+            RejectionKind::Unavailable => "nobody can tell at the moment whether the session stands",
+            RejectionKind::Unconfirmed => "whether the session stands has not been asked for a while",
+        })
+    }
+}
+
+impl std::error::Error for SessionRejection {}
 
 impl IntoResponse for SessionRejection {
     fn into_response(self) -> Response {

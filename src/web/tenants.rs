@@ -103,10 +103,10 @@ impl Tenants {
     }
 
     /// All that are here.
-    pub(crate) fn here(&self) -> Vec<Context> {
+    pub(crate) fn here(&self) -> Vec<(String, Context)> {
         let known = self.known();
-        let here = known.values().filter_map(|known| match known {
-            Known::Here(context) => Some(context.clone()),
+        let here = known.iter().filter_map(|(name, known)| match known {
+            Known::Here(context) => Some((name.clone(), context.clone())),
             Known::Absent { .. } | Known::Wanted(_) => None,
         });
         here.collect()

@@ -21,7 +21,8 @@ const LONGEST: usize = 64 * 1024;
 
 const MISSING: &str = "the route of the session's state is not there: .merge(rp.routes()) is missing, or the application is nested below a \
                        path. Merge rp.routes() into the outermost router";
-const OUTSIDE: &str = "rp.routes() stand outside of rp.layer(): .merge(rp.routes()) comes before .layer(rp.layer())";
+const OUTSIDE: &str = "rp.routes(), or a require_session() over them, stand outside of rp.layer(): .layer(rp.layer()) comes last, after \
+                       .merge(rp.routes()) and everything else";
 const GUARDED: &str = "require_session() stands over rp.routes(), so that nobody can sign in: put \
                        .route_layer(rp.require_session()) after the routes that need a login and before .merge(rp.routes())";
 const ELSE: &str = "the route of the session's state is not answered by rp.routes(): another route or layer has it";

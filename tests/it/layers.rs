@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::routing::get;
 use axum::{Router, response::Response};
-use http::header::ACCEPT;
+use http::header::{ACCEPT, COOKIE};
 use http::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -160,4 +160,16 @@ async fn p15_the_log_says_what_to_write_instead() {
         assert_eq!(status(app, path).await, expected, "{part}");
         assert!(log.text().contains(part), "{part} in {}", log.text());
     }
+    // With a session, which has counted by then.
+    world.sign_in().await;
+    let app = Router::new()
+        .route("/poll", get(async || "nothing new"))
+        .route_layer(rp.passive())
+        .route_layer(rp.require_session())
+        .layer(rp.layer());
+    let (log, _guard) = collect_log("error");
+    let mut request = page("/poll");
+    request.headers_mut().insert(COOKIE, world.browser.cookie_header(&world.app.at("/poll")));
+    assert_eq!(app.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    assert!(log.text().contains("passive() stands inside require_session()"), "{}", log.text());
 }

@@ -138,6 +138,19 @@ async fn a_login_at_another_provider_takes_the_place_of_the_one_before_and_revok
     world.parties.drain(std::time::Duration::from_secs(5)).await;
     assert_eq!(world.staff.requests(Endpoint::Revocation), 0);
 
+    // Should a browser have both, the later one counts, as browsers name the older first.
+    let both = |first: &Browser, second: &Browser| {
+        let [first, second] =
+            [first, second].map(|browser| browser.cookie_header(&world.url).to_str().unwrap().to_owned());
+        format!("{first}; {second}")
+    };
+    for (cookies, expected) in
+        [(both(&old, &browser), StatusCode::OK), (both(&browser, &old), StatusCode::UNAUTHORIZED)]
+    {
+        let answer = reqwest::Client::new().get(world.at("/me")).header("cookie", &cookies).send().await.unwrap();
+        assert_eq!(answer.status(), expected);
+    }
+
     // A sign-out goes to the provider of the session.
     let out = browser
         .page(browser.request(Method::POST, &world.at("/auth/logout")).header("sec-fetch-site", "same-origin"))
