@@ -1,19 +1,47 @@
 //! An OpenID provider for tests and demonstrations, in this process.
 //!
-//! A test of what an application does when its user is logged out elsewhere takes ten lines:
+//! A test of an application, over HTTP, with a browser that keeps cookies (reqwest with its feature `cookies`), and whose hours
+//! pass in no time:
 //!
 //! ```
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use tower_oidc_session::test_provider::{SignIn, TestClient, TestProvider};
+//! use std::time::Duration;
+//! use axum::{Router, routing::get};
+//! use tower_oidc_session::test_provider::{Endpoint, Fault, ManualClock, SignIn, TestClient, TestProvider};
+//! use tower_oidc_session::{ClientCredentials, OidcSession, RelyingParty};
 //!
-//! let provider = TestProvider::builder().sign_in(SignIn::Automatic("alice".into())).start().await?;
-//! // Start your application with provider.issuer() and these credentials, at its public URL, here on a free port.
-//! let public_url = "http://127.0.0.1:4000";
-//! provider.register(TestClient::at("shop", "secret", public_url));
-//! // Sign in with any client that keeps cookies and follows redirects, then:
-//! let ended = provider.end_sessions_of("alice").await;
-//! // The logout tokens have been posted and answered: whatever your application answers now is the test.
-//! assert_eq!(ended, provider.logouts().len());
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // One clock for both; and an address before anything else, as the provider has to know it.
+//! let clock = ManualClock::new();
+//! let provider = TestProvider::builder().clock(clock.clone()).sign_in(SignIn::Automatic("alice".into())).start().await?;
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let url = format!("http://{}", listener.local_addr()?);
+//! provider.register(TestClient::at("shop", "secret", &url));
+//! let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", "secret"), &url)
+//!     .clock(clock.clone())
+//!     .build()?;
+//! let app = Router::new()
+//!     .route("/me", get(async |session: OidcSession| session.subject().to_string()))
+//!     .route_layer(rp.require_session())
+//!     .merge(rp.routes())
+//!     .layer(rp.layer());
+//! tokio::spawn(async move { axum::serve(listener, app).await });
+//!
+//! // A page view: what a script asks for gets 401 instead of the way to the login.
+//! let browser = reqwest::Client::builder().cookie_store(true).build()?;
+//! let me = async || browser.get(format!("{url}/me")).header("sec-fetch-mode", "navigate").send().await?.text().await;
+//! assert_eq!(me().await?, "alice");
+//!
+//! // Logged out elsewhere: the logout tokens have been posted and answered when this returns.
+//! assert_eq!(provider.end_sessions_of("alice").await, 1);
+//! let script = browser.get(format!("{url}/me")).send().await?;
+//! assert_eq!(script.status(), 401);
+//!
+//! // An outage while a signal is due ends nothing; after T nothing is served unchecked.
+//! assert_eq!(me().await?, "alice");
+//! provider.set_fault(Endpoint::Token, Fault::Status { code: 503, retry_after: None });
+//! clock.advance(Duration::from_secs(5 * 60));
+//! assert_eq!(me().await?, "alice");
 //! # Ok(()) }
 //! ```
 //!
@@ -274,7 +302,7 @@ impl TestProvider {
         self.shared.state().faults.insert(endpoint, (fault, Some(times)));
     }
 
-    /// Ends all faults.
+    /// Ends all faults. Applications that have met one pause for some seconds before they ask again: move the clock on.
     pub fn clear_faults(&self) {
         self.shared.state().faults.clear();
     }
