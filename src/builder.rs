@@ -27,6 +27,7 @@ use crate::protocol::names::{ClientId, ClientSecret, Issuer, Registration};
 use crate::protocol::url::PlainHttp;
 use crate::provider::given::GivenClient;
 use crate::provider::http::Http;
+use crate::provider::secrets::Secrets;
 use crate::provider::{ClientConfig, Provider};
 use crate::registry::SessionRegistry;
 use crate::registry::memory::MemoryRegistry;
@@ -62,6 +63,7 @@ impl RelyingParty {
 pub struct ClientCredentials {
     id: ClientId,
     secret: ClientSecret,
+    others: Vec<ClientSecret>,
 }
 
 impl ClientCredentials {
@@ -69,7 +71,15 @@ impl ClientCredentials {
     /// nothing else.
     #[must_use]
     pub fn secret(client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
-        Self { id: ClientId::new(client_id), secret: ClientSecret::new(client_secret) }
+        Self { id: ClientId::new(client_id), secret: ClientSecret::new(client_secret), others: Vec::new() }
+    }
+
+    /// Another secret, which is tried where the provider answers `invalid_client`: while one is replaced by the other. So no login fails
+    /// and no refresh: tell every replica both, replace the secret at the provider, then drop the old one.
+    #[must_use]
+    pub fn or_secret(mut self, client_secret: impl Into<String>) -> Self {
+        self.others.push(ClientSecret::new(client_secret));
+        self
     }
 }
 
@@ -597,7 +607,7 @@ impl RelyingPartyBuilder {
             tag: ClientTag::of(&registration),
             registration,
             issuers,
-            secret: self.credentials.secret,
+            secrets: Secrets::new(self.credentials.secret, self.credentials.others),
             redirect_uri: join(&origin, &paths.of_party("callback")),
             post_logout_redirect_uri,
             scopes: self.scopes,
@@ -634,7 +644,8 @@ impl RelyingPartyBuilder {
         if self.credentials.id.as_str().is_empty() {
             return Err(ConfigError::new("client_id", "empty", "the id that the provider gave this application"));
         }
-        if self.credentials.secret.secret().is_empty() {
+        let mut secrets = std::iter::once(&self.credentials.secret).chain(&self.credentials.others);
+        if secrets.any(|secret| secret.secret().is_empty()) {
             return Err(ConfigError::new(
                 "client_secret",
                 "empty",

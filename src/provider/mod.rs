@@ -6,6 +6,7 @@ pub(crate) mod given;
 pub(crate) mod http;
 pub(crate) mod keys;
 mod requests;
+pub(crate) mod secrets;
 pub(crate) mod user_info;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +18,12 @@ use url::Url;
 use self::cached::{Cached, Fetched, Held, Newer};
 use self::circuit::{Circuit, Failure, Open};
 use self::http::{Answer, Http, NoAnswer};
+use self::secrets::Secrets;
 use crate::clock::Clock;
 use crate::protocol::issuers::Issuers;
 use crate::protocol::jwt::{Expected, KeySet, Moment, SigningAlg};
 use crate::protocol::metadata::{ProviderMetadata, at_origin};
-use crate::protocol::names::{ClientSecret, Issuer, Registration};
+use crate::protocol::names::{Issuer, Registration};
 use crate::protocol::url::PlainHttp;
 use crate::session::authorization_parameters::AuthorizationParameters;
 use crate::session::id::ClientTag;
@@ -40,7 +42,7 @@ pub(crate) struct ClientConfig {
     pub(crate) issuers: Issuers,
     /// A short name of the registration.
     pub(crate) tag: ClientTag,
-    pub(crate) secret: ClientSecret,
+    pub(crate) secrets: Secrets,
     pub(crate) redirect_uri: Url,
     pub(crate) post_logout_redirect_uri: Url,
     pub(crate) scopes: Vec<String>,

@@ -22,7 +22,7 @@ use super::http::{Answer, NoAnswer, Patience};
 use super::{Provider, Sent, Unavailable};
 use crate::protocol::authorization::Audience;
 use crate::protocol::metadata::{ClientAuthentication, ProviderMetadata};
-use crate::protocol::names::{IdTokenHint, RefreshToken, Subject};
+use crate::protocol::names::{ClientSecret, IdTokenHint, RefreshToken, Subject};
 use crate::protocol::token_response::{self, TokenVerdict};
 use crate::session::login_attempt::LoginTransaction;
 
@@ -61,9 +61,9 @@ impl Provider {
         self.client.registration.client_id().as_str().to_owned()
     }
 
-    fn token_client(&self, metadata: &ProviderMetadata) -> TokenClient {
+    fn token_client(&self, metadata: &ProviderMetadata, secret: &ClientSecret) -> TokenClient {
         BasicClient::new(oauth2::ClientId::new(self.client_id()))
-            .set_client_secret(oauth2::ClientSecret::new(self.client.secret.secret().to_owned()))
+            .set_client_secret(oauth2::ClientSecret::new(secret.secret().to_owned()))
             .set_auth_type(match metadata.client_authentication() {
                 ClientAuthentication::Basic => AuthType::BasicAuth,
                 ClientAuthentication::Post => AuthType::RequestBody,
@@ -79,7 +79,22 @@ impl Provider {
         verifier: String,
     ) -> Result<TokenVerdict, Unavailable> {
         let metadata = self.metadata().await?;
-        let client = self.token_client(&metadata);
+        let tried = self.client.secrets.current();
+        let verdict = self.exchange_code_by(&metadata, tried.secret, code.clone(), verifier.clone()).await?;
+        let Some(next) = self.client.secrets.after(tried, &verdict) else { return Ok(verdict) };
+        let verdict = self.exchange_code_by(&metadata, next.secret, code, verifier).await?;
+        self.client.secrets.settle(next, &verdict);
+        Ok(verdict)
+    }
+
+    async fn exchange_code_by(
+        self: &Arc<Self>,
+        metadata: &ProviderMetadata,
+        secret: &ClientSecret,
+        code: String,
+        verifier: String,
+    ) -> Result<TokenVerdict, Unavailable> {
+        let client = self.token_client(metadata, secret);
         let request =
             client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(PkceCodeVerifier::new(verifier));
         let sender = self.sender(Patience::Ours);
@@ -112,7 +127,33 @@ impl Provider {
     ) -> Result<TokenVerdict, Unavailable> {
         let metadata = self.metadata().await?;
         self.enter()?;
-        let client = self.token_client(&metadata);
+        let tried = self.client.secrets.current();
+        let mut verdict = self.refresh_by(&metadata, tried.secret, token, audience).await;
+        if let Some(next) = verdict.as_ref().ok().and_then(|verdict| self.client.secrets.after(tried, verdict)) {
+            verdict = self.refresh_by(&metadata, next.secret, token, audience).await;
+            if let Ok(verdict) = &verdict {
+                self.client.secrets.settle(next, verdict);
+            }
+        }
+        self.leave(match &verdict {
+            Err(_) => Err(Failure::Transport),
+            Ok(TokenVerdict::Unavailable { status, .. }) if status.is_server_error() => Err(Failure::of(subject)),
+            Ok(TokenVerdict::Unreadable) => Err(Failure::of(subject)),
+            // One user's limit, a gateway's refusal: nobody else's trouble.
+            Ok(TokenVerdict::Unavailable { .. }) => return verdict,
+            Ok(_) => Ok(()),
+        });
+        verdict
+    }
+
+    async fn refresh_by(
+        self: &Arc<Self>,
+        metadata: &ProviderMetadata,
+        secret: &ClientSecret,
+        token: &RefreshToken,
+        audience: Option<&Audience>,
+    ) -> Result<TokenVerdict, Unavailable> {
+        let client = self.token_client(metadata, secret);
         let token = oauth2::RefreshToken::new(token.secret().to_owned());
         let mut request = client.exchange_refresh_token(&token);
         if let Some(audience) = audience {
@@ -125,16 +166,7 @@ impl Provider {
         let answer = answer_of(request.request_async(&sender).await);
         self.look_for_endpoint_after(&answer);
         let now = self.clock.now();
-        let verdict = answer.map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body, now));
-        self.leave(match &verdict {
-            Err(_) => Err(Failure::Transport),
-            Ok(TokenVerdict::Unavailable { status, .. }) if status.is_server_error() => Err(Failure::of(subject)),
-            Ok(TokenVerdict::Unreadable) => Err(Failure::of(subject)),
-            // One user's limit, a gateway's refusal: nobody else's trouble.
-            Ok(TokenVerdict::Unavailable { .. }) => return verdict,
-            Ok(_) => Ok(()),
-        });
-        verdict
+        answer.map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body, now))
     }
 
     /// Revokes a refresh token (RFC 7009). Courtesy: the outcome is logged and changes nothing.
@@ -144,7 +176,7 @@ impl Provider {
         // By hand: oauth2 insists on https, which plain http to a provider on this machine is not.
         let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let mut body = format!("token={}&token_type_hint=refresh_token", encode(token.secret()));
-        let (id, secret) = (encode(&self.client_id()), encode(self.client.secret.secret()));
+        let (id, secret) = (encode(&self.client_id()), encode(self.client.secrets.current().secret.secret()));
         let mut request = Request::post(endpoint.as_str()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         match metadata.client_authentication() {
             ClientAuthentication::Basic => {

@@ -265,3 +265,38 @@ async fn a_client_of_ones_own_carries_all_calls() {
     assert_eq!(world.me().await, StatusCode::OK);
     assert_eq!(world.provider.requests(Endpoint::Token), 3);
 }
+
+#[tokio::test]
+async fn p4_a_client_secret_is_replaced_and_nobody_notices() {
+    let world = World::with(configured(|builder| builder)).await;
+    let issuer = world.provider.issuer();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    world.provider.register(TestClient::at("bank", "old", &url));
+    let rp = RelyingParty::builder(&issuer, ClientCredentials::secret("bank", "new").or_secret("old"), &url)
+        .policy(crate::world::policy())
+        .clock(world.clock.clone())
+        .build()
+        .unwrap();
+    let app = Router::new()
+        .route("/me", get(async |session: OidcSession| session.subject().to_string()))
+        .merge(rp.routes())
+        .layer(rp.layer());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let browser = Browser::new();
+    let before = world.provider.requests(Endpoint::Token);
+    assert_eq!(browser.go(&format!("{url}/auth/login?return_to=/me")).await.body, "alice");
+    assert_eq!(world.provider.requests(Endpoint::Token) - before, 2, "the new one is not known there yet");
+    let me = async || browser.get(&format!("{url}/me")).await.status;
+    world.clock.advance(crate::world::G);
+    assert_eq!(me().await, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token) - before, 3, "the old one is remembered");
+    // Replaced at the provider.
+    world.provider.register(TestClient::at("bank", "new", &url));
+    world.clock.advance(crate::world::G);
+    assert_eq!(me().await, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token) - before, 5);
+    world.clock.advance(crate::world::G);
+    assert_eq!(me().await, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token) - before, 6);
+}
