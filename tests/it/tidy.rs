@@ -327,14 +327,31 @@ fn every_metric_is_described() {
     assert!(used.is_subset(&documented), "{documented:?}");
 }
 
+/// The tests that the tables of a page name, in their last column: words with several underscores, and names with blanks, which
+/// are the browser's.
+fn tests_named_in(page: &str) -> BTreeSet<&str> {
+    let cells = page.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names.filter(|name| name.contains(' ') || name.matches('_').count() > 1).collect()
+}
+
 /// What the manual names is there.
 #[test]
-fn the_tests_that_the_lessons_name_are_there() {
-    let lessons = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lessons.md")).unwrap();
+fn the_tests_that_the_manual_names_are_there() {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let code: String = ["src", "tests"].iter().flat_map(|folder| sources(folder)).map(|(_, text)| text).collect();
-    let named: Vec<&str> = lessons.split('`').skip(1).step_by(2).filter(|name| name.starts_with('p')).collect();
-    assert!(named.len() > 20, "{named:?}");
-    for name in named {
-        assert!(code.contains(&format!("fn {name}(")), "{name}");
+    let browsers = read("tests/browser/suite.mjs");
+    for (page, least) in [("docs/lessons.md", 20), ("docs/security.md", 100)] {
+        let text = read(page);
+        let named = tests_named_in(&text);
+        assert!(named.len() >= least, "{page}: {named:?}");
+        for name in named {
+            let is_there = if name.contains(' ') {
+                browsers.contains(&format!("test(\"{name}\""))
+            } else {
+                code.contains(&format!("fn {name}("))
+            };
+            assert!(is_there, "{page}: {name}");
+        }
     }
 }
