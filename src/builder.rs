@@ -186,6 +186,32 @@ impl Common {
     }
 }
 
+/// What a relying party is in its application.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    Alone,
+    /// One of several providers, by its name.
+    Provider(&'a str),
+    /// One of several tenants, by its name; tenants may have an issuer and a client id in common.
+    Tenant(&'a str),
+}
+
+impl<'a> Place<'a> {
+    fn provider(self) -> Option<&'a str> {
+        match self {
+            Self::Provider(name) => Some(name),
+            Self::Alone | Self::Tenant(_) => None,
+        }
+    }
+
+    fn tenant(self) -> &'a str {
+        match self {
+            Self::Tenant(name) => name,
+            Self::Alone | Self::Provider(_) => "",
+        }
+    }
+}
+
 /// The same, in use.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -200,8 +226,8 @@ impl Shared {
         upkeep::begin_cleaning(&self.family);
     }
 
-    fn cookies(&self, registration: &Registration, kind: CookieKind) -> Result<Cookies, ConfigError> {
-        Cookies::new(registration, &self.cookie_key, &self.further_cookie_keys, kind)
+    fn cookies(&self, registration: &Registration, kind: CookieKind, tenant: &str) -> Result<Cookies, ConfigError> {
+        Cookies::new(registration, &self.cookie_key, &self.further_cookie_keys, kind, tenant)
     }
 }
 
@@ -338,7 +364,8 @@ impl RelyingPartyBuilder {
     /// For a provider of many tenants, which has one discovery document for all of them, and for each an issuer of this form:
     /// `https://login.microsoftonline.com/{tenantid}/v2.0`, with the issuer given at first where the document is:
     /// `https://login.microsoftonline.com/common/v2.0`. `tenants` says who may sign in. A session has the issuer that its ID token names
-    /// ([`OidcSession::issuer`](crate::OidcSession::issuer)), and a logout token reaches sessions of its own issuer alone.
+    /// ([`OidcSession::issuer`](crate::OidcSession::issuer)), and a logout token reaches sessions of its own issuer alone. To list or end a
+    /// user's sessions say whose user: [`RelyingParty::at_issuer`].
     ///
     /// ```
     /// # use tower_oidc_session::{IssuerTenants, RelyingPartyBuilder};
@@ -355,8 +382,8 @@ impl RelyingPartyBuilder {
     }
 
     /// An HTTP client of one's own for all calls to the provider and to APIs: with authorities, a proxy, or a certificate that the
-    /// application knows, and limits of its own. Any Tower service that sends requests will do. It must follow no redirects and keep no
-    /// cookies. [`provider_timeout`](Self::provider_timeout) and the bounds on the size of answers hold for it too. Where it cannot say
+    /// application knows, and limits of its own. Any Tower service that sends requests will do. It must follow no redirects, keep no
+    /// cookies, and send nothing twice: a refresh token counts once. [`provider_timeout`](Self::provider_timeout) and the bounds on the size of answers hold for it too. Where it cannot say
     /// by its error that a connection was refused, a refresh that failed may have reached the provider, and is treated so.
     ///
     /// ```
@@ -371,8 +398,10 @@ impl RelyingPartyBuilder {
     /// let service = tower::service_fn(move |request: http::Request<Body>| {
     ///     let client = client.clone();
     ///     async move {
-    ///         let request = request.map(|body| reqwest::Body::wrap_stream(body.into_data_stream()));
-    ///         Ok::<_, reqwest::Error>(http::Response::from(client.execute(request.try_into()?).await?))
+    ///         let (parts, body) = request.into_parts();
+    ///         let body = axum::body::to_bytes(body, usize::MAX).await?;
+    ///         let request = http::Request::from_parts(parts, body).try_into()?;
+    ///         Ok::<_, axum::BoxError>(http::Response::from(client.execute(request).await?))
     ///     }
     /// });
     /// # Ok(
@@ -518,13 +547,13 @@ impl RelyingPartyBuilder {
     /// Outside of a tokio runtime, which does the work in the background.
     pub fn build(mut self) -> Result<RelyingParty, ConfigError> {
         let shared = std::mem::take(&mut self.common).begin();
-        let context = self.build_in(&shared, None)?;
+        let context = self.build_in(&shared, Place::Alone)?;
         shared.keep_clean();
         Ok(RelyingParty::new(context))
     }
 
-    /// The same beside others of the application, under that name.
-    pub(crate) fn build_beside(self, shared: &Shared, name: Option<&str>) -> Result<Context, ConfigError> {
+    /// The same beside others of the application.
+    pub(crate) fn build_beside(self, shared: &Shared, place: Place<'_>) -> Result<Context, ConfigError> {
         if let Some(setting) = self.common.first_set() {
             return Err(ConfigError::new(
                 setting,
@@ -532,10 +561,17 @@ impl RelyingPartyBuilder {
                 "to be set for all of them together, at RelyingParties",
             ));
         }
-        self.build_in(shared, name)
+        if matches!(place, Place::Tenant(_)) && self.auth_path != AUTH {
+            return Err(ConfigError::new(
+                "auth_path",
+                self.auth_path,
+                "/auth, for tenants: their routes are in one router",
+            ));
+        }
+        self.build_in(shared, place)
     }
 
-    fn build_in(self, shared: &Shared, name: Option<&str>) -> Result<Context, ConfigError> {
+    fn build_in(self, shared: &Shared, place: Place<'_>) -> Result<Context, ConfigError> {
         let plain_http = &self.dangerous.plain_http;
         if *plain_http != PlainHttp::default() || self.dangerous.cookies == CookieKind::Development {
             tracing::warn!(settings = ?self.dangerous, "protections are off: this is for development");
@@ -551,7 +587,7 @@ impl RelyingPartyBuilder {
         if !is_route_path(&self.auth_path) {
             return Err(ConfigError::new("auth_path", self.auth_path, "a path, as /auth: letters, digits, and -._~/"));
         }
-        let paths = Arc::new(Paths::new(origin.path(), &self.auth_path, name));
+        let paths = Arc::new(Paths::new(origin.path(), &self.auth_path, place.provider()));
         check_policy(&self.policy)?;
         if self.provider_timeout.is_zero() {
             return Err(zero("provider_timeout"));
@@ -602,9 +638,9 @@ impl RelyingPartyBuilder {
             Some((template, tenants)) => Issuers::tenants(Issuer::new(self.issuer), template, tenants),
         };
         let registration = Registration::new(issuers.configured().clone(), self.credentials.id);
-        let cookies = shared.cookies(&registration, self.dangerous.cookies)?;
+        let cookies = shared.cookies(&registration, self.dangerous.cookies, place.tenant())?;
         let client = ClientConfig {
-            tag: ClientTag::of(&registration),
+            tag: ClientTag::of(&registration, place.tenant()),
             registration,
             issuers,
             secrets: Secrets::new(self.credentials.secret, self.credentials.others),

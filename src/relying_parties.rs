@@ -12,7 +12,7 @@ use http::Request;
 use http::request::Parts;
 use tower_service::Service;
 
-use crate::builder::{Common, RelyingPartyBuilder};
+use crate::builder::{Common, Place, RelyingPartyBuilder};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::registry::SessionRegistry;
@@ -72,10 +72,10 @@ use crate::web::wiring::{self, WiringError};
 /// # async fn find_in_database(_: &str) -> Result<Option<Row>, std::io::Error> { Ok(None) }
 /// # fn build() -> RelyingParties {
 /// RelyingParties::builder().tenants(
-///     // acme.app.example
+///     // acme.app.example: hosts have no case, and one tenant has one name.
 ///     |request| {
 ///         let host = request.uri.host().or_else(|| request.headers.get("host")?.to_str().ok())?;
-///         host.strip_suffix(".app.example").map(str::to_owned)
+///         host.to_ascii_lowercase().strip_suffix(".app.example").map(str::to_owned)
 ///     },
 ///     async |name: String| {
 ///         let Some(row) = find_in_database(&name).await? else { return Ok::<_, std::io::Error>(None) };
@@ -192,8 +192,12 @@ impl RelyingParties {
     /// # Cancel safety
     /// What is under way goes on as long as the runtime does.
     pub async fn drain(&self, bound: Duration) -> usize {
-        let contexts = self.contexts();
-        join_all(contexts.iter().map(|context| context.manager().drain(bound))).await.into_iter().sum()
+        let gone = match &self.parties {
+            Parties::Tenants(tenants) => tenants.close(),
+            Parties::One(_) | Parties::Several(_) => Vec::new(),
+        };
+        let managers = self.contexts().into_iter().map(|context| context.manager().clone()).chain(gone);
+        join_all(managers.map(async |manager| manager.drain(bound).await)).await.into_iter().sum()
     }
 
     /// The relying parties that are known by now, with their names: all providers, or the tenants that were asked for.
@@ -304,9 +308,9 @@ impl RelyingPartiesBuilder {
         for (name, label, builder) in providers {
             let (name, label) = (name.into(), label.into());
             check_name(&name, &members)?;
-            let context = builder.build_beside(&shared, Some(&name))?;
-            if let Some(first) = members.first() {
-                check_beside(&first.context, &context)?;
+            let context = builder.build_beside(&shared, Place::Provider(&name))?;
+            for member in &members {
+                check_beside(&member.context, &context)?;
             }
             members.push(Member { name, label, context });
         }
@@ -321,7 +325,9 @@ impl RelyingPartiesBuilder {
     /// `name_of` says which tenant a request is for; where it is for none, it is served as of nobody, and routes that need a login
     /// answer 404. `find` makes the tenant's relying party; `None` where there is no such tenant (404), an error where that cannot be
     /// told, or a setting cannot work (503). What it found is kept until it is [forgotten](RelyingParties::forget), and what it did not
-    /// find for a minute; it is asked for a name once at a time, and for sixteen names.
+    /// find for a minute; it has ten seconds, and is asked for a name once at a time, and for sixteen names. A name that is written in
+    /// several ways is several tenants: `name_of` says which way counts. Sessions that expire before their tenant is asked for in this process
+    /// are removed without an event: nobody here knows whose they were.
     ///
     /// # Panics
     /// Outside of a tokio runtime, which does the work in the background.
@@ -339,7 +345,7 @@ impl RelyingPartiesBuilder {
         let find = move |name: String| {
             let (shared, found) = (shared.clone(), find(name.clone()));
             async move {
-                let build = |builder: RelyingPartyBuilder| builder.build_beside(&shared, None);
+                let build = |builder: RelyingPartyBuilder| builder.build_beside(&shared, Place::Tenant(&name));
                 let found = found.await.map_err(Into::into);
                 let found = found.and_then(|found| found.map(build).transpose().map_err(BoxError::from));
                 found.map_err(|error| {
@@ -358,6 +364,11 @@ fn check_beside(first: &Context, other: &Context) -> Result<(), ConfigError> {
     if first.public_url() != other.public_url() {
         let takes = format!("the same for all providers of an application ({})", first.public_url());
         return Err(ConfigError::new("public_url", other.public_url().as_str(), takes));
+    }
+    if first.registration() == other.registration() {
+        let takes =
+            "an issuer and client id of its own for each: by them cookies, logout tokens and sessions are told apart";
+        return Err(ConfigError::new("providers", format!("{} twice", first.registration().issuer()), takes));
     }
     if first.paths().own("") != other.paths().own("") {
         let takes = format!("the same for all providers of an application ({})", first.paths().own(""));

@@ -10,6 +10,7 @@ use http::Request;
 use tower_service::Service;
 
 use crate::protocol::names::{Issuer, Registration, Sid, Subject};
+use crate::provider::CLOCK_TOLERANCE;
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
 use crate::session::event::SessionInfo;
@@ -174,14 +175,15 @@ impl RelyingParty {
     /// # Cancel safety
     /// The end is finished without the caller.
     pub async fn end_sessions_with_sid(&self, sid: &Sid) -> Result<usize, RegistryError> {
-        let token = TokenMark::new(self.context.now(), &random_text());
+        // Dated so that sessions of a provider whose clock is ahead are not taken for younger ones.
+        let token = TokenMark::new(self.context.now() + CLOCK_TOLERANCE, &random_text());
         let registration = self.registration.clone();
         let target = LogoutTarget::Sid { registration, sid: sid.clone(), subject: None, token };
         self.context.manager().end_matching(target, EndReason::EndedByApplication).await
     }
 
     /// Ends one session in this application, on all replicas, by its key, as [`SessionInfo::key`](crate::SessionInfo::key) tells it
-    /// and log lines have its beginning. Ending it again is no error.
+    /// and log lines have its beginning. Ending it again is no error; that of another provider's or tenant's is left alone.
     ///
     /// # Errors
     /// If the registry could not be reached: the session may go on.
@@ -189,7 +191,7 @@ impl RelyingParty {
     /// # Cancel safety
     /// The end is finished without the caller.
     pub async fn end_session(&self, key: &SessionKey) -> Result<(), RegistryError> {
-        self.context.manager().end(key, EndReason::EndedByApplication).await
+        self.context.manager().end_own(key, EndReason::EndedByApplication).await
     }
 
     /// Brings to an end what is under way, for the end of the process, and returns how many sessions' refreshes were not

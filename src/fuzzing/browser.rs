@@ -30,7 +30,7 @@ const MOST_OF_ATTEMPTS: (usize, usize) = (20, 4000);
 
 static COOKIES: LazyLock<Cookies> = LazyLock::new(|| {
     let key = CookieKey::from_base64(&STANDARD.encode([7; 64])).unwrap();
-    Cookies::new(&registration(), &key, &[], CookieKind::Host).unwrap()
+    Cookies::new(&registration(), &key, &[], CookieKind::Host, "").unwrap()
 });
 
 fn attempt() -> LoginTransaction {
@@ -230,11 +230,11 @@ pub fn partition_id(bytes: &[u8]) {
         assert_ne!(bytes.len(), 43);
         return;
     };
-    let key = SessionKey::of(&id, ClientTag::of(&registration()));
+    let key = SessionKey::of(&id, ClientTag::of(&registration(), ""));
     let (partition, hash) = key.as_bytes().split_first().expect("a key is no empty text");
     assert!(*partition < Partition::COUNT);
     assert_eq!(SessionKey::from_hex(&key.to_string()), Some(key));
-    let neighbour = ClientTag::of(&Registration::new(Issuer::new(ISSUER), ClientId::new("shop2")));
+    let neighbour = ClientTag::of(&Registration::new(Issuer::new(ISSUER), ClientId::new("shop2")), "");
     assert_ne!(SessionKey::of(&id, neighbour).as_bytes().split_first().expect("the same").1, hash);
     #[cfg(feature = "redis")]
     assert_eq!(key.partition().number(), *partition);

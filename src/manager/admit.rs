@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::{Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter, found, unavailable};
+use super::{Manager, REGISTRY_RETRY_AFTER, Refusal, RetryAfter, unavailable};
 use crate::registry::Committed;
 use crate::session::decide::{Decision, decide, is_confirmed, was_just_confirmed};
 use crate::session::end_reason::EndReason;
@@ -40,7 +40,7 @@ impl Manager {
         key: &SessionKey,
         kind: RequestKind,
     ) -> Option<Result<Arc<SessionRecord>, Refusal>> {
-        let record = match found(self.registry.load_at_once(key)?) {
+        let record = match self.found(self.registry.load_at_once(key)?) {
             Ok(record) => record,
             Err(refusal) => return Some(Err(refusal)),
         };

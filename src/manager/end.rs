@@ -53,6 +53,17 @@ impl Manager {
         .await
     }
 
+    /// The same where the key comes from elsewhere: a session of another client's is left alone.
+    ///
+    /// # Cancel safety
+    /// As [`end`](Self::end).
+    pub(crate) async fn end_own(self: &Arc<Self>, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
+        match self.registry.load(key).await? {
+            Loaded::Live(record) if self.provider.client().is(record.registration()) => self.end(key, reason).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Ends a session whose silent login the provider refused; others are left alone, whoever made the link.
     ///
     /// # Cancel safety

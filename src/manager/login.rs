@@ -184,19 +184,20 @@ impl Manager {
         tracing::info!(session = ?record.key(), "session started");
         metrics::counter!("oidc_sessions_started_total").increment(1);
         self.emit(&SessionEvent::of(EventKind::Started, self.now(), &record).by(browser));
-        self.end_surplus(&record).await;
         Ok(LoggedIn::Anew(id, record))
     }
 
-    /// Ends the oldest sessions of a user who has more than are allowed. Nobody is kept out by a store that does not list them.
-    async fn end_surplus(self: &Arc<Self>, record: &SessionRecord) {
+    /// Ends the oldest sessions of a user who has more than are allowed, once the one is gone that the browser had before. Nobody is
+    /// kept out by a store that does not list them.
+    pub(crate) async fn end_surplus(self: &Arc<Self>, record: &SessionRecord) {
         let Some(allowed) = self.policy.sessions_per_user else { return };
         match self.registry.sessions_of(record.registration(), record.subject()).await {
             Ok(mut sessions) => {
                 // Two logins at once agree on which are the oldest.
                 sessions.sort_by_key(|session| (session.login.started_at, *session.key()));
                 let surplus = sessions.len().saturating_sub(allowed.get());
-                for session in sessions.into_iter().take(surplus) {
+                // By the clocks of replicas, which may differ: never the one that has just begun.
+                for session in sessions.into_iter().take(surplus).filter(|session| session.key() != record.key()) {
                     if let Err(error) = self.end(session.key(), EndReason::TooManySessions).await {
                         tracing::warn!(%error, session = ?session.key(), "one of too many sessions could not be ended");
                     }

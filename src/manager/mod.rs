@@ -196,7 +196,7 @@ impl Manager {
 
     /// Looks at a session without any effect on it.
     pub(crate) async fn look(&self, key: &SessionKey) -> Result<Arc<SessionRecord>, Refusal> {
-        found(self.registry.load(key).await.map_err(|error| unavailable(&error))?)
+        self.found(self.registry.load(key).await.map_err(|error| unavailable(&error))?)
     }
 
     /// The live sessions of a user, the oldest first.
@@ -221,6 +221,15 @@ impl Manager {
         self.registry.spend(name).await
     }
 
+    /// A live session of this client's. Those of others are nobody's here, whoever brings their keys.
+    fn found(&self, loaded: Loaded) -> Result<Arc<SessionRecord>, Refusal> {
+        match loaded {
+            Loaded::Live(record) if self.provider.client().is(record.registration()) => Ok(record),
+            Loaded::Ended(mark) => Err(Refusal::Ended(mark.reason)),
+            Loaded::Live(_) | Loaded::Unknown => Err(Refusal::Unknown),
+        }
+    }
+
     /// What is left of a session that ended.
     pub(crate) async fn end_mark(&self, key: &SessionKey) -> Result<Option<EndMark>, RegistryError> {
         Ok(match self.registry.load(key).await? {
@@ -238,14 +247,6 @@ impl Manager {
                 tracing::error!("a listener of session events panicked");
             }
         }
-    }
-}
-
-fn found(loaded: Loaded) -> Result<Arc<SessionRecord>, Refusal> {
-    match loaded {
-        Loaded::Live(record) => Ok(record),
-        Loaded::Ended(mark) => Err(Refusal::Ended(mark.reason)),
-        Loaded::Unknown => Err(Refusal::Unknown),
     }
 }
 

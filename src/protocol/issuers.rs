@@ -72,6 +72,11 @@ impl Issuers {
         &self.configured
     }
 
+    /// Whether there may be several.
+    pub(crate) fn are_many(&self) -> bool {
+        self.template.is_some()
+    }
+
     /// What the discovery document has for its issuer.
     pub(crate) fn in_metadata(&self) -> &str {
         self.template.as_ref().map_or_else(|| self.configured.as_str(), |(template, _)| template)
@@ -81,16 +86,22 @@ impl Issuers {
     pub(crate) fn have(&self, issuer: &str) -> bool {
         match &self.template {
             None => issuer == self.configured.as_str(),
-            Some((template, tenants)) => tenant_of(template, issuer).is_some_and(|tenant| tenants.has(tenant)),
+            // What stands in a tenant's place where the document is, as `common`, is none.
+            Some((template, tenants)) => {
+                issuer != self.configured.as_str()
+                    && tenant_of(template, issuer).is_some_and(|tenant| tenants.has(tenant))
+            }
         }
     }
 
-    /// The issuer of a token, which has to be one of these and to name its tenant.
+    /// The issuer of a token, which has to be one of these; where the token names its tenant too, that has to be the same.
     pub(crate) fn of_token(&self, claims: &Map<String, Value>) -> Result<Issuer, NotOurs> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let issuer = text("iss").filter(|issuer| self.have(issuer)).ok_or(NotOurs::Issuer)?;
         match &self.template {
-            Some((template, _)) if text("tid") != tenant_of(template, issuer) => Err(NotOurs::Tenant),
+            Some((template, _)) if claims.contains_key("tid") && text("tid") != tenant_of(template, issuer) => {
+                Err(NotOurs::Tenant)
+            }
             _ => Ok(Issuer::new(issuer)),
         }
     }
@@ -131,7 +142,8 @@ mod tests {
             (json!("https://op.example/acme/v2.0"), json!("acme"), true, true, false),
             (json!("https://op.example/other/v2.0"), json!("other"), false, true, false),
             (json!("https://op.example/acme/v2.0"), json!("other"), false, false, false),
-            (json!("https://op.example/acme/v2.0"), json!(null), false, false, false),
+            (json!("https://op.example/acme/v2.0"), json!(["acme"]), false, false, false),
+            (json!("https://op.example/acme/v2.0"), json!(null), true, true, false),
             (json!("https://op.example/acme/v2.0/"), json!("acme"), false, false, false),
             (json!("https://op.example/a/b/v2.0"), json!("a/b"), false, false, false),
             (json!("https://op.example//v2.0"), json!(""), false, false, false),

@@ -79,15 +79,15 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// A short name of a client and its issuer.
+/// A short name of a client and its issuer; of a tenant's, where tenants may have them in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientTag([u8; Self::LENGTH]);
 
 impl ClientTag {
     const LENGTH: usize = 12;
 
-    pub(crate) fn of(registration: &Registration) -> Self {
-        Self(hash_of("client", registration, "").first_chunk().copied().unwrap_or_default())
+    pub(crate) fn of(registration: &Registration, tenant: &str) -> Self {
+        Self(hash_of("client", registration, tenant).first_chunk().copied().unwrap_or_default())
     }
 }
 
@@ -224,7 +224,8 @@ impl TryFrom<String> for SubjectHash {
 }
 
 impl SubjectHash {
-    /// The hash of a user. Stores that find sessions by it tell nobody who reads them whose they are.
+    /// The hash of a user. Stores that find sessions by it tell nobody who reads them whose they are, unless they
+    /// guess the `sub`.
     #[must_use]
     pub fn of(registration: &Registration, subject: &Subject) -> Self {
         Self(hash_of("sub", registration, subject.as_str()))
@@ -374,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_key_says_where_its_session_lies() {
-        let tag = ClientTag::of(&Registration::new(Issuer::new("https://op"), ClientId::new("shop")));
+        let tag = ClientTag::of(&Registration::new(Issuer::new("https://op"), ClientId::new("shop")), "");
         for number in 0..Partition::COUNT {
             let id = SessionId::random_in(Partition::from_number(number));
             assert!(is_random_text(&id.to_cookie()));
@@ -409,8 +410,11 @@ mod tests {
     #[test]
     fn keys_are_scoped_by_issuer_and_client() {
         let id = SessionId::random();
-        let tag = |iss: &str, client: &str| ClientTag::of(&Registration::new(Issuer::new(iss), ClientId::new(client)));
+        let tag =
+            |iss: &str, client: &str| ClientTag::of(&Registration::new(Issuer::new(iss), ClientId::new(client)), "");
         let key = SessionKey::of(&id, tag("https://op", "shop"));
+        let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
+        assert_ne!(key, SessionKey::of(&id, ClientTag::of(&registration, "acme")));
         assert_eq!(key, SessionKey::of(&id, tag("https://op", "shop")));
         assert_ne!(key, SessionKey::of(&id, tag("https://op", "shop2")));
         assert_ne!(key, SessionKey::of(&id, tag("https://op2", "shop")));

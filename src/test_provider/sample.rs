@@ -57,5 +57,5 @@ pub fn sample_record(
 
 /// The key of another session that a login with these names opens.
 pub(super) fn sample_key(registration: &Registration, sid: Option<&Sid>, subject: &Subject) -> SessionKey {
-    SessionKey::of(&SessionId::random_for(registration, sid, subject), ClientTag::of(registration))
+    SessionKey::of(&SessionId::random_for(registration, sid, subject), ClientTag::of(registration, ""))
 }

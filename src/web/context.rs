@@ -56,6 +56,7 @@ pub(crate) struct Parts {
 #[derive(Debug, Default)]
 pub(crate) struct JunkOf {
     pub(crate) callbacks: Junk,
+    pub(crate) links: Junk,
     pub(crate) logins: Junk,
     pub(crate) logout_tokens: Junk,
     pub(crate) wiring: Junk,

@@ -118,11 +118,16 @@ impl Cookies {
         key: &CookieKey,
         further_keys: &[CookieKey],
         kind: CookieKind,
+        tenant: &str,
     ) -> Result<Self, ConfigError> {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(registration.issuer().as_str().as_bytes());
         context.update(&[0]);
         context.update(registration.client_id().as_str().as_bytes());
+        if !tenant.is_empty() {
+            context.update(&[0]);
+            context.update(tenant.as_bytes());
+        }
         let tag: String = URL_SAFE_NO_PAD.encode(context.finish()).chars().take(8).collect();
         let prefix = match kind {
             CookieKind::Host => "__Host-",
@@ -189,6 +194,11 @@ impl Cookies {
     pub(crate) fn ended(&self, headers: &HeaderMap) -> Option<Noted> {
         let (_, value) = pairs(headers).find(|(name, _)| *name == self.ended)?;
         serde_json::from_str(self.open_cookie(&self.ended, value)?.value()).ok()
+    }
+
+    /// Whether something was, as far as the names of cookies say.
+    pub(crate) fn has_ended(&self, headers: &HeaderMap) -> bool {
+        pairs(headers).any(|(name, _)| name == self.ended)
     }
 
     pub(crate) fn remove_ended(&self) -> HeaderValue {
@@ -333,7 +343,7 @@ mod tests {
 
     fn cookies_with(key: &CookieKey, further_keys: &[CookieKey]) -> Cookies {
         let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
-        Cookies::new(&registration, key, further_keys, CookieKind::Host).unwrap()
+        Cookies::new(&registration, key, further_keys, CookieKind::Host, "").unwrap()
     }
 
     fn transaction(started_at: SystemTime) -> LoginTransaction {

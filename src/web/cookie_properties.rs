@@ -18,7 +18,7 @@ fn registration(client: &str) -> Registration {
 
 fn cookies(client: &str, keys: &[u8]) -> Cookies {
     let keys: Vec<CookieKey> = keys.iter().map(|byte| CookieKey(vec![*byte; CookieKey::LENGTH])).collect();
-    Cookies::new(&registration(client), &keys[0], &keys[1..], CookieKind::Host).unwrap()
+    Cookies::new(&registration(client), &keys[0], &keys[1..], CookieKind::Host, "").unwrap()
 }
 
 fn state() -> impl Strategy<Value = String> {

@@ -63,13 +63,15 @@ impl Several {
         let contexts = || self.members.iter().map(|member| &member.context);
         let path = parts.uri.path();
         let by_path = contexts().find(|context| context.paths().is_of_party(path));
-        // Of two, which a browser has for a moment at most, the later one: browsers name the older cookies first.
+        // Of two, which a browser has seldom, the later one: browsers name the older cookies first.
         let by_cookie = || {
             let headers = parts.headers.get_all(header::COOKIE).iter().rev();
             let mut pairs = headers.flat_map(|header| header.as_bytes().rsplit(|byte| *byte == b';'));
             pairs.find_map(|pair| contexts().find(|context| context.cookies().is_session(pair)))
         };
-        by_path.or_else(by_cookie).unwrap_or(&self.nobody)
+        // Who was signed in at one a moment ago goes on there; what was entered is kept by its cookie.
+        let by_end = || contexts().find(|context| context.cookies().has_ended(&parts.headers));
+        by_path.or_else(by_cookie).or_else(by_end).unwrap_or(&self.nobody)
     }
 }
 
@@ -89,6 +91,11 @@ pub(crate) struct Elsewhere {
 /// Whether the application of a request has several providers.
 pub(crate) fn are_several(extensions: &Extensions) -> bool {
     extensions.get::<Arc<Several>>().is_some()
+}
+
+/// Whether none of several providers is chosen.
+pub(crate) fn is_nobodys(context: &Context, extensions: &Extensions) -> bool {
+    extensions.get::<Arc<Several>>().is_some_and(|several| several.nobody.is(context))
 }
 
 /// The sessions that a browser has at other providers of the application than this.

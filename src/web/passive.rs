@@ -6,6 +6,7 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::reject::is_of_nobody;
 use super::request::RequestSession;
 
 /// Marks the requests of a route as passive; made by [`RelyingParty::passive`](crate::RelyingParty::passive).
@@ -49,7 +50,7 @@ where
     fn call(&mut self, request: Request<B>) -> S::Future {
         if let Some(session) = request.extensions().get::<RequestSession>() {
             session.mark_passive();
-        } else {
+        } else if !is_of_nobody(request.extensions()) {
             tracing::error!(
                 "passive() stands outside of rp.layer() and has no effect: put it on routes inside of that"
             );

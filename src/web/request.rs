@@ -25,10 +25,11 @@ use crate::session::record::SessionRecord;
 /// Whether percent-encoded names are those of the session's user: the `sub`, and after a space perhaps the issuer.
 fn names(named: &[u8], record: &SessionRecord) -> bool {
     let is = |named: &[u8], name: &str| percent_decode(named).eq(name.bytes());
-    let mut parts = named.splitn(2, |byte| *byte == b' ');
-    let subject = parts.next().unwrap_or_default();
-    is(subject, record.subject().as_str())
-        && parts.next().is_none_or(|issuer| is(issuer, record.registration().issuer().as_str()))
+    let (subject, issuer) = (record.subject().as_str(), record.registration().issuer().as_str());
+    let space = named.iter().position(|byte| *byte == b' ');
+    let both = space.and_then(|space| named.split_at_checked(space));
+    let are_both = |(first, rest): (&[u8], &[u8])| is(first, subject) && is(rest.trim_ascii_start(), issuer);
+    is(named, subject) || both.is_some_and(are_both)
 }
 
 #[derive(Clone, Debug)]

@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_requests_say() {
         let registration = Registration::new(Issuer::new("https://op"), ClientId::new("shop"));
-        let cookies = Cookies::new(&registration, &CookieKey::generate(), &[], CookieKind::Host).unwrap();
+        let cookies = Cookies::new(&registration, &CookieKey::generate(), &[], CookieKind::Host, "").unwrap();
         let id = SessionId::random();
         let own = cookies.set_session(&id, None);
         let own = own.to_str().unwrap().split(';').next().unwrap();

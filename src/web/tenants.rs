@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -12,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::context::Context;
 use crate::clock::monotonic;
+use crate::manager::Manager;
 
 /// How long nobody is asked again for a tenant that there is not: strangers ask for any.
 const ABSENCE: Duration = Duration::from_secs(60);
@@ -19,6 +21,10 @@ const ABSENCE: Duration = Duration::from_secs(60);
 const MOST_ABSENT: usize = 1000;
 /// So many tenants are looked up at once: who starts anew does not ask for all of them together.
 const AT_ONCE: usize = 16;
+/// And so many wait for that; more are answered 503 at once.
+const MOST_WANTED: usize = 256;
+/// A look-up that has taken this long has come to nothing.
+const LONGEST_LOOK_UP: Duration = Duration::from_secs(10);
 /// No tenant's name is longer.
 const LONGEST_NAME: usize = 253;
 
@@ -46,8 +52,23 @@ type Landing = Shared<BoxFuture<'static, Result<Option<Context>, Unresolved>>>;
 pub(crate) struct Tenants {
     name_of: Box<NameOf>,
     find: Arc<Find>,
-    known: Mutex<HashMap<String, Known>>,
+    known: Mutex<All>,
     at_once: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct All {
+    by_name: HashMap<String, Known>,
+    /// How many of them are absent.
+    absent: usize,
+    /// How many are being looked up.
+    wanted: usize,
+    /// The number of the last look-up.
+    last: u64,
+    /// Those that were forgotten, and may have something under way.
+    gone: Vec<Weak<Manager>>,
+    /// The process is about to end.
+    is_closing: bool,
 }
 
 #[derive(Clone)]
@@ -56,13 +77,34 @@ enum Known {
     Absent {
         until: Instant,
     },
-    /// It is being looked up.
-    Wanted(Landing),
+    /// It is being looked up, by the look-up of this number.
+    Wanted(u64, Landing),
+}
+
+impl All {
+    /// Puts something in the place of what is known of a name.
+    fn set(&mut self, name: String, known: Option<Known>) {
+        let count = |all: &mut Self, known: Option<&Known>, by: isize| match known {
+            Some(Known::Absent { .. }) => all.absent = all.absent.saturating_add_signed(by),
+            Some(Known::Wanted(..)) => all.wanted = all.wanted.saturating_add_signed(by),
+            Some(Known::Here(_)) | None => {}
+        };
+        count(self, known.as_ref(), 1);
+        let before = match known {
+            Some(known) => self.by_name.insert(name, known),
+            None => self.by_name.remove(&name),
+        };
+        count(self, before.as_ref(), -1);
+        if let Some(Known::Here(context)) = before {
+            self.gone.retain(|gone| gone.strong_count() > 0);
+            self.gone.push(Arc::downgrade(context.manager()));
+        }
+    }
 }
 
 impl fmt::Debug for Tenants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tenants").field("known", &self.known().len()).finish_non_exhaustive()
+        f.debug_struct("Tenants").field("known", &self.known().by_name.len()).finish_non_exhaustive()
     }
 }
 
@@ -71,7 +113,7 @@ impl Tenants {
         Arc::new(Self { name_of, find, known: Mutex::default(), at_once: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+    fn known(&self) -> MutexGuard<'_, All> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,16 +128,21 @@ impl Tenants {
     /// The tenant of that name.
     pub(crate) fn named(self: &Arc<Self>, name: String) -> Party {
         if name.is_empty() || name.len() > LONGEST_NAME {
-            return absent();
+            return answer(Ok(None));
         }
         let mut known = self.known();
-        let landing = match known.get(&name) {
+        let landing = match known.by_name.get(&name) {
             Some(Known::Here(context)) => return Party::Known(context.clone()),
-            Some(Known::Absent { until }) if monotonic() < *until => return absent(),
-            Some(Known::Wanted(landing)) => landing.clone(),
+            Some(Known::Absent { until }) if monotonic() < *until => return answer(Ok(None)),
+            Some(Known::Wanted(_, landing)) => landing.clone(),
+            Some(Known::Absent { .. }) | None if known.is_closing || known.wanted >= MOST_WANTED => {
+                return answer(Err(Unresolved));
+            }
             Some(Known::Absent { .. }) | None => {
-                let landing = self.look_up(name.clone());
-                known.insert(name, Known::Wanted(landing.clone()));
+                known.last += 1;
+                let number = known.last;
+                let landing = self.look_up(name.clone(), number);
+                known.set(name, Some(Known::Wanted(number, landing.clone())));
                 landing
             }
         };
@@ -105,57 +152,73 @@ impl Tenants {
     /// All that are here.
     pub(crate) fn here(&self) -> Vec<(String, Context)> {
         let known = self.known();
-        let here = known.iter().filter_map(|(name, known)| match known {
+        let here = known.by_name.iter().filter_map(|(name, known)| match known {
             Known::Here(context) => Some((name.clone(), context.clone())),
-            Known::Absent { .. } | Known::Wanted(_) => None,
+            Known::Absent { .. } | Known::Wanted(..) => None,
         });
         here.collect()
     }
 
     /// Looks a tenant up anew when it is asked for next.
     pub(crate) fn forget(&self, name: &str) {
-        self.known().remove(name);
+        self.known().set(name.to_owned(), None);
+    }
+
+    /// Finds nobody any more, and gives those that were forgotten and are still at something.
+    pub(crate) fn close(&self) -> Vec<Arc<Manager>> {
+        let mut known = self.known();
+        known.is_closing = true;
+        known.gone.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Goes on whoever goes away: others wait for it too.
-    fn look_up(self: &Arc<Self>, name: String) -> Landing {
+    fn look_up(self: &Arc<Self>, name: String, number: u64) -> Landing {
         let tenants = self.clone();
         let task = tokio::spawn(async move {
             // Never closed.
-            let _turn = tenants.at_once.clone().acquire_owned().await;
-            let found = std::panic::AssertUnwindSafe((tenants.find)(name.clone())).catch_unwind().await;
-            let found = found.unwrap_or_else(|_| {
-                tracing::error!("the look-up of a tenant panicked");
-                Err(Unresolved)
-            });
-            tenants.note(name, &found);
+            let turn = tenants.at_once.clone().acquire_owned().await;
+            let finding = async { (tenants.find)(name.clone()).await };
+            let finding = tokio::time::timeout(LONGEST_LOOK_UP, AssertUnwindSafe(finding).catch_unwind());
+            let found = match finding.await {
+                Ok(Ok(found)) => found,
+                Ok(Err(_)) => {
+                    tracing::error!(tenant = name, "the look-up of a tenant panicked");
+                    Err(Unresolved)
+                }
+                Err(_) => {
+                    tracing::error!(tenant = name, "the look-up of a tenant took too long");
+                    Err(Unresolved)
+                }
+            };
+            drop(turn);
+            tenants.note(name, number, &found);
             found
         });
         async move { task.await.unwrap_or(Err(Unresolved)) }.boxed().shared()
     }
 
-    fn note(&self, name: String, found: &Result<Option<Context>, Unresolved>) {
+    fn note(&self, name: String, number: u64, found: &Result<Option<Context>, Unresolved>) {
         let mut known = self.known();
-        // Forgotten meanwhile: what was found may be old.
-        if !matches!(known.get(&name), Some(Known::Wanted(_))) {
+        // Forgotten meanwhile, and perhaps looked up anew: what was found may be old.
+        if !matches!(known.by_name.get(&name), Some(Known::Wanted(wanted, _)) if *wanted == number) {
             return;
         }
         match found {
-            Ok(Some(context)) => _ = known.insert(name, Known::Here(context.clone())),
+            Ok(Some(context)) => known.set(name, Some(Known::Here(context.clone()))),
             Ok(None) => {
-                let absent = |known: &Known| matches!(known, Known::Absent { .. });
-                if known.values().filter(|known| absent(known)).count() >= MOST_ABSENT {
-                    known.retain(|_, known| !absent(known));
+                if known.absent >= MOST_ABSENT {
+                    known.by_name.retain(|_, known| !matches!(known, Known::Absent { .. }));
+                    known.absent = 0;
                 }
                 let until = monotonic() + ABSENCE;
-                known.insert(name, Known::Absent { until });
+                known.set(name, Some(Known::Absent { until }));
             }
             // Whoever comes next asks again.
-            Err(Unresolved) => _ = known.remove(&name),
+            Err(Unresolved) => known.set(name, None),
         }
     }
 }
 
-fn absent() -> Party {
-    Party::Wanted(std::future::ready(Ok(None)).boxed())
+fn answer(found: Result<Option<Context>, Unresolved>) -> Party {
+    Party::Wanted(std::future::ready(found).boxed())
 }

@@ -46,6 +46,7 @@ mod secrets;
 mod servers;
 mod setup;
 mod several;
+mod side_by_side;
 mod silent_login;
 mod sqlite;
 mod stores;

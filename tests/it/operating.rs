@@ -91,6 +91,13 @@ async fn of_too_many_sessions_the_oldest_goes() {
     }
     assert_eq!(served, [false, false, true, true]);
     assert_eq!(world.app.ends(), ["ended: too_many_sessions", "ended: too_many_sessions"]);
+    // A login anew in one's own browser is no further device.
+    world.clock.advance(SECOND);
+    browsers[3].go(&world.app.at("/auth/login?return_to=/me&prompt=login")).await;
+    for browser in &browsers[2..] {
+        assert_eq!(status(&world, browser).await, StatusCode::OK);
+    }
+    assert_eq!(world.app.ends()[2..], ["ended: superseded_by_login"]);
     let session = browsers[0].get(&world.app.at("/auth/session")).await.json();
     assert_eq!((&session["state"], &session["reason"]), (&"ended".into(), &"too_many_sessions".into()));
 }

@@ -220,6 +220,7 @@ fn one_place_reads_the_time() {
             "provider::http",
             "web::routes::backchannel_logout",
             "web::keep_form",
+            "web::tenants",
             "web::upgrade",
             "api::response",
             "registry::",

@@ -94,7 +94,9 @@ impl Calls {
         };
         // What no session depends on needs no function of its own.
         let asks = |select: &str, which: &str, types: &[Type]| {
-            let text = format!("{select} FROM {schema}.session{which}");
+            // A standby may not have heard of an end: it refuses, also where it has nothing to list.
+            let refuse = format!("SELECT {schema}.refuse_standby()::text, NULL::bytea, NULL::bigint, NULL::bytea");
+            let text = format!("{select} FROM {schema}.session{which} UNION ALL {refuse} WHERE pg_is_in_recovery()");
             Call { text, types: types.into(), effect: Effect::Reads }
         };
         let reads = |function, types: &[Type]| call(Effect::Reads, function, types);

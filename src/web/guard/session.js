@@ -360,7 +360,7 @@ class SessionGuard extends HTMLElement {
     });
     // Browsers close a dialog at the second Escape whatever one says.
     this.#dialog.addEventListener("close", () => { if (this.#shown && this.isConnected && !this.#dialog.open) this.#dialog.showModal(); });
-    if (this.hasAttribute("sub")) known.sub ??= this.getAttribute("sub");
+    if (this.hasAttribute("sub")) { known.sub ??= this.getAttribute("sub"); known.iss ??= this.getAttribute("iss"); }
     covers.add(this.#cover);
     this.#stop = onSession((view) => this.#show(view));
   }

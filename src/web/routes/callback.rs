@@ -47,7 +47,7 @@ pub(super) async fn callback(
         }
     };
     let Some(transaction) = context.cookies().login(&headers, &state, context.now()) else {
-        return of_no_attempt(&context, &headers, &state, previous.key()).await;
+        return of_no_attempt(&context, (&headers, &extensions), &state, previous.key()).await;
     };
     let return_to = transaction.return_to.clone();
     let (authentication, follows) = (transaction.authentication.clone(), transaction.follows);
@@ -87,7 +87,12 @@ pub(super) async fn callback(
 
 /// An answer to an attempt that is unknown here: spent, evicted, expired, begun under another name, or forged. Nothing of
 /// it is used. Whoever is signed in goes on; anybody else is sent to the provider once more, and then told.
-async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, session: Option<&SessionKey>) -> Response {
+async fn of_no_attempt(
+    context: &Context,
+    (headers, extensions): (&HeaderMap, &Extensions),
+    state: &str,
+    session: Option<&SessionKey>,
+) -> Response {
     context.junk(
         |junk| &junk.callbacks,
         |unwritten| tracing::info!(unwritten, "the answer to a login belongs to no attempt of this browser"),
@@ -99,6 +104,14 @@ async fn of_no_attempt(context: &Context, headers: &HeaderMap, state: &str, sess
             Ok(_) => {}
             Err(refusal) if refusal.is_over() => {}
             Err(_) => return unavailable(context, None, &front_page),
+        }
+    }
+    for Elsewhere { context: other, key } in elsewhere(context, headers, extensions) {
+        if let Some(key) = key
+            && let Ok(record) = other.manager().look(&key).await
+            && is_served(&record, &other)
+        {
+            return redirect(front_page.as_str());
         }
     }
     match Attempt::of(state) {
@@ -143,6 +156,7 @@ async fn begin_session(
             tracing::warn!(%error, "the session before this login could not be ended");
         }
     }
+    manager.end_surplus(record).await;
     let mut response = redirect(return_to.as_str());
     let deadline = record.absolute_deadline(context.policy()).0;
     let kept_for = match context.policy().cookie {
@@ -176,7 +190,7 @@ async fn bind(
     let Some(data) = data else { return Ok(()) };
     let kept_from = match previous {
         Some(previous) => match context.manager().look(previous).await {
-            Ok(before) if before.subject() == record.subject() => Some(previous),
+            Ok(before) if before.subject_hash() == record.subject_hash() => Some(previous),
             _ => None,
         },
         None => None,
@@ -240,12 +254,15 @@ async fn code_of(
             Err(NotLoggedIn { response: Box::new(response), reason: None })
         }
         Ok(AuthorizationResponse::Error(error)) => {
-            tracing::info!(error = error.as_str(), "the provider refused a login");
+            context.junk(
+                |junk| &junk.callbacks,
+                |unwritten| tracing::info!(error = error.as_str(), unwritten, "the provider refused a login"),
+            );
             let reason = format!("the provider refused it: {}", error.as_str());
             Err(NotLoggedIn::because(reason, bad_request(context, "refused", &transaction.return_to)))
         }
         Err(error) => {
-            tracing::warn!(%error, "a login was refused");
+            context.junk(|junk| &junk.callbacks, |unwritten| tracing::warn!(%error, unwritten, "a login was refused"));
             Err(NotLoggedIn::because(error.to_string(), bad_request(context, "invalid", &transaction.return_to)))
         }
     }
@@ -277,7 +294,8 @@ async fn silently_refused(
 }
 
 fn failed(context: &Context, error: &LoginError, return_to: &ReturnTo) -> Response {
-    tracing::warn!(%error, "a login failed");
+    // Attempts are to be had for nothing.
+    context.junk(|junk| &junk.callbacks, |unwritten| tracing::warn!(%error, unwritten, "a login failed"));
     match error {
         LoginError::CodeRefused(_) => bad_request(context, "not_accepted", return_to),
         LoginError::LoggedOut => bad_request(context, "overtaken", return_to),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, SET_COOKIE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{Extensions, HeaderMap, StatusCode, Uri};
 use url::{Url, form_urlencoded};
 
 use super::own_session::{OwnContext, OwnSession};
@@ -22,6 +22,7 @@ use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
 use crate::web::page::redirect;
 use crate::web::pages::Page;
+use crate::web::parties::{Elsewhere, elsewhere};
 
 /// The way back to a longer page is not remembered.
 const LONGEST_RETURN_TO: usize = 1536;
@@ -31,6 +32,7 @@ pub(super) async fn login(
     OwnSession(session): OwnSession,
     uri: Uri,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Response {
     if is_prefetch(&headers) {
         // Nothing begins, and browsers keep no answer of this status for the click.
@@ -51,14 +53,21 @@ pub(super) async fn login(
     };
     let authentication = Authentication::parse(uri.query().unwrap_or_default());
     let (Some(return_to), Some(authentication)) = (return_to, authentication) else {
-        tracing::info!("a login was refused: return_to is not one path of this application, or a parameter is wrong");
+        context.junk(
+            |junk| &junk.links,
+            |unwritten| {
+                tracing::info!(
+                    unwritten,
+                    "a login was refused: return_to is not one path of this application, or a parameter is wrong"
+                );
+            },
+        );
         return cannot_sign_in(&context, StatusCode::BAD_REQUEST, "link", &front_page(&context));
     };
-    if let Some(key) = session.key()
-        && asks_for_nothing(&authentication, &uri)
+    if asks_for_nothing(&authentication, &uri)
         && came_by_link(&headers)
         && !context.cookies().was_led_on(&headers)
-        && is_confirmed(&context, key).await
+        && is_confirmed_anywhere(&context, session.key(), &headers, &extensions).await
     {
         // A new login would only cost the user the data of the old one. Should the page send the browser back here, it means
         // what it says: the whole chain of redirects came by that link.
@@ -89,6 +98,28 @@ fn asks_for_nothing(authentication: &Authentication, uri: &Uri) -> bool {
 /// the address.
 fn came_by_link(headers: &HeaderMap) -> bool {
     headers.get(&SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"cross-site")
+}
+
+/// Whether the session stands that the browser has, here or at another provider of the application.
+async fn is_confirmed_anywhere(
+    context: &Context,
+    key: Option<&SessionKey>,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> bool {
+    if let Some(key) = key
+        && is_confirmed(context, key).await
+    {
+        return true;
+    }
+    for Elsewhere { context: other, key } in elsewhere(context, headers, extensions) {
+        if let Some(key) = key
+            && is_confirmed(&other, &key).await
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether the provider says now that the session stands. One that cannot ask, or can only by a login, does not know: at the

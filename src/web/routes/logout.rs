@@ -19,6 +19,7 @@ use crate::web::cross_site::is_cross_site;
 use crate::web::navigation::Asker;
 use crate::web::page::{error, redirect};
 use crate::web::pages::{Page, PageKind};
+use crate::web::parties::{Elsewhere, elsewhere, is_nobodys};
 use crate::web::reject::SessionRejection;
 
 /// A link to it, or a reload: a page asks, and its button does it.
@@ -41,13 +42,26 @@ pub(super) async fn logout(
         return SessionRejection::cross_site(claimed.asker()).into_response();
     }
     let browser = context.browser(&headers, &extensions);
+    // A browser may have brought a second one, for a moment.
+    for Elsewhere { context: other, key } in elsewhere(&context, &headers, &extensions) {
+        if let Some(key) = key
+            && let Err(refusal) = end(&other, Some(&key), browser.clone()).await
+        {
+            return claimed.rejection(refusal).into_response();
+        }
+    }
     let location = match end(&context, claimed.key(), browser).await {
+        // Where nobody has chosen a provider, none is asked.
+        Ok(_) if is_nobodys(&context, &extensions) => context.provider().client().post_logout_redirect_uri.to_string(),
         Ok(location) => location,
         Err(refusal) => return claimed.rejection(refusal).into_response(),
     };
     app_data::flush(app_data::of(&extensions)).await;
     let mut response = redirect(&location);
     response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
+    for Elsewhere { context: other, .. } in elsewhere(&context, &headers, &extensions) {
+        response.headers_mut().append(SET_COOKIE, other.cookies().remove_session());
+    }
     response
 }
 

@@ -31,8 +31,8 @@ pub(super) async fn status(
     let answer = match found {
         Ok(record) => {
             let mut answer = describe(&record, context.policy(), context.now());
-            // With several providers a `sub` alone tells nobody apart.
-            if are_several(&extensions)
+            // With several providers, or tenants, a `sub` alone tells nobody apart.
+            if (are_several(&extensions) || context.provider().client().issuers.are_many())
                 && let Some(answer) = answer.as_object_mut()
             {
                 answer.insert("iss".to_owned(), record.registration().issuer().as_str().into());
