@@ -112,6 +112,13 @@ impl Registration {
         Self { issuer, client_id }
     }
 
+    /// Whether it is the same, which clones are at a glance.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let are_clones =
+            Arc::ptr_eq(&self.issuer.0, &other.issuer.0) && Arc::ptr_eq(&self.client_id.0, &other.client_id.0);
+        are_clones || self == other
+    }
+
     /// The provider.
     #[must_use]
     pub fn issuer(&self) -> &Issuer {

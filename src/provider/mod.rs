@@ -58,13 +58,17 @@ pub(crate) struct ClientConfig {
 impl ClientConfig {
     /// Whether sessions of that registration are this client's.
     pub(crate) fn is(&self, registration: &Registration) -> bool {
-        *registration == self.registration
+        registration.is(&self.registration)
             || registration.client_id() == self.registration.client_id()
                 && self.issuers.have(registration.issuer().as_str())
     }
 
     /// The client as that issuer knows it, which is one of its own.
     pub(crate) fn at(&self, issuer: Issuer) -> Registration {
+        if issuer == *self.registration.issuer() {
+            // The same strings: to be compared by their addresses, at each request.
+            return self.registration.clone();
+        }
         Registration::new(issuer, self.registration.client_id().clone())
     }
 }

@@ -142,6 +142,7 @@ fn of_no_party(parts: &http::request::Parts, kind: PageKind) -> Response {
 }
 
 /// A request of that relying party.
+#[inline]
 fn serve<S, ResBody>(
     inner: &mut S,
     context: &Context,
