@@ -141,6 +141,9 @@ impl SigningAlg {
     }
 }
 
+/// What an operator is to do about a token that is encrypted.
+const ENCRYPTED: &str = "it is encrypted, which is not supported: have the provider sign it only";
+
 /// Why a token was refused. Names claims and rules, never values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub(crate) enum TokenError {
@@ -234,6 +237,10 @@ impl<'a> UnverifiedJwt<'a> {
     pub(crate) fn parse(token: &'a str) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN_LENGTH {
             return Err(TokenError::Malformed("too long"));
+        }
+        // RFC 7516 §3.1: five parts.
+        if token.bytes().filter(|byte| *byte == b'.').count() == 4 {
+            return Err(TokenError::Malformed(ENCRYPTED));
         }
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed("not three parts"))?;
         let (header, claims) = message.split_once('.').ok_or(TokenError::Malformed("not three parts"))?;

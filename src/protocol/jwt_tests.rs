@@ -392,7 +392,7 @@ fn what_is_no_signed_jwt_is_refused_before_any_key_is_looked_at() {
         ("one part", header.clone(), Some(PARTS)),
         ("two parts", format!("{header}.{claims}"), Some(PARTS)),
         ("four parts", format!("{header}.{claims}.AAAA.AAAA"), Some(PARTS)),
-        ("five parts, as if encrypted", format!("{header}.AAAA.AAAA.AAAA.AAAA"), Some(PARTS)),
+        ("five parts: encrypted", format!("{header}.AAAA.AAAA.AAAA.AAAA"), Some(TokenError::Malformed(ENCRYPTED))),
         ("a dot at the end", format!("{header}.{claims}.AAAA."), Some(PARTS)),
         ("dots", "..".to_owned(), Some(HEADER)),
         ("no header", format!(".{claims}.AAAA"), Some(HEADER)),
