@@ -9,8 +9,8 @@ use axum::routing::get;
 use http::header::{ACCEPT, CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tower::ServiceExt;
-use tower_oidc_session::OidcSession;
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault};
+use tower_oidc_session::{CookieKey, OidcSession};
 use tracing::Dispatch;
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 
@@ -55,9 +55,31 @@ async fn p9_no_secrets_in_logs_and_answers() {
     let (log, _guard) = collect_log(filter);
     let mut options = Options::default();
     options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(options).await;
+    let cookie_key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [7; 64]);
+    options.configure = Box::new({
+        let key = cookie_key.clone();
+        move |builder| builder.cookie_key(CookieKey::from_base64(&key).unwrap())
+    });
+    let world = World::with(options).await;
+    // Every token that the provider gives.
+    let tokens = Arc::new(Mutex::new(Vec::new()));
+    world.provider.tamper_token_response({
+        let tokens = tokens.clone();
+        move |answer| {
+            let named =
+                ["access_token", "refresh_token", "id_token"].map(|name| answer[name].as_str().map(str::to_owned));
+            tokens.lock().unwrap().extend(named.into_iter().flatten());
+        }
+    });
+    let to_provider = world.browser.step(&world.app.at("/auth/login")).await.location();
+    let answer = world.browser.step(to_provider.as_str()).await.location();
+    assert_eq!(world.browser.step(answer.as_str()).await.status, StatusCode::SEE_OTHER);
 
     let mut secrets: Vec<String> = world.browser.cookies(&world.app.url).into_values().collect();
+    let is_secret = |name: &str| ["code", "code_challenge", "nonce", "state"].contains(&name);
+    let pairs = to_provider.query_pairs().chain(answer.query_pairs());
+    secrets.extend(pairs.filter(|(name, _)| is_secret(name)).map(|(_, value)| value.into_owned()));
+    secrets.push(cookie_key);
     let me = world.browser.get(&world.app.at("/me")).await.json();
     secrets.push(me["token"].as_str().unwrap().to_owned());
     secrets.push("secret".to_owned());
@@ -81,6 +103,8 @@ async fn p9_no_secrets_in_logs_and_answers() {
     shown.push_str(&world.browser.step(&callback).await.body);
     secrets.extend(["the-secret-code", "the-secret-state"].map(str::to_owned));
 
+    secrets.extend(tokens.lock().unwrap().drain(..));
+    assert!(secrets.len() > 15, "{}", secrets.len());
     shown.push_str(&String::from_utf8_lossy(&log.0.lock().unwrap()));
     assert!(shown.contains("session started") && shown.contains("session ended"), "{shown}");
     for secret in secrets.iter().filter(|secret| secret.len() > 5) {
