@@ -7,7 +7,6 @@ use axum::body::Body;
 use axum::{BoxError, Router};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use http::Request;
 use http::request::Parts;
 use tower_service::Service;
@@ -15,12 +14,13 @@ use tower_service::Service;
 use crate::builder::{Common, Place, RelyingPartyBuilder};
 use crate::clock::Clock;
 use crate::error::ConfigError;
+use crate::manager::family::Family;
 use crate::registry::SessionRegistry;
 use crate::relying_party::{NotReady, RelyingParty};
 use crate::web::context::Context;
 use crate::web::cookie::CookieKey;
 use crate::web::layer::SessionLayer;
-use crate::web::parties::{Member, Parties, Several};
+use crate::web::parties::{Many, Member, Parties, Several};
 use crate::web::passive::PassiveLayer;
 use crate::web::require::RequireSessionLayer;
 use crate::web::routes;
@@ -88,7 +88,8 @@ use crate::web::wiring::{self, WiringError};
 /// ```
 #[derive(Clone, Debug)]
 pub struct RelyingParties {
-    parties: Parties,
+    many: Many,
+    family: Arc<Family>,
 }
 
 impl RelyingParties {
@@ -100,15 +101,14 @@ impl RelyingParties {
     /// The layer that goes around the whole router, last of all, as [`RelyingParty::layer`].
     #[must_use]
     pub fn layer(&self) -> SessionLayer {
-        SessionLayer::new(self.parties.clone())
+        SessionLayer::new(Parties::Many(self.many.clone()))
     }
 
     /// The routes. Merge them inside of [`layer`](Self::layer).
     pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        match &self.parties {
-            Parties::One(context) => routes::all(context),
-            Parties::Several(several) => routes::of_several(several),
-            Parties::Tenants(_) => routes::of_tenants(),
+        match &self.many {
+            Many::Several(several) => routes::of_several(several),
+            Many::Tenants(_) => routes::of_tenants(),
         }
     }
 
@@ -127,10 +127,9 @@ impl RelyingParties {
     /// As [`RelyingParty::session_script`]; of tenants only where no path stands before their applications.
     #[must_use]
     pub fn session_script(&self) -> String {
-        let paths = match &self.parties {
-            Parties::One(context) => context.paths().clone(),
-            Parties::Several(several) => several.nobody.paths().clone(),
-            Parties::Tenants(_) => Arc::default(),
+        let paths = match &self.many {
+            Many::Several(several) => several.nobody.paths().clone(),
+            Many::Tenants(_) => Arc::default(),
         };
         paths.own(&routes::script::lasting_name())
     }
@@ -150,10 +149,9 @@ impl RelyingParties {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        match &self.parties {
-            Parties::One(context) => wiring::check(app, &context.paths().route("session")).await,
-            Parties::Several(several) => wiring::check(app, &several.nobody.paths().route("session")).await,
-            Parties::Tenants(_) => Ok(()),
+        match &self.many {
+            Many::Several(several) => wiring::check(app, &several.nobody.paths().route("session")).await,
+            Many::Tenants(_) => Ok(()),
         }
     }
 
@@ -165,12 +163,11 @@ impl RelyingParties {
     /// # Cancel safety
     /// The look-up is finished without the caller.
     pub async fn get(&self, name: &str) -> Result<Option<RelyingParty>, TenantUnknown> {
-        let found = match &self.parties {
-            Parties::One(_) => None,
-            Parties::Several(several) => {
+        let found = match &self.many {
+            Many::Several(several) => {
                 several.members.iter().find(|member| member.name == name).map(|member| member.context.clone())
             }
-            Parties::Tenants(tenants) => match tenants.named(name.to_owned()) {
+            Many::Tenants(tenants) => match tenants.named(name.to_owned()) {
                 Party::Known(context) => Some(context),
                 Party::Nobody => None,
                 Party::Wanted(wanted) => wanted.await.map_err(|Unresolved| TenantUnknown)?,
@@ -182,7 +179,7 @@ impl RelyingParties {
     /// Has a tenant looked up anew when it is asked for next: its provider or secret has changed, or it is gone. Each replica has to be
     /// told. What is under way goes on; sessions stand as long as the issuer and the client id are the same.
     pub fn forget(&self, tenant: &str) {
-        if let Parties::Tenants(tenants) = &self.parties {
+        if let Many::Tenants(tenants) = &self.many {
             tenants.forget(tenant);
         }
     }
@@ -192,25 +189,16 @@ impl RelyingParties {
     /// # Cancel safety
     /// What is under way goes on as long as the runtime does.
     pub async fn drain(&self, bound: Duration) -> usize {
-        let gone = match &self.parties {
-            Parties::Tenants(tenants) => tenants.close(),
-            Parties::One(_) | Parties::Several(_) => Vec::new(),
-        };
-        let managers = self.contexts().into_iter().map(|context| context.manager().clone()).chain(gone);
-        join_all(managers.map(async |manager| manager.drain(bound).await)).await.into_iter().sum()
+        if let Many::Tenants(tenants) = &self.many {
+            tenants.close();
+        }
+        self.family.drain(bound).await
     }
 
     /// The relying parties that are known by now, with their names: all providers, or the tenants that were asked for.
     #[must_use]
     pub fn known(&self) -> Vec<(String, RelyingParty)> {
-        let known = match &self.parties {
-            Parties::One(_) => Vec::new(),
-            Parties::Several(several) => {
-                several.members.iter().map(|member| (member.name.clone(), member.context.clone())).collect()
-            }
-            Parties::Tenants(tenants) => tenants.here(),
-        };
-        known.into_iter().map(|(name, context)| (name, RelyingParty::new(context))).collect()
+        self.many.known().into_iter().map(|(name, context)| (name, RelyingParty::new(context))).collect()
     }
 
     /// As [`RelyingParty::check_ready`]: of the providers one is enough, as nobody waits for another's; where no tenant is known yet
@@ -235,16 +223,8 @@ impl RelyingParties {
     /// Whether one of the providers has been reached since the start, or none is known yet: nobody waits for another's.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let contexts = self.contexts();
-        contexts.is_empty() || contexts.iter().any(|context| context.provider().is_known())
-    }
-
-    fn contexts(&self) -> Vec<Context> {
-        match &self.parties {
-            Parties::One(context) => vec![context.clone()],
-            Parties::Several(several) => several.members.iter().map(|member| member.context.clone()).collect(),
-            Parties::Tenants(tenants) => tenants.here().into_iter().map(|(_, context)| context).collect(),
-        }
+        let known = self.many.known();
+        known.is_empty() || known.iter().any(|(_, context)| context.provider().is_known())
     }
 }
 
@@ -317,7 +297,7 @@ impl RelyingPartiesBuilder {
         let first = members.first().ok_or_else(|| ConfigError::new("providers", "none", "at least one"))?;
         let nobody = first.context.of_nobody();
         shared.keep_clean();
-        Ok(RelyingParties { parties: Parties::Several(Arc::new(Several { members, nobody })) })
+        Ok(RelyingParties { many: Many::Several(Arc::new(Several { members, nobody })), family: shared.family })
     }
 
     /// Starts, with tenants that are found as they are asked for.
@@ -342,6 +322,7 @@ impl RelyingPartiesBuilder {
     {
         let shared = Arc::new(self.common.begin());
         shared.keep_clean();
+        let family = shared.family.clone();
         let find = move |name: String| {
             let (shared, found) = (shared.clone(), find(name.clone()));
             async move {
@@ -355,7 +336,7 @@ impl RelyingPartiesBuilder {
             }
             .boxed()
         };
-        RelyingParties { parties: Parties::Tenants(Tenants::new(Box::new(name_of), Arc::new(find))) }
+        RelyingParties { many: Many::Tenants(Tenants::new(Box::new(name_of), Arc::new(find))), family }
     }
 }
 

@@ -1,6 +1,10 @@
 //! The end of sessions: local and at once; everybody is told after.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::Manager;
 use super::family::Member;
@@ -20,6 +24,10 @@ impl Member for Manager {
 
     fn conclude(self: Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason) {
         self.conclude_by(record, reason, Browser::default());
+    }
+
+    fn drain(self: Arc<Self>, bound: Duration) -> BoxFuture<'static, usize> {
+        async move { Self::drain(&self, bound).await }.boxed()
     }
 }
 
@@ -59,7 +67,7 @@ impl Manager {
     /// As [`end`](Self::end).
     pub(crate) async fn end_own(self: &Arc<Self>, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
         match self.registry.load(key).await? {
-            Loaded::Live(record) if self.provider.client().is(record.registration()) => self.end(key, reason).await,
+            Loaded::Live(record) if self.has(record.registration()) => self.end(key, reason).await,
             _ => Ok(()),
         }
     }

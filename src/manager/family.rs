@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
 
 use crate::clock::Clock;
 use crate::protocol::names::{ClientId, Registration};
@@ -17,6 +20,9 @@ pub(super) trait Member: Send + Sync {
 
     /// Says to everybody who has to know that one of them is over.
     fn conclude(self: Arc<Self>, record: &Arc<SessionRecord>, reason: EndReason);
+
+    /// Brings to an end what is under way, within `bound`; gives how many refreshes were not finished.
+    fn drain(self: Arc<Self>, bound: Duration) -> BoxFuture<'static, usize>;
 }
 
 /// Knows whose a session is. A registry may have those of other applications too, which are nobody's here.
@@ -48,6 +54,12 @@ impl Family {
         // Tenants come and go.
         of_client.retain(|member| member.strong_count() > 0);
         of_client.push(member);
+    }
+
+    /// Brings to an end what is under way at all of them, also at tenants that were forgotten meanwhile.
+    pub(crate) async fn drain(&self, bound: Duration) -> usize {
+        let members: Vec<_> = self.members().values().flatten().filter_map(Weak::upgrade).collect();
+        join_all(members.into_iter().map(|member| member.drain(bound))).await.into_iter().sum()
     }
 
     /// Whose sessions of that registration are.

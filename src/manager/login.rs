@@ -191,10 +191,8 @@ impl Manager {
     /// kept out by a store that does not list them.
     pub(crate) async fn end_surplus(self: &Arc<Self>, record: &SessionRecord) {
         let Some(allowed) = self.policy.sessions_per_user else { return };
-        match self.registry.sessions_of(record.registration(), record.subject()).await {
-            Ok(mut sessions) => {
-                // Two logins at once agree on which are the oldest.
-                sessions.sort_by_key(|session| (session.login.started_at, *session.key()));
+        match self.records_of(record.registration(), record.subject()).await {
+            Ok(sessions) => {
                 let surplus = sessions.len().saturating_sub(allowed.get());
                 // By the clocks of replicas, which may differ: never the one that has just begun.
                 for session in sessions.into_iter().take(surplus).filter(|session| session.key() != record.key()) {

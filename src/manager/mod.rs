@@ -205,10 +205,19 @@ impl Manager {
         registration: &Registration,
         subject: &Subject,
     ) -> Result<Vec<SessionInfo>, RegistryError> {
-        let found = self.registry.sessions_of(registration, subject).await?;
-        let mut sessions: Vec<_> = found.iter().map(|record| SessionInfo::of(record)).collect();
-        sessions.sort_by_key(|session| (session.started_at(), *session.key()));
-        Ok(sessions)
+        let found = self.records_of(registration, subject).await?;
+        Ok(found.iter().map(|record| SessionInfo::of(record)).collect())
+    }
+
+    /// The same as the registry has them. Whoever asks at once sees the same order.
+    async fn records_of(
+        &self,
+        registration: &Registration,
+        subject: &Subject,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let mut found = self.registry.sessions_of(registration, subject).await?;
+        found.sort_by_key(|record| (record.login.started_at, *record.key()));
+        Ok(found)
     }
 
     /// Whether the store answers.
@@ -224,7 +233,7 @@ impl Manager {
     /// A live session of this client's. Those of others are nobody's here, whoever brings their keys.
     fn found(&self, loaded: Loaded) -> Result<Arc<SessionRecord>, Refusal> {
         match loaded {
-            Loaded::Live(record) if self.provider.client().is(record.registration()) => Ok(record),
+            Loaded::Live(record) if self.has(record.registration()) => Ok(record),
             Loaded::Ended(mark) => Err(Refusal::Ended(mark.reason)),
             Loaded::Live(_) | Loaded::Unknown => Err(Refusal::Unknown),
         }

@@ -20,6 +20,7 @@ use crate::provider::Provider;
 use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
 use crate::session::event::{EventKind, SessionEvent};
+use crate::session::id::{SessionId, SessionKey};
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
 
 /// Clones share everything.
@@ -121,6 +122,11 @@ impl Context {
 
     pub(crate) fn registration(&self) -> &Registration {
         &self.provider().client().registration
+    }
+
+    /// The name of the session whose cookie this is.
+    pub(crate) fn key_of(&self, id: &SessionId) -> SessionKey {
+        SessionKey::of(id, self.provider().client().tag)
     }
 
     pub(crate) fn policy(&self) -> &SessionPolicy {

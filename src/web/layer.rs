@@ -20,7 +20,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::manager::{Over, REGISTRY_RETRY_AFTER};
-use crate::session::id::SessionKey;
 use crate::session::policy::RequestKind;
 use crate::web::app_data::{self, AppData};
 use crate::web::context::Context;
@@ -88,11 +87,11 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
-        let wanted = match &self.parties {
+        let many = match &self.parties {
             Parties::One(context) => return serve(&mut self.inner, context, parts, body),
-            parties => parties.of(&mut parts),
+            Parties::Many(many) => many,
         };
-        match wanted {
+        match many.of(&mut parts) {
             Party::Known(context) => serve(&mut self.inner, &context, parts, body),
             Party::Nobody => serve_nobody(&mut self.inner, parts, body),
             Party::Wanted(wanted) => {
@@ -294,6 +293,7 @@ fn carry_over(said: &HeaderMap, made: &mut Response) {
 }
 
 /// The body of a request, which is noted as it is read if it may have to be kept.
+#[inline]
 fn copy_of(copied: Option<&Copied>, parts: &http::request::Parts, body: Body) -> Body {
     match copied {
         Some(copied) => copied.around(&parts.headers, body),
@@ -449,7 +449,7 @@ impl Visit {
 
 fn request_session(context: &Context, parts: &mut http::request::Parts, said: Said) -> RequestSession {
     let (key, cookie) = match said.presented {
-        Presented::Id(id) => (Some(SessionKey::of(&id, context.provider().client().tag)), CookieState::Present),
+        Presented::Id(id) => (Some(context.key_of(&id)), CookieState::Present),
         Presented::Malformed => (None, CookieState::Present),
         Presented::Nothing => (None, CookieState::Absent),
     };

@@ -15,15 +15,30 @@ use crate::session::id::SessionKey;
 #[derive(Clone, Debug)]
 pub(crate) enum Parties {
     One(Context),
+    Many(Many),
+}
+
+/// Those of an application that has several providers, or tenants.
+#[derive(Clone, Debug)]
+pub(crate) enum Many {
     Several(Arc<Several>),
     Tenants(Arc<Tenants>),
 }
 
-impl Parties {
+impl Many {
+    /// Those that are known by now, with their names.
+    pub(crate) fn known(&self) -> Vec<(String, Context)> {
+        match self {
+            Self::Several(several) => {
+                several.members.iter().map(|member| (member.name.clone(), member.context.clone())).collect()
+            }
+            Self::Tenants(tenants) => tenants.here(),
+        }
+    }
+
     /// Whose a request is.
     pub(crate) fn of(&self, parts: &mut Parts) -> Party {
         match self {
-            Self::One(context) => Party::Known(context.clone()),
             Self::Several(several) => {
                 // For the login, which ends what the browser has elsewhere.
                 parts.extensions.insert(several.clone());
@@ -105,7 +120,7 @@ pub(crate) fn elsewhere(context: &Context, headers: &HeaderMap, extensions: &Ext
     others
         .filter_map(|other| {
             let key = match presented(other, headers) {
-                Presented::Id(id) => Some(SessionKey::of(&id, other.provider().client().tag)),
+                Presented::Id(id) => Some(other.key_of(&id)),
                 Presented::Malformed => None,
                 Presented::Nothing => return None,
             };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -13,7 +13,6 @@ use tokio::sync::Semaphore;
 
 use super::context::Context;
 use crate::clock::monotonic;
-use crate::manager::Manager;
 
 /// How long nobody is asked again for a tenant that there is not: strangers ask for any.
 const ABSENCE: Duration = Duration::from_secs(60);
@@ -65,8 +64,6 @@ struct All {
     wanted: usize,
     /// The number of the last look-up.
     last: u64,
-    /// Those that were forgotten, and may have something under way.
-    gone: Vec<Weak<Manager>>,
     /// The process is about to end.
     is_closing: bool,
 }
@@ -95,10 +92,6 @@ impl All {
             None => self.by_name.remove(&name),
         };
         count(self, before.as_ref(), -1);
-        if let Some(Known::Here(context)) = before {
-            self.gone.retain(|gone| gone.strong_count() > 0);
-            self.gone.push(Arc::downgrade(context.manager()));
-        }
     }
 }
 
@@ -164,11 +157,9 @@ impl Tenants {
         self.known().set(name.to_owned(), None);
     }
 
-    /// Finds nobody any more, and gives those that were forgotten and are still at something.
-    pub(crate) fn close(&self) -> Vec<Arc<Manager>> {
-        let mut known = self.known();
-        known.is_closing = true;
-        known.gone.iter().filter_map(Weak::upgrade).collect()
+    /// Finds nobody any more.
+    pub(crate) fn close(&self) {
+        self.known().is_closing = true;
     }
 
     /// Goes on whoever goes away: others wait for it too.

@@ -43,9 +43,10 @@ pub(super) async fn logout(
     }
     let browser = context.browser(&headers, &extensions);
     // A browser may have brought a second one, for a moment.
-    for Elsewhere { context: other, key } in elsewhere(&context, &headers, &extensions) {
-        if let Some(key) = key
-            && let Err(refusal) = end(&other, Some(&key), browser.clone()).await
+    let others = elsewhere(&context, &headers, &extensions);
+    for Elsewhere { context: other, key } in &others {
+        if key.is_some()
+            && let Err(refusal) = end(other, key.as_ref(), browser.clone()).await
         {
             return claimed.rejection(refusal).into_response();
         }
@@ -59,7 +60,7 @@ pub(super) async fn logout(
     app_data::flush(app_data::of(&extensions)).await;
     let mut response = redirect(&location);
     response.headers_mut().append(SET_COOKIE, context.cookies().remove_session());
-    for Elsewhere { context: other, .. } in elsewhere(&context, &headers, &extensions) {
+    for Elsewhere { context: other, .. } in others {
         response.headers_mut().append(SET_COOKIE, other.cookies().remove_session());
     }
     response
