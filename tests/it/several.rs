@@ -25,14 +25,36 @@ async fn provider() -> TestProvider {
     TestProvider::builder().sign_in(SignIn::Automatic("alice".to_owned())).start().await.unwrap()
 }
 
-fn client(url: &str, routes: &str) -> TestClient {
+/// A provider with one discovery document for all of its tenants, as Microsoft Entra ID, and the template of their issuers. Who
+/// signs in is of the tenant that `tenant` says.
+pub(crate) async fn provider_of_many(tenant: impl Fn() -> String + Send + Sync + 'static) -> (TestProvider, String) {
+    let sign_in = SignIn::Automatic("alice".to_owned());
+    let provider = TestProvider::builder().sign_in(sign_in).issuer_in_response(IssuerInResponse::Absent);
+    let provider = provider.start().await.unwrap();
+    let template = format!("{}/{{tenantid}}/v2.0", provider.issuer());
+    provider.tamper_metadata({
+        let template = template.clone();
+        move |json| json["issuer"] = template.clone().into()
+    });
+    provider.tamper_id_token({
+        let template = template.clone();
+        move |_, claims| {
+            let tenant = tenant();
+            claims["iss"] = template.replace("{tenantid}", &tenant).into();
+            claims["tid"] = tenant.into();
+        }
+    });
+    (provider, template)
+}
+
+pub(crate) fn client(url: &str, routes: &str) -> TestClient {
     TestClient::new("shop", "secret")
         .redirect_uri(format!("{url}{routes}/callback"))
         .post_logout_redirect_uri(format!("{url}/"))
         .backchannel_logout_uri(format!("{url}{routes}/backchannel-logout"))
 }
 
-fn at(provider: &TestProvider, url: &str) -> RelyingPartyBuilder {
+pub(crate) fn at(provider: &TestProvider, url: &str) -> RelyingPartyBuilder {
     RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", "secret"), url)
 }
 
@@ -312,28 +334,15 @@ async fn tenants_are_found_as_they_come() {
     assert!(page.body.contains("<h1>"), "{}", page.body);
 }
 
-/// A provider with one discovery document for all of its tenants, as Microsoft Entra ID.
 #[tokio::test]
 async fn p12_sessions_of_tenants_have_issuers_of_their_own() {
-    let provider = TestProvider::builder()
-        .sign_in(SignIn::Automatic("alice".to_owned()))
-        .issuer_in_response(IssuerInResponse::Absent);
-    let provider = provider.start().await.unwrap();
-    let template = format!("{}/{{tenantid}}/v2.0", provider.issuer());
-    let issuer_of = |tenant: &str| template.replace("{tenantid}", tenant);
-    provider.tamper_metadata({
-        let template = template.clone();
-        move |json| json["issuer"] = template.clone().into()
-    });
     let tenant = Arc::new(Mutex::new("acme".to_owned()));
-    provider.tamper_id_token({
-        let (tenant, template) = (tenant.clone(), template.clone());
-        move |_, claims| {
-            let tenant = tenant.lock().unwrap().clone();
-            claims["iss"] = template.replace("{tenantid}", &tenant).into();
-            claims["tid"] = tenant.into();
-        }
-    });
+    let (provider, template) = provider_of_many({
+        let tenant = tenant.clone();
+        move || tenant.lock().unwrap().clone()
+    })
+    .await;
+    let issuer_of = |tenant: &str| template.replace("{tenantid}", tenant);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     provider.register(TestClient::at("shop", "secret", &url));

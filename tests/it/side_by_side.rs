@@ -18,6 +18,7 @@ use tower_oidc_session::{
 
 use crate::browser::{Browser, Page};
 use crate::registry::Registry;
+use crate::several::{at, client, provider_of_many};
 use crate::stores::within;
 
 const SITE: &str = "sec-fetch-site";
@@ -26,13 +27,6 @@ const MODE: &str = "sec-fetch-mode";
 async fn provider() -> TestProvider {
     let sign_in = SignIn::Automatic("alice".to_owned());
     TestProvider::builder().sign_in(sign_in).issuer_in_response(IssuerInResponse::Absent).start().await.unwrap()
-}
-
-fn client(url: &str, routes: &str) -> TestClient {
-    TestClient::new("shop", "secret")
-        .redirect_uri(format!("{url}{routes}/callback"))
-        .post_logout_redirect_uri(format!("{url}/"))
-        .backchannel_logout_uri(format!("{url}{routes}/backchannel-logout"))
 }
 
 fn app(parties: &RelyingParties) -> Router {
@@ -57,10 +51,7 @@ impl Pair {
         let url = format!("http://{}", listener.local_addr().unwrap());
         one.register(client(&url, "/auth/one"));
         two.register(client(&url, "/auth/two"));
-        let at = |provider: &TestProvider| {
-            RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", "secret"), &url)
-        };
-        let providers = [("one", "One", at(&one)), ("two", "Two", at(&two))];
+        let providers = [("one", "One", at(&one, &url)), ("two", "Two", at(&two, &url))];
         let parties = RelyingParties::builder().registry(Registry::new().await).providers(providers).unwrap();
         let app = app(&parties).layer(parties.layer());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -225,19 +216,7 @@ async fn p12_tenants_of_one_client_share_no_session() {
 
 #[tokio::test]
 async fn p12_a_tenant_that_may_not_sign_in_has_no_session_either() {
-    let provider = provider().await;
-    let template = format!("{}/{{tenantid}}/v2.0", provider.issuer());
-    provider.tamper_metadata({
-        let template = template.clone();
-        move |json| json["issuer"] = template.clone().into()
-    });
-    provider.tamper_id_token({
-        let template = template.clone();
-        move |_, claims| {
-            claims["iss"] = template.replace("{tenantid}", "acme").into();
-            claims["tid"] = "acme".into();
-        }
-    });
+    let (provider, template) = provider_of_many(|| "acme".to_owned()).await;
     let url =
         tenants_of(&provider, move |builder, name| builder.issuer_template(&template, IssuerTenants::only([name])))
             .await;
