@@ -1,9 +1,10 @@
 //! Programs that run beside the tests and are killed with them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::servers::free_port;
@@ -30,7 +31,23 @@ impl Process {
     }
 
     /// Starts a program and waits for a line that says that it runs.
-    pub(crate) fn start_until(command: &mut Command, says_so: impl Fn(&str) -> bool + Send + 'static) -> Self {
+    ///
+    /// One that hangs is started once more, loudly: Node.js has been seen to, between its first line and its last.
+    pub(crate) fn start_until(command: &mut Command, says_so: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let says_so: Arc<dyn Fn(&str) -> bool + Send + Sync> = Arc::new(says_so);
+        Self::started(command, says_so.clone())
+            .or_else(|hung| {
+                // Past what the test harness catches.
+                let _ = std::io::stderr().write_all(format!("\nAT THE SECOND TRY: {hung}\n").as_bytes());
+                Self::started(command, says_so)
+            })
+            .unwrap_or_else(|hung| panic!("{hung}"))
+    }
+
+    /// # Errors
+    ///
+    /// It hangs. One that ends instead is no matter for a second try.
+    fn started(command: &mut Command, says_so: Arc<dyn Fn(&str) -> bool + Send + Sync>) -> Result<Self, String> {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let (sender, receiver) = mpsc::channel();
@@ -44,10 +61,17 @@ impl Process {
         });
         let mut process = Self { child, first_line: String::new() };
         match receiver.recv_timeout(PATIENCE) {
-            Ok(line) => process.first_line = line,
-            Err(error) => panic!("{command:?} does not say that it runs: {error}"),
+            Ok(line) => {
+                process.first_line = line;
+                Ok(process)
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let of = |what| std::fs::read_to_string(format!("/proc/{}/{what}", process.child.id()));
+                let (stat, at) = (of("stat").unwrap_or_default(), of("wchan").unwrap_or_default());
+                Err(format!("{command:?} does not say that it runs. It waits in {at:?}: {stat}"))
+            }
+            Err(RecvTimeoutError::Disconnected) => panic!("{command:?} ended: {:?}", process.child.wait()),
         }
-        process
     }
 
     /// Tells it to stop, as an orchestrator does.
