@@ -14,7 +14,7 @@ use tower_oidc_session::{
 };
 
 use crate::browser::Browser;
-use crate::failover::{ask, log_out, log_out_at, login, tell, world_over};
+use crate::failover::{ask, is_confirmed, log_out, log_out_at, login, tell, world_over};
 use crate::registry::over_redis;
 use crate::servers::Store;
 use crate::stores::{RECOVERY, redis_admin, within};
@@ -49,7 +49,7 @@ impl Cluster {
             .await;
         }
         for admin in &mut cluster.admins[..primaries] {
-            within(AGREEMENT, "the replicas confirm", async || ask::<u32>(admin, "WAIT 1 200").await == 1).await;
+            within(AGREEMENT, "the replicas confirm", async || is_confirmed(admin).await).await;
         }
         cluster
     }
@@ -404,6 +404,8 @@ impl Watched {
             ask::<String>(&mut admin, "INFO replication").await.contains("master_link_status:up")
         })
         .await;
+        let mut admin = redis_admin(&one).await;
+        within(AGREEMENT, "the replica confirms", async || is_confirmed(&mut admin).await).await;
         let sentinel = Store::sentinel(&one);
         let mut admin = redis_admin(&sentinel).await;
         within(AGREEMENT, "the sentinel knows the replica", async || {

@@ -70,6 +70,14 @@ pub(crate) async fn tell(store: &Store, command: &str) {
     let _: redis::Value = ask(&mut redis_admin(store).await, command).await;
 }
 
+/// Whether the replica of a primary has acknowledged anything yet. It is counted among those that confirm from then on, up
+/// to a second after it is there; `WAIT` says so only to who has written something.
+pub(crate) async fn is_confirmed(admin: &mut MultiplexedConnection) -> bool {
+    let info: String = ask(admin, "INFO replication").await;
+    let acknowledged = |line: &str| line.split(',').any(|part| part.starts_with("offset=") && part != "offset=0");
+    info.lines().any(|line| line.starts_with("slave0:") && acknowledged(line))
+}
+
 /// A primary and its replica.
 struct Pair {
     one: Store,
