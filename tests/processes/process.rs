@@ -76,8 +76,12 @@ impl Process {
 
     /// Tells it to stop, as an orchestrator does.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
-        assert!(status.is_ok_and(|status| status.success()), "there is a process to stop");
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "there is a process to signal");
     }
 
     /// Whether it has ended, and how.

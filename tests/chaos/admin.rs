@@ -1,0 +1,112 @@
+//! Who ends sessions at the provider, and posts logout tokens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use tokio::time::sleep;
+use tower_oidc_session::test_provider::TestProvider;
+
+use crate::history::{At, Event, Target};
+use crate::users::World;
+
+/// How long a replay waits at least: until logins that began later are not the token's any more.
+const OLD: Duration = Duration::from_secs(35);
+
+/// Each user is logged out about so often.
+const EACH_ENDS_IN: Duration = Duration::from_secs(25);
+
+struct Token {
+    target: Target,
+    issued: At,
+    text: String,
+}
+
+/// Ends a session now and then until the run is over.
+pub(crate) async fn end_sessions(world: Arc<World>, provider: TestProvider, users: u32, mut rng: SmallRng) {
+    let mut sent: Vec<Arc<Token>> = Vec::new();
+    let mut goes_on = world.goes_on.subscribe();
+    loop {
+        let pause = EACH_ENDS_IN.mul_f64(rng.random_range(0.0..2.0)) / users;
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = goes_on.wait_for(|goes_on| !goes_on) => return,
+        }
+        let sessions = provider.sessions();
+        if sessions.is_empty() {
+            continue;
+        }
+        let session = &sessions[rng.random_range(0..sessions.len())];
+        let (sub, sid) = (session.sub().to_owned(), session.sid().to_owned());
+        let token = match rng.random_range(0..100) {
+            // Nobody is told.
+            0..15 => {
+                provider.forget_session(&sid);
+                continue;
+            }
+            15..35 => {
+                let Some(old) = sent.iter().find(|token| token.issued + OLD < world.history.now()).cloned() else {
+                    continue;
+                };
+                sent.retain(|token| !Arc::ptr_eq(token, &old));
+                old
+            }
+            35..60 => {
+                sessions.iter().filter(|session| session.sub() == sub).for_each(|s| provider.forget_session(s.sid()));
+                let issued = world.history.now();
+                let text = provider.logout_token("shop", Some(&sub), None);
+                Arc::new(Token { target: Target::Sub(sub), issued, text })
+            }
+            _ => {
+                provider.forget_session(&sid);
+                let issued = world.history.now();
+                let text = provider.logout_token("shop", Some(&sub), Some(&sid));
+                Arc::new(Token { target: Target::Sid(sid), issued, text })
+            }
+        };
+        sent.push(token.clone());
+        let replica = rng.random_range(0..world.replicas.len());
+        tokio::spawn(deliver(world.clone(), token.clone(), replica));
+        if rng.random_bool(0.2) {
+            tokio::spawn(deliver(world.clone(), token, replica + 1));
+        }
+    }
+}
+
+/// As providers that care do: to a replica that takes connections, and again where the answer is not 200.
+async fn deliver(world: Arc<World>, token: Arc<Token>, first: usize) {
+    let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("logout_token", &token.text).finish();
+    for attempt in 0..4 {
+        let replica = &world.replicas[(first + attempt) % world.replicas.len()];
+        let sent = world.history.now();
+        let request = world.http.post(format!("{}/auth/backchannel-logout", replica.url));
+        let request =
+            request.timeout(Duration::from_secs(10)).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = request.body(body.clone()).send().await;
+        let is_done = answer.is_ok_and(|answer| answer.status() == http::StatusCode::OK);
+        let acknowledged = is_done.then(|| world.history.now());
+        let (target, issued) = (token.target.clone(), token.issued);
+        world.history.push(Event::LogoutToken { target, issued, sent, acknowledged });
+        if is_done {
+            return;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Writes down when sessions of the provider are gone.
+pub(crate) async fn watch_sessions(world: Arc<World>, provider: TestProvider) {
+    let mut known: HashMap<String, std::time::SystemTime> = HashMap::new();
+    loop {
+        let now: HashMap<String, _> =
+            provider.sessions().into_iter().map(|session| (session.sid().to_owned(), session.expires_at())).collect();
+        for sid in known.keys().filter(|sid| !now.contains_key(*sid)) {
+            world.history.push(Event::ProviderEnd { sid: sid.clone(), at: world.history.now() });
+        }
+        known = now;
+        sleep(Duration::from_millis(50)).await;
+    }
+}
