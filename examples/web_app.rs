@@ -10,7 +10,7 @@
 //! | `OIDC_SIGNING_ALG` | `RS256` | the algorithm of ID tokens and logout tokens |
 //! | `OIDC_USERINFO` | `signal` | `claims`: ask userinfo at login too |
 //! | `STORE_URL` | `memory:` | where sessions live: `memory:`, `redis://…`, `postgres://…` |
-//! | `CONFIRMED_BY` | `0` | Redis: how many replicas must have an end, a tombstone or new tokens before they are answered |
+//! | `CONFIRMED_BY` | `0` | Redis: how many replicas must have an end, a tombstone, a lease or new tokens before they are answered |
 //! | `STORE_KEYS` | none | keys that encrypt stored sessions, 32 bytes in base64 each, separated by spaces; the first writes |
 //! | `OP_SESSION_LIFETIME` | `15m` | the provider's inactivity timeout |
 //! | `ACCESS_TOKEN_LIFETIME` | a fifth of that | how long one access token is used before a refresh |

@@ -7,6 +7,7 @@
 //! ```text
 //! Claim ─┬ held ── Wait ── Claim
 //!        ├ changed, gone ─────────────────────────────────────────────────────────── Done
+//!        ├ failed ── Release ─────────────────────────────────────────────────────── Done
 //!        └ granted ─┬ Present ─┬ granted ─ Verify ─ Commit ─┬ stored, stale ───────── Done
 //!                   │          │                            ├ gone ── End ─────────── Done
 //!                   │          │                            └ failed ─ Wait ─ Commit
@@ -187,7 +188,9 @@ impl Claim {
                 let again = Self { pause: (self.pause * 5 / 4).min(LONGEST_LOOK), ..self };
                 Do::Wait(Wait { pause, then: AfterWait::Claim(Box::new(again)) })
             }
-            Ok(Claimed::Held) | Err(StoreFailed) => Do::Done(Outcome::Unavailable(None)),
+            Ok(Claimed::Held) => Do::Done(Outcome::Unavailable(None)),
+            // It may have been granted all the same.
+            Err(StoreFailed) => self.about.give_up(None),
         }
     }
 }

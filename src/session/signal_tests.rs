@@ -147,7 +147,7 @@ fn p2_claims() {
         (Ok(Claimed::Changed(newer())), 0, "overtaken 2"),
         (Ok(Claimed::Gone(Some(ended))), 0, "ended Some(BackChannelLogout)"),
         (Ok(Claimed::Gone(None)), 0, "ended None"),
-        (Err(StoreFailed), 0, "unavailable None"),
+        (Err(StoreFailed), 0, "release, then unavailable None"),
     ] {
         let next = with_terms(after, |terms| claim().next(answer.clone(), terms));
         assert_eq!(name(&next), expected, "{answer:?} after {after} s");

@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 use tower_oidc_session::registry::{Loaded, LoginAttempt, SessionRecord};
+use tower_oidc_session::test_provider::Endpoint;
 use tower_oidc_session::{Clock, EndReason, RedisRegistry, SessionKey, SessionRegistry, StorageKey};
 use tower_sessions::SessionStore;
 use tower_sessions::cookie::time::OffsetDateTime;
@@ -372,6 +373,27 @@ async fn redis_p1_nobody_is_told_to_be_signed_out_before_the_replica_knows() {
     }
     pair.two.go_on();
     within(RECOVERY, "the replica has it", async || sign_out().await == StatusCode::SEE_OTHER).await;
+}
+
+#[tokio::test]
+async fn redis_p2_nothing_is_presented_before_the_replica_knows_who_waits_for_the_answer() {
+    let pair = Pair::start().await;
+    let world = world_over(pair.address.registry().await.confirmed_by(1)).await;
+    let presented = || world.provider.requests(Endpoint::Token);
+    let before = presented();
+    pair.two.pause();
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK, "the session stands");
+    assert_ne!(login(&world).await, StatusCode::OK);
+    assert_eq!(presented(), before, "neither a refresh token nor a code");
+    pair.two.go_on();
+    within(RECOVERY, "it is presented", async || {
+        // The next attempt comes after a pause.
+        world.clock.advance(SECOND);
+        world.me().await == StatusCode::OK && presented() > before
+    })
+    .await;
+    within(RECOVERY, "somebody signs in", async || login(&world).await == StatusCode::OK).await;
 }
 
 /// The keys of all sessions in a store.

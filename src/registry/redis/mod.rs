@@ -195,9 +195,9 @@ impl RedisRegistry {
         Ok(Self { shared })
     }
 
-    /// Answers logins, ends, tombstones and new tokens only when so many replicas of Redis have them (`WAIT`), so that a
-    /// failover to one of these loses none of them. Without it, one that comes within moments of such a write may bring back
-    /// a session that ended. To be set before the registry is used; it holds for all clones.
+    /// Answers logins, ends, tombstones, leases of refreshes and new tokens only when so many replicas of Redis have them
+    /// (`WAIT`), so that a failover to one of these loses none of them. Without it, one that comes within moments of such a
+    /// write may bring back a session that ended, or present a refresh token or a code twice. To be set before the registry is used; it holds for all clones.
     ///
     /// Each such write costs a second round trip and waits for the replicas. With fewer than `replicas` of them in reach,
     /// or if they are not in time, it fails: users get 503 while they sign in, sign out or refresh, and the write may have
@@ -388,7 +388,7 @@ impl SessionRegistry for RedisRegistry {
         let retention = in_millis(SPENT_RETENTION);
         let hash = attempt.as_bytes();
         let key = self.key(Partition::of_hash(hash), format_args!("a:{}", SessionKey::from_bytes(*hash)));
-        let answer = self.run(&self.shared.scripts.spend, key, &[retention]).await?;
+        let answer = self.run_for_good(&self.shared.scripts.spend, key, &[retention]).await?;
         match word(&answer) {
             b"now" => Ok(Spent::Now),
             b"before" => Ok(Spent::Before),
@@ -451,7 +451,8 @@ impl SessionRegistry for RedisRegistry {
             in_millis(lease.duration),
             in_millis(LAPSE_GRACE),
         ];
-        let answer = self.run(&self.shared.scripts.claim, self.session(key), &arguments).await?;
+        // Whoever takes over has to know who waits for the provider's answer.
+        let answer = self.run_for_good(&self.shared.scripts.claim, self.session(key), &arguments).await?;
         match (word(&answer), answer.get(1)) {
             (b"granted", _) => Ok(Claimed::Granted),
             (b"held", _) => Ok(Claimed::Held),
