@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tower_oidc_session::test_provider::TestProvider;
 
@@ -54,18 +55,8 @@ pub(crate) async fn end_sessions(world: Arc<World>, provider: TestProvider, user
                 sent.retain(|token| !Arc::ptr_eq(token, &old));
                 old
             }
-            35..60 => {
-                sessions.iter().filter(|session| session.sub() == sub).for_each(|s| provider.forget_session(s.sid()));
-                let issued = world.history.now();
-                let text = provider.logout_token("shop", Some(&sub), None);
-                Arc::new(Token { target: Target::Sub(sub), issued, text })
-            }
-            _ => {
-                provider.forget_session(&sid);
-                let issued = world.history.now();
-                let text = provider.logout_token("shop", Some(&sub), Some(&sid));
-                Arc::new(Token { target: Target::Sid(sid), issued, text })
-            }
+            35..60 => end_all(&world, &provider, &sub),
+            _ => end_one(&world, &provider, &sub, &sid),
         };
         sent.push(token.clone());
         let replica = rng.random_range(0..world.replicas.len());
@@ -74,6 +65,46 @@ pub(crate) async fn end_sessions(world: Arc<World>, provider: TestProvider, user
             tokio::spawn(deliver(world.clone(), token, replica + 1));
         }
     }
+}
+
+/// Logs those out whose login or refresh has been granted, and whose tokens are on their way.
+pub(crate) async fn end_those_on_their_way(
+    world: Arc<World>,
+    provider: TestProvider,
+    mut answered: mpsc::UnboundedReceiver<String>,
+    mut rng: SmallRng,
+) {
+    let mut goes_on = world.goes_on.subscribe();
+    loop {
+        let sid = tokio::select! {
+            sid = answered.recv() => sid.expect("the proxies go on"),
+            _ = goes_on.wait_for(|goes_on| !goes_on) => return,
+        };
+        let Some(session) = provider.sessions().into_iter().find(|session| session.sid() == sid) else { continue };
+        let token = if rng.random_bool(0.5) {
+            end_all(&world, &provider, session.sub())
+        } else {
+            end_one(&world, &provider, session.sub(), &sid)
+        };
+        let replica = rng.random_range(0..world.replicas.len());
+        tokio::spawn(deliver(world.clone(), token, replica));
+    }
+}
+
+fn end_one(world: &World, provider: &TestProvider, sub: &str, sid: &str) -> Arc<Token> {
+    provider.forget_session(sid);
+    let issued = world.history.now();
+    let text = provider.logout_token("shop", Some(sub), Some(sid));
+    Arc::new(Token { target: Target::Sid(sid.to_owned()), issued, text })
+}
+
+fn end_all(world: &World, provider: &TestProvider, sub: &str) -> Arc<Token> {
+    for session in provider.sessions().iter().filter(|session| session.sub() == sub) {
+        provider.forget_session(session.sid());
+    }
+    let issued = world.history.now();
+    let text = provider.logout_token("shop", Some(sub), None);
+    Arc::new(Token { target: Target::Sub(sub.to_owned()), issued, text })
 }
 
 /// As providers that care do: to a replica that takes connections, and again where the answer is not 200.

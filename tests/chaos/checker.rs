@@ -162,9 +162,9 @@ impl<'e> Indexed<'e> {
                 Event::SignOut { local, acknowledged: Some(at), .. } => end(*local, *at, "sign-out"),
                 Event::Request { local, got, answer: Answer::Over { .. }, .. } => end(*local, *got, "said to be over"),
                 Event::LogoutToken { target, issued, acknowledged: Some(at), .. } => {
-                    // `issued` is no later than `sent`. Who got the cookie after that may be a login that it did not cover.
-                    let covered = self.sessions.iter().filter(|(_, session)| session.done + IAT <= *issued);
-                    for (local, _) in covered.filter(|(_, session)| is_of(session, target)) {
+                    for (local, _) in
+                        self.sessions.iter().filter(|(_, session)| is_ended(session, target, *issued, *at))
+                    {
                         end(*local, *at, "logout token");
                     }
                 }
@@ -334,6 +334,17 @@ impl<'e> Indexed<'e> {
             }
         }
     }
+}
+
+/// Whether a logout that was acknowledged has to have ended a session, or to have kept it from coming into being.
+fn is_ended(session: &Session<'_>, target: &Target, issued: At, acknowledged: At) -> bool {
+    is_of(session, target)
+        && match target {
+            // The provider has no other session by that name.
+            Target::Sid(_) => true,
+            // Who has an ID token that is younger than the logout token is spared; who was on the way then, is not.
+            Target::Sub(_) => session.done + IAT <= issued || (session.began <= issued && session.done > acknowledged),
+        }
 }
 
 fn is_of(session: &Session<'_>, target: &Target) -> bool {

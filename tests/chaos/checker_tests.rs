@@ -99,6 +99,11 @@ fn p1_who_is_served_after_an_end_was_acknowledged() {
     ] {
         assert_eq!(violations([innocent, served(9.0)]), []);
     }
+    // The login was on its way: begun before, and done after.
+    for target in [by_sid(), by_sub()] {
+        let overtaken = [logout(target, 0.2, 0.3, Some(0.9)), served(9.0)];
+        assert_eq!(violations(overtaken), resurrected(0.9, "logout token"));
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ use tower_oidc_session::test_provider::{ExpiredSessions, SignIn, TestClient, Tes
 use url::Url;
 
 use crate::history::History;
+use crate::proxy::OnTheirWay;
 use crate::replicas::{Replica, Settings};
 use crate::site::{Cluster, Pair, Postgres, Site};
 use crate::users::{User, World};
@@ -86,9 +87,10 @@ async fn run(name: &str, site: Site, confirmed_by: &str) {
     ];
     let issuer = provider.issuer();
     let settings = Settings { public_url: public_url.clone(), issuer: issuer.clone(), store_url, store_port, others };
+    let (on_their_way, answered) = OnTheirWay::new();
     let mut replicas = Vec::new();
     for number in 0..3 {
-        replicas.push(Replica::start(number, &settings, &folder, &history).await);
+        replicas.push(Replica::start(number, &settings, &folder, &history, &on_their_way).await);
     }
     let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let world = Arc::new(World {
@@ -107,6 +109,7 @@ async fn run(name: &str, site: Site, confirmed_by: &str) {
         tokio::spawn(nemesis::of_replicas(world.clone(), rng(2))),
         tokio::spawn(nemesis::of_provider(world.clone(), provider.clone(), rng(3))),
         tokio::spawn(admin::end_sessions(world.clone(), provider.clone(), users, rng(4))),
+        tokio::spawn(admin::end_those_on_their_way(world.clone(), provider.clone(), answered, rng(5))),
     ];
     let is_over = async {
         sleep(Duration::from_secs(time.into())).await;

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::history::{At, Event, Fate, History, Life, Presented, Said, TokenRequest};
@@ -39,20 +39,54 @@ pub(crate) struct ToProvider {
     state: Arc<ProxyState>,
 }
 
+/// Some of the logins and refreshes whose answer is on its way, for who wants to log these sessions out meanwhile. Clones tell the same.
+#[derive(Clone)]
+pub(crate) struct OnTheirWay {
+    logins: Arc<AtomicU32>,
+    refreshes: Arc<AtomicU32>,
+    sids: mpsc::UnboundedSender<String>,
+}
+
+impl OnTheirWay {
+    /// One of so many logins is told of.
+    const LOGINS: u32 = 4;
+    /// One of so many refreshes.
+    const REFRESHES: u32 = 15;
+    /// They take so long.
+    const DETOUR: Duration = Duration::from_millis(200);
+
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<String>) {
+        let (sids, receiver) = mpsc::unbounded_channel();
+        (Self { logins: Arc::default(), refreshes: Arc::default(), sids }, receiver)
+    }
+
+    async fn pass(&self, noted: &Noted) {
+        let Said::Granted { sid: Some(sid), .. } = &noted.said else { return };
+        let (count, each) = match &noted.what {
+            Some((_, Presented::Code(_))) => (&self.logins, Self::LOGINS),
+            _ => (&self.refreshes, Self::REFRESHES),
+        };
+        if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(each) && self.sids.send(sid.clone()).is_ok() {
+            sleep(Self::DETOUR).await;
+        }
+    }
+}
+
 struct ProxyState {
     replica: usize,
     life: AtomicU32,
     way: Mutex<Way>,
     http: reqwest::Client,
     history: History,
+    on_their_way: OnTheirWay,
 }
 
 impl ToProvider {
-    pub(crate) async fn start(replica: usize, history: History) -> Self {
+    pub(crate) async fn start(replica: usize, history: History, on_their_way: OnTheirWay) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let state = ProxyState { replica, life: AtomicU32::new(0), way: Mutex::default(), http, history };
+        let state = ProxyState { replica, life: AtomicU32::new(0), way: Mutex::default(), http, history, on_their_way };
         let state = Arc::new(state);
         tokio::spawn(serve(listener, state.clone()));
         Self { url, state }
@@ -117,6 +151,7 @@ async fn pass(state: Arc<ProxyState>, request: Request<Incoming>) -> Result<Resp
         return Err(Cut);
     };
     noted.said = said(status, &body);
+    state.on_their_way.pass(&noted).await;
     match way {
         Way::CutAfter => {
             noted.fate = Fate::Cut;

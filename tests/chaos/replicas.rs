@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::history::History;
 use crate::process::{Process, web_app};
-use crate::proxy::{Link, ToProvider};
+use crate::proxy::{Link, OnTheirWay, ToProvider};
 use crate::servers::free_port;
 
 const COOKIE_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMw==";
@@ -36,8 +36,14 @@ pub(crate) struct Settings {
 
 impl Replica {
     /// Its logs are in `folder`.
-    pub(crate) async fn start(number: usize, settings: &Settings, folder: &Path, history: &History) -> Self {
-        let to_provider = ToProvider::start(number, history.clone()).await;
+    pub(crate) async fn start(
+        number: usize,
+        settings: &Settings,
+        folder: &Path,
+        history: &History,
+        on_their_way: &OnTheirWay,
+    ) -> Self {
+        let to_provider = ToProvider::start(number, history.clone(), on_their_way.clone()).await;
         let to_store = match settings.store_port {
             Some(port) => Some(Link::to(port).await),
             None => None,

@@ -136,7 +136,14 @@ impl Pair {
         .await;
     }
 
+    /// The replica hears nothing more of the primary, which goes on: what is written now it does not have.
+    async fn part(&self) {
+        tell(&self.replica, "REPLICAOF 127.0.0.1 9").await;
+        sleep(Duration::from_millis(500)).await;
+    }
+
     async fn fail_over(&mut self, lead: impl Fn(u16)) {
+        self.part().await;
         tell(&self.replica, "REPLICAOF NO ONE").await;
         lead(self.replica.port());
         // For a moment there are two that call themselves primary.
@@ -146,8 +153,8 @@ impl Pair {
     }
 
     async fn crash(&mut self, lead: impl Fn(u16)) {
+        self.part().await;
         self.primary.crash();
-        sleep(Duration::from_millis(300)).await;
         tell(&self.replica, "REPLICAOF NO ONE").await;
         lead(self.replica.port());
         std::mem::swap(&mut self.primary, &mut self.replica);
