@@ -175,6 +175,10 @@ impl Cluster {
             let (first, last) = (number * 16_384 / 3, (number + 1) * 16_384 / 3 - 1);
             tell(node, &format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
         }
+        // Nodes that find that they have the same count on for a while, and what takes over meanwhile may be too old.
+        for (number, node) in (1..).zip(&nodes) {
+            tell(node, &format!("CLUSTER SET-CONFIG-EPOCH {number}")).await;
+        }
         for (node, bus) in nodes.iter().zip(&buses).skip(1) {
             tell(&nodes[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port())).await;
         }

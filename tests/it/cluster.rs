@@ -61,6 +61,11 @@ impl Cluster {
             let (first, last) = (number * 16_384 / primaries, (number + 1) * 16_384 / primaries - 1);
             let _: redis::Value = ask(admin, &format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
         }
+        // As `redis-cli --cluster create` does: nodes that find that they have the same count on for a while, and what takes over
+        // meanwhile may be older than what it takes over from.
+        for (number, admin) in (1..).zip(&mut admins) {
+            let _: redis::Value = ask(admin, &format!("CLUSTER SET-CONFIG-EPOCH {number}")).await;
+        }
         for (node, bus) in nodes.iter().zip(buses).skip(1) {
             let _: redis::Value = ask(&mut admins[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port())).await;
         }
