@@ -256,7 +256,10 @@ impl Store {
         let id = self.child.id().to_string();
         let children = Command::new("pgrep").args(["-P", &id]).output().unwrap().stdout;
         let ids = String::from_utf8(children).unwrap();
-        run(Command::new("kill").arg(format!("-{signal}")).arg(&id).args(ids.split_whitespace()));
+        run(Command::new("kill").arg(format!("-{signal}")).arg(&id));
+        // One of them may have come to its end meanwhile.
+        let mut children = Command::new("kill");
+        let _ = children.arg(format!("-{signal}")).args(ids.split_whitespace()).stderr(Stdio::null()).status();
     }
 
     /// Takes its folder away.
