@@ -76,18 +76,19 @@ impl Site {
     }
 }
 
-async fn connect(store: &Store) -> MultiplexedConnection {
-    redis::Client::open(store.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+async fn connect(store: &Store) -> redis::RedisResult<MultiplexedConnection> {
+    redis::Client::open(store.url()).unwrap().get_multiplexed_async_connection().await
 }
 
 async fn ask<T: redis::FromRedisValue>(store: &Store, command: &str) -> redis::RedisResult<T> {
     let mut words = command.split_whitespace();
     let mut command = redis::cmd(words.next().unwrap());
-    command.arg(words.collect::<Vec<_>>()).query_async(&mut connect(store).await).await
+    command.arg(words.collect::<Vec<_>>()).query_async(&mut connect(store).await?).await
 }
 
+/// One that was just started, or follows another anew, may be loading.
 async fn tell(store: &Store, command: &str) {
-    let _: redis::Value = ask(store, command).await.unwrap_or_else(|error| panic!("{command}: {error}"));
+    until(command, async || ask::<redis::Value>(store, command).await.is_ok()).await;
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -105,8 +106,7 @@ async fn fill(store: &Store, time: Duration) {
 }
 
 async fn follows(replica: &Store) -> bool {
-    let info: String = ask(replica, "INFO replication").await.unwrap();
-    info.contains("master_link_status:up")
+    ask::<String>(replica, "INFO replication").await.is_ok_and(|info| info.contains("master_link_status:up"))
 }
 
 /// A primary of Redis and its replica.
@@ -127,11 +127,11 @@ impl Pair {
         tell(&self.primary, "CONFIG SET repl-diskless-sync-delay 0").await;
         tell(&self.replica, &format!("REPLICAOF 127.0.0.1 {}", self.primary.port())).await;
         until("the replica follows", async || follows(&self.replica).await).await;
-        tell(&self.primary, "SET settled 1").await;
         until("the replica confirms", async || {
-            let mut connection = connect(&self.primary).await;
-            let _: () = redis::cmd("SET").arg("settled").arg(1).query_async(&mut connection).await.unwrap();
-            redis::cmd("WAIT").arg(1).arg(200).query_async::<u32>(&mut connection).await.unwrap() == 1
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SET").arg("settled").arg(1).ignore().cmd("WAIT").arg(1).arg(200);
+            let Ok(mut connection) = connect(&self.primary).await else { return false };
+            pipeline.query_async::<(u32,)>(&mut connection).await.is_ok_and(|(confirmed,)| confirmed == 1)
         })
         .await;
     }
@@ -186,8 +186,8 @@ impl Cluster {
             tell(node, "CONFIG SET cluster-node-timeout 2000").await;
             tell(node, "CONFIG SET repl-diskless-sync-delay 0").await;
             until("the nodes meet", async || {
-                let info: String = ask(node, "CLUSTER INFO").await.unwrap();
-                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:6")
+                let info: redis::RedisResult<String> = ask(node, "CLUSTER INFO").await;
+                info.is_ok_and(|info| info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:6"))
             })
             .await;
         }
