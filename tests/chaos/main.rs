@@ -61,7 +61,7 @@ fn variable(name: &str, default: u32) -> u32 {
 }
 
 async fn run(name: &str, site: Site, confirmed_by: &str) {
-    let (time, seed, users) = (variable("CHAOS_SECONDS", 10), variable("CHAOS_SEED", 1), variable("CHAOS_USERS", 100));
+    let (time, seed, users) = (variable("CHAOS_SECONDS", 10), variable("CHAOS_SEED", 1), variable("CHAOS_USERS", 60));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos/{name}-{seed}"));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
