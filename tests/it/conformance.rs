@@ -16,6 +16,7 @@ use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, OldKeys};
 use tower_oidc_session::{ClaimsFrom, EndReason, RelyingPartyBuilder, SigningAlg};
 
 use crate::backchannel_logout::{changed, post_token};
+use crate::oracle::{Judgement, Of, Oracle};
 use crate::world::{G, Options, SECOND, World};
 
 type Change = fn(&mut Value, &mut Value);
@@ -25,39 +26,46 @@ fn remove(claims: &mut Value, name: &str) {
 }
 
 /// A login whose ID token is damaged comes to nothing.
-async fn login_is_refused(change: Change) {
+async fn login_is_refused(row: &str, change: Change) {
     let options = Options { configure: Box::new(|b| b.claims_from(ClaimsFrom::UserInfo)), ..Options::default() };
     let world = World::with(options).await;
-    world.provider.tamper_id_token(change);
+    let oracle = Oracle::watch(&world, change);
     let page = world.browser.go(&world.app.at("/me")).await;
     assert_eq!(page.status, StatusCode::BAD_GATEWAY);
     assert!(world.app.registry.has(0));
     assert_eq!(world.browser.session_cookie(&world.app.url), None);
     assert_eq!(world.provider.requests(Endpoint::UserInfo), 0, "the access token is not used");
+    oracle.agrees(&world, Of::Login, Judgement::Refuses, row).await;
 }
 
-async fn login_is_accepted(change: Change) {
+async fn login_is_accepted(row: &str, change: Change) {
     let world = World::new().await;
-    world.provider.tamper_id_token(change);
+    let oracle = Oracle::watch(&world, change);
     world.sign_in().await;
+    oracle.agrees(&world, Of::Login, Judgement::Accepts, row).await;
 }
 
 /// A refresh whose ID token is damaged ends the session, and its tokens are never used.
-async fn refresh_is_refused(change: Change) {
-    let world = World::signed_in().await;
+async fn refresh_is_refused(row: &str, change: Change) {
+    let world = World::new().await;
+    let oracle = Oracle::watch(&world, |_, _| {});
+    world.sign_in().await;
     world.provider.tamper_id_token(change);
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
     world.app.assert_ended(EndReason::ProviderMisbehaved);
     assert_eq!(world.provider.requests(Endpoint::UserInfo), 0);
+    oracle.agrees(&world, Of::Refresh, Judgement::Refuses, row).await;
 }
 
 /// A refresh whose ID token cannot be believed ends nothing: it says nothing of the user. Its access token is never used,
 /// and nothing is confirmed; but a rotated refresh token is kept, so that the session goes on when all is well again.
-async fn refresh_is_not_believed(change: Change) {
+async fn refresh_is_not_believed(row: &str, change: Change) {
     let mut options = Options::default();
     options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(options).await;
+    let world = World::with(options).await;
+    let oracle = Oracle::watch(&world, |_, _| {});
+    world.sign_in().await;
     let token = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
     world.provider.tamper_id_token(change);
     world.clock.advance(G);
@@ -65,22 +73,26 @@ async fn refresh_is_not_believed(change: Change) {
     assert_eq!((page.status, &page.json()["token"]), (StatusCode::OK, &token), "{page:?}");
     assert_eq!(world.app.events(), ["started"], "nothing is confirmed");
     assert_eq!(world.provider.revoked(), 0);
+    oracle.agrees(&world, Of::Refresh, Judgement::Refuses, row).await;
     world.provider.tamper_id_token(|_, _| {});
     world.clock.advance(SECOND * 4);
     assert_eq!(world.me().await, StatusCode::OK);
     assert_eq!(world.app.events(), ["started", "refreshed"], "the rotated token was kept");
 }
 
-async fn refresh_is_accepted(change: Change) {
-    let world = World::signed_in().await;
+async fn refresh_is_accepted(row: &str, change: Change) {
+    let world = World::new().await;
+    let oracle = Oracle::watch(&world, |_, _| {});
+    world.sign_in().await;
     world.provider.tamper_id_token(change);
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK);
     assert_eq!(world.app.events(), ["started", "refreshed"]);
+    oracle.agrees(&world, Of::Refresh, Judgement::Accepts, row).await;
 }
 
-/// A logout token that is damaged is answered with 400 and ends nothing.
-async fn logout_token_is_refused(change: Change) {
+/// A logout token that is damaged is answered with 400 and ends nothing. The other library knows no logout tokens.
+async fn logout_token_is_refused(_row: &str, change: Change) {
     let world = World::signed_in().await;
     assert_eq!(post_token(&world, &changed(&world, change)).await, StatusCode::BAD_REQUEST);
     assert_eq!(world.me().await, StatusCode::OK);
@@ -90,7 +102,7 @@ macro_rules! modules {
     ($course:ident: $($(#[$doc:meta])* $name:ident $change:expr;)+) => {
         $($(#[$doc])* #[tokio::test]
         async fn $name() {
-            $course($change).await;
+            $course(stringify!($name), $change).await;
         })+
     };
 }
@@ -387,7 +399,10 @@ async fn an_id_token_that_is_not_signed_with_rs256_is_refused_where_nothing_else
 #[tokio::test]
 async fn each_signing_algorithm_carries_logins_refreshes_rotations_and_logouts() {
     for alg in SigningAlg::ALL {
-        let world = World::signed_in_with(signing(alg, move |builder| builder.signing_alg(alg))).await;
+        let world = World::with(signing(alg, move |builder| builder.signing_alg(alg))).await;
+        let oracle = Oracle::watch(&world, |_, _| {});
+        world.sign_in().await;
+        assert_eq!(oracle.judge(&world, Of::Login, alg).await, (Judgement::Accepts, String::new()), "{alg:?}");
         world.provider.rotate_keys(OldKeys::Keep);
         world.clock.advance(G + SECOND);
         assert_eq!(world.me().await, StatusCode::OK, "{alg:?}");

@@ -30,6 +30,7 @@ mod layers;
 mod login;
 mod logout;
 mod operating;
+mod oracle;
 mod outage;
 mod pages;
 mod paths;
