@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The future of [`Clock::sleep_until`].
+/// The future of [`Clock::sleep`] and [`Clock::sleep_until`].
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
 /// Where the library takes the time from.
@@ -20,6 +20,12 @@ pub trait Clock: Debug + Send + Sync + 'static {
 
     /// Completes when [`now`](Self::now) is at or after `deadline`.
     fn sleep_until(&self, deadline: SystemTime) -> Sleep;
+
+    /// Completes when so much time has passed. Default: by [`now`](Self::now). A clock that can be set meanwhile measures it by
+    /// one that cannot, or a pause of a moment lasts for as long as the clock was set back.
+    fn sleep(&self, pause: Duration) -> Sleep {
+        self.sleep_until(self.now() + pause)
+    }
 }
 
 /// The operating system's clock.
@@ -46,6 +52,10 @@ impl Clock for SystemClock {
             }
         })
     }
+
+    fn sleep(&self, pause: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(pause))
+    }
 }
 
 /// Whether `since` is less than `span` ago. What lies in the future was dated by a clock that was set back since, and is not.
@@ -58,4 +68,17 @@ pub(crate) fn is_within(since: SystemTime, span: Duration, now: SystemTime) -> b
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
 pub(crate) fn monotonic() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_goes_by_no_clock_that_can_be_set() {
+        // The machine's clock stands still meanwhile, as good as one that was set back.
+        let begin = tokio::time::Instant::now();
+        SystemClock.sleep(Duration::from_secs(1_000)).await;
+        assert!((1_000..=1_001).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    }
 }

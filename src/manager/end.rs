@@ -124,7 +124,7 @@ impl Manager {
         // What would not be revoked in any case needs no look for siblings.
         let Some(token) = token.filter(|_| revokes(reason, offline_access, Siblings::None)).cloned() else { return };
         let (manager, record) = (self.clone(), record.clone());
-        let due = self.clock.sleep_until(self.now() + delay(reason));
+        let due = self.clock.sleep(delay(reason));
         self.tasks.spawn_courtesy(due, async move {
             let siblings = match manager.registry.has_sibling(&record).await {
                 Ok(false) => Siblings::None,

@@ -158,16 +158,16 @@ impl Manager {
         self.store_clock.time(&*self.registry).await.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    /// Waits by the clock.
+    /// Waits for so long.
     pub(crate) async fn sleep(&self, pause: Duration) {
-        self.clock.sleep_until(self.now() + pause).await;
+        self.clock.sleep(pause).await;
     }
 
     /// What `work` comes to, if it does within `patience`; else the work is dropped.
     pub(crate) async fn within<T>(&self, patience: Duration, work: impl Future<Output = T>) -> Option<T> {
         use futures_util::future::{Either, select};
 
-        match select(std::pin::pin!(work), self.clock.sleep_until(self.now() + patience)).await {
+        match select(std::pin::pin!(work), self.clock.sleep(patience)).await {
             Either::Left((result, _)) => Some(result),
             Either::Right(((), _)) => None,
         }

@@ -34,7 +34,7 @@ pub(crate) fn begin_cleaning(family: &Arc<Family>) {
 async fn clean(family: Weak<Family>) {
     loop {
         let Some(clock) = family.upgrade().map(|family| family.clock.clone()) else { return };
-        clock.sleep_until(clock.now() + CLEANING_INTERVAL).await;
+        clock.sleep(CLEANING_INTERVAL).await;
         let Some(family) = family.upgrade() else { return };
         let removed = family.registry.remove_expired().await;
         if let Ok(Some(count)) = family.registry.count().await {
@@ -61,7 +61,7 @@ async fn get_ready(manager: Weak<Manager>) {
         if manager.provider.metadata().await.is_ok() {
             return;
         }
-        let again = manager.clock.sleep_until(manager.now() + pause);
+        let again = manager.clock.sleep(pause);
         drop(manager);
         again.await;
         pause = (pause * 2).min(LONGEST_READY_PAUSE);

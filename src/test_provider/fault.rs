@@ -168,7 +168,7 @@ pub(super) async fn interfere(
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Late(by)) => {
             let response = next.run(request).await;
-            shared.clock.sleep_until(shared.clock.now() + by).await;
+            shared.clock.sleep(by).await;
             response
         }
         Some(Fault::Refuse) => close(),

@@ -37,6 +37,16 @@ fn rules_are_pure() {
     }
 }
 
+#[test]
+fn pauses_go_by_no_clock_that_can_be_set() {
+    for (path, text) in sources("src") {
+        // The default of `Clock::sleep` is for clocks that nobody sets.
+        let is_pause = |line: &str| line.contains("sleep_until(") && line.contains("now() +");
+        let found = code(&text).lines().any(is_pause) && !path.ends_with("src/clock.rs");
+        assert!(!found, "{path:?}: Clock::sleep is for pauses");
+    }
+}
+
 /// The floors of the house, from the top down, as ARCHITECTURE.md shows them. `test_provider` stands beside.
 const FLOORS: [&str; 15] = [
     "lib",

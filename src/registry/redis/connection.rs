@@ -126,6 +126,11 @@ impl Connection {
         self.dropped.clone()
     }
 
+    /// Whether replicas confirm what is to last.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.terms.confirmations() > 0
+    }
+
     pub(super) fn confirm_by(&self, replicas: u32) {
         self.terms.set_confirmations(replicas);
     }

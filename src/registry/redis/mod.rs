@@ -451,8 +451,13 @@ impl SessionRegistry for RedisRegistry {
             in_millis(lease.duration),
             in_millis(LAPSE_GRACE),
         ];
-        // Whoever takes over has to know who waits for the provider's answer.
-        let answer = self.run_for_good(&self.shared.scripts.claim, self.session(key), &arguments).await?;
+        let (script, session) = (&self.shared.scripts.claim, self.session(key));
+        let mut answer = self.run(script, session.clone(), &arguments).await?;
+        // Who takes over has to know who waits for the provider's answer. Those that only ask whether it is their turn, every few
+        // milliseconds, wait for no replica.
+        if word(&answer) == b"granted" && self.shared.connection.is_confirmed() {
+            answer = self.run_for_good(script, session, &arguments).await?;
+        }
         match (word(&answer), answer.get(1)) {
             (b"granted", _) => Ok(Claimed::Granted),
             (b"held", _) => Ok(Claimed::Held),
