@@ -8,6 +8,8 @@ use tokio_postgres::Client;
 
 use crate::servers::Store;
 
+/// After this a cluster takes a node for lost.
+const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a store takes to be whole again after a failover.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -30,10 +32,11 @@ impl Site {
 
     /// The store stands still for so long.
     pub(crate) async fn pause(&self, node: usize, time: Duration) {
-        let store = match self {
-            Self::Redis(pair) => &pair.primary,
-            Self::Cluster(cluster) => &cluster.nodes[node % cluster.nodes.len()],
-            Self::Postgres(site) => &site.primary,
+        let (store, time) = match self {
+            Self::Redis(pair) => (&pair.primary, time),
+            // After longer than that another takes over by itself.
+            Self::Cluster(cluster) => (&cluster.nodes[node % cluster.nodes.len()], time.min(NODE_TIMEOUT / 2)),
+            Self::Postgres(site) => (&site.primary, time),
         };
         store.pause();
         sleep(time).await;
@@ -183,7 +186,7 @@ impl Cluster {
             tell(&nodes[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port())).await;
         }
         for node in &nodes {
-            tell(node, "CONFIG SET cluster-node-timeout 2000").await;
+            tell(node, &format!("CONFIG SET cluster-node-timeout {}", NODE_TIMEOUT.as_millis())).await;
             tell(node, "CONFIG SET repl-diskless-sync-delay 0").await;
             until("the nodes meet", async || {
                 let info: redis::RedisResult<String> = ask(node, "CLUSTER INFO").await;
@@ -245,7 +248,12 @@ impl Cluster {
         let (primary, replica) = self.pair(place).await;
         self.nodes[primary].crash();
         sleep(Duration::from_millis(300)).await;
-        tell(&self.nodes[replica], "CLUSTER FAILOVER TAKEOVER").await;
+        until("the replica takes over", async || {
+            let _: redis::RedisResult<redis::Value> = ask(&self.nodes[replica], "CLUSTER FAILOVER TAKEOVER").await;
+            let role: redis::RedisResult<String> = ask(&self.nodes[replica], "INFO replication").await;
+            role.is_ok_and(|role| role.contains("role:master"))
+        })
+        .await;
         // Those that are left agree first: the one that starts again is empty, and is not to lead.
         sleep(Duration::from_secs(1)).await;
         tokio::task::block_in_place(|| self.nodes[primary].restart());
@@ -274,11 +282,12 @@ impl Postgres {
         })
         .await;
         sleep(Duration::from_millis(500)).await;
-        tokio::task::block_in_place(|| standby.promote());
+        tokio::task::block_in_place(|| {
+            self.primary.crash();
+            standby.promote();
+        });
         lead(standby.port());
-        // For a moment there are two; the one before has nobody who confirms.
-        sleep(Duration::from_millis(300)).await;
-        drop(std::mem::replace(&mut self.primary, standby));
+        self.primary = standby;
     }
 }
 
