@@ -13,6 +13,8 @@ const COVER: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(2);
 /// What a replica may have under way when it goes.
 const UNDER_WAY: Duration = Duration::from_secs(2);
+/// What a replica had sent when it was killed may be seen so much later, on a machine that is busy.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// A holder that cannot renew its lease for so long may lose it.
 const LAPSE: Duration = Duration::from_secs(3);
 
@@ -255,7 +257,7 @@ impl<'e> Indexed<'e> {
             fault.kind == Kind::Kill
                 && fault.replica == Some(request.life.replica)
                 && fault.from <= before
-                && fault.from + Duration::from_millis(50) >= request.arrived
+                && fault.from + ON_ITS_WAY >= request.arrived
                 && fault.from <= request.ended + UNDER_WAY
         })
     }
