@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::sync::mpsc;
@@ -60,9 +59,9 @@ pub(crate) async fn end_sessions(world: Arc<World>, provider: TestProvider, user
         };
         sent.push(token.clone());
         let replica = rng.random_range(0..world.replicas.len());
-        tokio::spawn(deliver(world.clone(), token.clone(), replica));
+        tokio::spawn(deliver(world.clone(), provider.clone(), token.clone(), replica));
         if rng.random_bool(0.2) {
-            tokio::spawn(deliver(world.clone(), token, replica + 1));
+            tokio::spawn(deliver(world.clone(), provider.clone(), token, replica + 1));
         }
     }
 }
@@ -87,7 +86,7 @@ pub(crate) async fn end_those_on_their_way(
             end_one(&world, &provider, session.sub(), &sid)
         };
         let replica = rng.random_range(0..world.replicas.len());
-        tokio::spawn(deliver(world.clone(), token, replica));
+        tokio::spawn(deliver(world.clone(), provider.clone(), token, replica));
     }
 }
 
@@ -108,16 +107,12 @@ fn end_all(world: &World, provider: &TestProvider, sub: &str) -> Arc<Token> {
 }
 
 /// As providers that care do: to a replica that takes connections, and again where the answer is not 200.
-async fn deliver(world: Arc<World>, token: Arc<Token>, first: usize) {
-    let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("logout_token", &token.text).finish();
+async fn deliver(world: Arc<World>, provider: TestProvider, token: Arc<Token>, first: usize) {
     for attempt in 0..4 {
         let replica = &world.replicas[(first + attempt) % world.replicas.len()];
         let sent = world.history.now();
-        let request = world.http.post(format!("{}/auth/backchannel-logout", replica.url));
-        let request =
-            request.timeout(Duration::from_secs(10)).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let answer = request.body(body.clone()).send().await;
-        let is_done = answer.is_ok_and(|answer| answer.status() == http::StatusCode::OK);
+        let answer = provider.post_logout_token(&format!("{}/auth/backchannel-logout", replica.url), &token.text).await;
+        let is_done = answer == Ok(200);
         let acknowledged = is_done.then(|| world.history.now());
         let (target, issued) = (token.target.clone(), token.issued);
         world.history.push(Event::LogoutToken { target, issued, sent, acknowledged });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::history::{Answer, At, Event, Fate, Kind, Local, Presented, Said, Target, TokenRequest};
+use crate::history::{Answer, At, Event, Fate, Fault, Kind, Local, Presented, Said, Target, TokenRequest};
 
 /// How coarse `iat` is, and what sessions younger than a logout token by no more are ended by it (ADR 5).
 const IAT: Duration = Duration::from_secs(2);
@@ -64,13 +64,6 @@ struct Session<'e> {
     done: At,
 }
 
-struct FaultAt {
-    kind: Kind,
-    replica: Option<usize>,
-    from: At,
-    to: At,
-}
-
 pub(crate) fn check(events: &[Event]) -> (Figures, Vec<Violation>) {
     let history = Indexed::of(events);
     let mut violations = Vec::new();
@@ -87,7 +80,7 @@ struct Indexed<'e> {
     sessions: HashMap<Local, Session<'e>>,
     /// By token, in the order of their arrivals.
     presentations: BTreeMap<&'e str, Vec<&'e TokenRequest>>,
-    faults: Vec<FaultAt>,
+    faults: Vec<&'e Fault>,
     /// When the provider's sessions were gone.
     gone: HashMap<&'e str, At>,
 }
@@ -106,9 +99,7 @@ impl<'e> Indexed<'e> {
                     let (Presented::Code(token) | Presented::RefreshToken(token)) = &request.presented;
                     presentations.entry(token).or_default().push(request);
                 }
-                Event::Fault { kind, replica, from, to } => {
-                    faults.push(FaultAt { kind: *kind, replica: *replica, from: *from, to: *to });
-                }
+                Event::Fault(fault) => faults.push(fault),
                 Event::ProviderEnd { sid, at } => _ = gone.entry(sid.as_str()).or_insert(*at),
                 _ => {}
             }
@@ -143,7 +134,7 @@ impl<'e> Indexed<'e> {
                 Event::SignOut { acknowledged: Some(_), .. } => figures.sign_outs += 1,
                 Event::LogoutToken { acknowledged: Some(_), .. } => figures.logout_tokens += 1,
                 Event::Token(TokenRequest { presented: Presented::RefreshToken(_), .. }) => figures.refreshes += 1,
-                Event::Fault { kind, .. } => *figures.faults.entry(*kind).or_default() += 1,
+                Event::Fault(fault) => *figures.faults.entry(fault.kind).or_default() += 1,
                 _ => {}
             }
         }
@@ -221,21 +212,21 @@ impl<'e> Indexed<'e> {
             }
         }
         let replica = first.life.replica;
-        let during = |kind: Kind, slack: Duration| {
+        let during = |kind: Kind| {
             self.faults.iter().any(|fault| {
                 fault.kind == kind
                     && fault.replica == Some(replica)
                     && fault.from <= second.arrived
-                    && fault.to.max(fault.from + slack) >= first.arrived
+                    && fault.to >= first.arrived
             })
         };
-        if during(Kind::Kill, Duration::ZERO) && self.died(first, second.arrived) {
+        if self.died(first, second.arrived) {
             return Some("holder killed");
         }
-        if during(Kind::Restart, Duration::ZERO) && first.fate == Fate::Abandoned {
+        if during(Kind::Restart) && first.fate == Fate::Abandoned {
             return Some("holder stopped before the answer came");
         }
-        if during(Kind::Stop, Duration::ZERO) {
+        if during(Kind::Stop) {
             return Some("holder stood still");
         }
         // The holder could not renew its lease, or store what it had got, for a while; then another one may.
@@ -257,6 +248,7 @@ impl<'e> Indexed<'e> {
             fault.kind == Kind::Kill
                 && fault.replica == Some(request.life.replica)
                 && fault.from <= before
+                && fault.to >= request.arrived
                 && fault.from + ON_ITS_WAY >= request.arrived
                 && fault.from <= request.ended + UNDER_WAY
         })
@@ -298,13 +290,14 @@ impl<'e> Indexed<'e> {
             return Some("the provider's session is over");
         }
         self.family(session.code)
+            .iter()
             .any(|request| matches!(request.said, Said::Refused { .. }) && request.arrived <= at)
             .then_some("token taken for theft")
     }
 
     /// All presentations of the tokens that came from a code. That no token is presented again without a reason is another
     /// rule.
-    fn family(&self, code: &'e str) -> impl Iterator<Item = &'e TokenRequest> + '_ {
+    fn family(&self, code: &'e str) -> Vec<&'e TokenRequest> {
         let mut family = Vec::new();
         let mut tokens = vec![code];
         while let Some(token) = tokens.pop() {
@@ -315,7 +308,7 @@ impl<'e> Indexed<'e> {
                 family.push(*request);
             }
         }
-        family.into_iter()
+        family
     }
 
     fn oddities(&self, violations: &mut Vec<Violation>) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::checker::{Figures, Violation, check};
-use crate::history::{Answer, At, Event, Fate, Kind, Life, Local, Presented, Said, Target, TokenRequest};
+use crate::history::{Answer, At, Event, Fate, Fault, Kind, Life, Local, Presented, Said, Target, TokenRequest};
 
 const ONE: Local = Local(1);
 
@@ -47,7 +47,7 @@ fn over(sent: f64) -> Event {
 }
 
 fn fault(kind: Kind, from: f64, to: f64) -> Event {
-    Event::Fault { kind, replica: Some(0), from: at(from), to: at(to) }
+    Event::Fault(Fault { kind, replica: Some(0), from: at(from), to: at(to) })
 }
 
 fn logout(target: Target, issued: f64, sent: f64, acknowledged: Option<f64>) -> Event {
@@ -116,7 +116,7 @@ fn p2_what_is_presented_while_somebody_waits() {
         assert_eq!((violations, figures.again.len()), (vec![], 1));
     }
     // A fault that was over before, of another replica, or too short for a lease to lapse.
-    let other = Event::Fault { kind: Kind::Kill, replica: Some(1), from: at(10.2), to: at(12.0) };
+    let other = Event::Fault(Fault { kind: Kind::Kill, replica: Some(1), from: at(10.2), to: at(12.0) });
     for unrelated in
         [fault(Kind::Kill, 8.0, 9.0), fault(Kind::Stop, 8.0, 9.0), fault(Kind::StoreCut, 10.0, 10.4), other]
     {
@@ -134,7 +134,7 @@ fn p3_a_token_that_was_delivered_and_is_not_used() {
     for explained in [
         fault(Kind::Kill, 11.5, 13.0),
         fault(Kind::StoreFull, 10.5, 13.0),
-        Event::Fault { kind: Kind::Failover, replica: None, from: at(10.5), to: at(13.0) },
+        Event::Fault(Fault { kind: Kind::Failover, replica: None, from: at(10.5), to: at(13.0) }),
     ] {
         assert_eq!(violations([first(Fate::Delivered), again("first", 14.0), explained]), []);
     }

@@ -127,6 +127,15 @@ impl Kind {
     }
 }
 
+/// What went wrong, where it was one replica's at which, and when.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    pub(crate) replica: Option<usize>,
+    pub(crate) from: At,
+    pub(crate) to: At,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A browser got a session cookie.
@@ -168,12 +177,7 @@ pub(crate) enum Event {
         at: At,
     },
     Token(TokenRequest),
-    Fault {
-        kind: Kind,
-        replica: Option<usize>,
-        from: At,
-        to: At,
-    },
+    Fault(Fault),
     /// After all was well again a user could not get on.
     Stuck {
         sub: String,

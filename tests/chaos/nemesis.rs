@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use tokio::time::{Instant, sleep};
 use tower_oidc_session::test_provider::{Endpoint, Fault, OldKeys, TestProvider};
 
-use crate::history::{Event, Kind};
+use crate::history::{self, At, Event, Kind};
 use crate::proxy::{Passage, Way};
 use crate::site::Site;
 use crate::users::World;
@@ -26,6 +26,11 @@ async fn goes_on(world: &World, rng: &mut SmallRng) -> bool {
         () = sleep(millis(rng, CALM)) => true,
         _ = goes_on.wait_for(|goes_on| !goes_on) => false,
     }
+}
+
+/// It is over.
+fn note(world: &World, kind: Kind, replica: Option<usize>, from: At) {
+    world.history.push(Event::Fault(history::Fault { kind, replica, from, to: world.history.now() }));
 }
 
 /// Faults of the replicas, one at a time, until the run is over.
@@ -64,7 +69,7 @@ pub(crate) async fn of_replicas(world: Arc<World>, mut rng: SmallRng) {
                 sleep(Duration::from_secs(1)).await;
             }
         }
-        world.history.push(Event::Fault { kind, replica: Some(number), from, to: world.history.now() });
+        note(&world, kind, Some(number), from);
     }
 }
 
@@ -102,7 +107,7 @@ pub(crate) async fn of_provider(world: Arc<World>, provider: TestProvider, mut r
                 None
             }
         };
-        world.history.push(Event::Fault { kind, replica: of, from, to: world.history.now() });
+        note(&world, kind, of, from);
     }
 }
 
@@ -147,7 +152,7 @@ pub(crate) async fn of_store(world: &World, mut site: Site, mut rng: SmallRng) -
                 None
             }
         };
-        world.history.push(Event::Fault { kind, replica: of, from, to: world.history.now() });
+        note(world, kind, of, from);
     }
     site
 }

@@ -6,11 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::history::History;
-use crate::process::{Process, web_app};
+use crate::process::{COOKIE_KEY, Process, web_app};
 use crate::proxy::{Link, OnTheirWay, ToProvider};
 use crate::servers::free_port;
-
-const COOKIE_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMw==";
 
 pub(crate) struct Replica {
     pub(crate) number: usize,

@@ -94,7 +94,7 @@ impl User {
                 let patience = Duration::from_millis(self.rng.random_range(0..20));
                 let replica = self.rng.random_range(0..self.world.replicas.len());
                 let url = self.at(replica, "/me");
-                let _ = timeout(patience, self.get(&url, &session.cookie, "application/json")).await;
+                let _ = timeout(patience, self.get(&url, &session.cookie).send()).await;
             }
             96..98 => self.sign_in().await,
             _ => self.sign_out(&session).await,
@@ -105,9 +105,10 @@ impl User {
         Url::parse(&self.world.replicas[replica].url).unwrap().join(path).unwrap()
     }
 
-    async fn get(&self, url: &Url, cookies: &str, accept: &str) -> reqwest::Result<reqwest::Response> {
-        let request = self.world.http.get(url.clone()).timeout(PATIENCE).header(ACCEPT, accept);
-        request.header(COOKIE, cookies).send().await
+    /// A request of a script.
+    fn get(&self, url: &Url, cookies: &str) -> reqwest::RequestBuilder {
+        let request = self.world.http.get(url.clone()).timeout(PATIENCE);
+        request.header(ACCEPT, "application/json").header(COOKIE, cookies)
     }
 
     /// So many requests at once, each to any replica, with the session as it is now.
@@ -128,18 +129,27 @@ impl User {
     }
 
     async fn answer(&self, session: &Held, path: &str, first: usize) -> Answer {
+        let request = |replica| self.get(&self.at(replica, path), &session.cookie);
+        let Some((_, response)) = self.by_any_replica(first, request).await else { return Answer::Nothing };
+        let status = response.status();
+        response.text().await.map_or(Answer::Nothing, |body| said(status, &body))
+    }
+
+    /// As a balancer does: who refuses the connection is passed over. None if there is no answer.
+    async fn by_any_replica(
+        &self,
+        first: usize,
+        request: impl Fn(usize) -> reqwest::RequestBuilder,
+    ) -> Option<(usize, reqwest::Response)> {
         let count = self.world.replicas.len();
         for replica in (first..first + count).map(|replica| replica % count) {
-            let response = match self.get(&self.at(replica, path), &session.cookie, "application/json").await {
-                Ok(response) => response,
-                // As a balancer does: who refuses the connection is passed over.
-                Err(error) if error.is_connect() => continue,
-                Err(_) => return Answer::Nothing,
-            };
-            let status = response.status();
-            return response.text().await.map_or(Answer::Nothing, |body| said(status, &body));
+            match request(replica).send().await {
+                Ok(response) => return Some((replica, response)),
+                Err(error) if error.is_connect() => {}
+                Err(_) => return None,
+            }
         }
-        Answer::Nothing
+        None
     }
 
     async fn sign_out(&mut self, session: &Held) {
@@ -162,37 +172,30 @@ impl User {
 
     /// A navigation, at the application by any replica. None if there is no answer.
     async fn send(&mut self, method: &Method, url: &Url) -> Option<Page> {
-        let is_ours = url.origin() == self.world.public_url.origin();
-        let count = self.world.replicas.len();
-        let first = self.rng.random_range(0..count);
-        for replica in (first..first + count).map(|replica| replica % count) {
-            let mut to = url.clone();
-            if is_ours {
+        let first = self.rng.random_range(0..self.world.replicas.len());
+        let (replica, response) = if url.origin() == self.world.public_url.origin() {
+            let at = |replica| {
+                let mut to = url.clone();
                 to.set_port(self.at(replica, "/").port()).unwrap();
-            }
-            match self.send_to(method, url, to).await {
-                Ok(mut page) => {
-                    page.replica = is_ours.then_some(replica);
-                    return Some(page);
-                }
-                Err(error) if error.is_connect() => {}
-                Err(_) => return None,
-            }
-        }
-        None
-    }
-
-    async fn send_to(&self, method: &Method, url: &Url, to: Url) -> reqwest::Result<Page> {
-        let request = self.world.http.request(method.clone(), to).timeout(PATIENCE).header(ACCEPT, "text/html");
-        let request = match self.jar.header(url) {
-            Some(cookies) => request.header(COOKIE, cookies),
-            None => request,
+                self.navigation(method, url, to)
+            };
+            let (replica, response) = self.by_any_replica(first, at).await?;
+            (Some(replica), response)
+        } else {
+            (None, self.navigation(method, url, url.clone()).send().await.ok()?)
         };
-        let response = request.send().await?;
         self.jar.keep(url, response.headers());
         let location = response.headers().get(LOCATION).and_then(|value| url.join(value.to_str().ok()?).ok());
-        let (status, body) = (response.status(), response.text().await?);
-        Ok(Page { replica: None, status, location, body })
+        Some(Page { replica, status: response.status(), location, body: response.text().await.ok()? })
+    }
+
+    /// A request for a page at `url`, which is `to` in truth.
+    fn navigation(&self, method: &Method, url: &Url, to: Url) -> reqwest::RequestBuilder {
+        let request = self.world.http.request(method.clone(), to).timeout(PATIENCE).header(ACCEPT, "text/html");
+        match self.jar.header(url) {
+            Some(cookies) => request.header(COOKIE, cookies),
+            None => request,
+        }
     }
 
     fn cookie(&self) -> Option<String> {

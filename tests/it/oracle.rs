@@ -1,5 +1,6 @@
 //! Another library's judgement on ID tokens: that of the crate `openidconnect`, which nobody here wrote.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex};
 
 use openidconnect::core::{CoreIdToken, CoreIdTokenVerifier, CoreJsonWebKeySet, CoreJwsSigningAlgorithm};
@@ -65,14 +66,14 @@ impl Oracle {
         let keys = world.browser.get(&format!("{}/jwks", world.provider.issuer())).await.body;
         match self.verify(world, &keys, of, alg) {
             Ok(()) => (Judgement::Accepts, String::new()),
-            Err(why) => (Judgement::Refuses, why),
+            Err(why) => (Judgement::Refuses, why.to_string()),
         }
     }
 
-    fn verify(&self, world: &World, keys: &str, of: Of, alg: SigningAlg) -> Result<(), String> {
+    fn verify(&self, world: &World, keys: &str, of: Of, alg: SigningAlg) -> Result<(), Box<dyn Error>> {
         let response = self.issued.lock().unwrap().clone();
         let text = |name: &str| response[name].as_str().expect("it was issued").to_owned();
-        let keys: CoreJsonWebKeySet = serde_json::from_str(keys).map_err(|error| error.to_string())?;
+        let keys: CoreJsonWebKeySet = serde_json::from_str(keys)?;
         let alg: CoreJwsSigningAlgorithm = serde_json::from_value(alg.as_str().into()).unwrap();
         let clock = world.clock.clone();
         let issuer = IssuerUrl::new(world.provider.issuer()).unwrap();
@@ -80,19 +81,18 @@ impl Oracle {
         let verifier = CoreIdTokenVerifier::new_confidential_client(client, secret, issuer, keys)
             .set_allowed_algs([alg])
             .set_time_fn(move || clock.now().into());
-        let token: CoreIdToken = text("id_token").parse().map_err(|error: serde_json::Error| error.to_string())?;
+        let token: CoreIdToken = text("id_token").parse()?;
         let nonce = self.nonce.lock().unwrap().clone().expect("there was a login");
         let nonce = |found: Option<&Nonce>| match (of, found) {
             (Of::Refresh, None) => Ok(()),
             _ => found.is_some_and(|found| *found.secret() == nonce).then_some(()).ok_or("nonce".to_owned()),
         };
-        let claims = token.claims(&verifier, nonce).map_err(|error| error.to_string())?;
+        let claims = token.claims(&verifier, nonce)?;
         // As its documentation tells its users to.
         let Some(expected) = claims.access_token_hash() else { return Ok(()) };
-        let (alg, key) = (token.signing_alg(), token.signing_key(&verifier));
-        let (alg, key) = (alg.map_err(|error| error.to_string())?, key.map_err(|error| error.to_string())?);
-        let found = AccessTokenHash::from_token(&AccessToken::new(text("access_token")), alg, key);
-        (found.map_err(|error| error.to_string())? == *expected).then_some(()).ok_or("at_hash".to_owned())
+        let (alg, key) = (token.signing_alg()?, token.signing_key(&verifier)?);
+        let found = AccessTokenHash::from_token(&AccessToken::new(text("access_token")), alg, key)?;
+        if found == *expected { Ok(()) } else { Err("at_hash".into()) }
     }
 
     /// It says the same as we do, or the row is a known difference.

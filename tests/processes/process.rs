@@ -12,6 +12,10 @@ use crate::servers::free_port;
 /// No program here takes longer to say that it runs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What replicas of `web_app` share.
+pub(crate) const COOKIE_KEY: &str =
+    "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMw==";
+
 /// A program that is killed with the test.
 pub(crate) struct Process {
     child: Child,

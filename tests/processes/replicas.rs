@@ -10,12 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt, SignIn, TestClient, TestProvider};
 
-use crate::process::{Process, address, web_app};
+use crate::process::{COOKIE_KEY, Process, address, web_app};
 use crate::servers::Store;
 use crate::until;
 use crate::visitor::Visitor;
 
-const COOKIE_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMw==";
 /// A replica that was killed holds up the others for no longer than its lease, and a look.
 const LEASE: Duration = Duration::from_secs(6);
 

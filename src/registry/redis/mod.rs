@@ -197,7 +197,8 @@ impl RedisRegistry {
 
     /// Answers logins, ends, tombstones, leases of refreshes and new tokens only when so many replicas of Redis have them
     /// (`WAIT`), so that a failover to one of these loses none of them. Without it, one that comes within moments of such a
-    /// write may bring back a session that ended, or present a refresh token or a code twice. To be set before the registry is used; it holds for all clones.
+    /// write may bring back a session that ended, or present a refresh token or a code twice. To be set before the registry is
+    /// used; it holds for all clones.
     ///
     /// Each such write costs a second round trip and waits for the replicas. With fewer than `replicas` of them in reach,
     /// or if they are not in time, it fails: users get 503 while they sign in, sign out or refresh, and the write may have
