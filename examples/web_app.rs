@@ -5,7 +5,12 @@
 //! | `LISTEN` | `127.0.0.1:3000` | address to bind; port 0 picks a free one |
 //! | `PUBLIC_URL` | `http://LISTEN` | the origin that browsers see |
 //! | `OIDC_ISSUER` | required | the provider; plain http for loopback hosts only |
-//! | `OIDC_CLIENT_ID`, `OIDC_CLIENT_SECRET` | required | the client |
+//! | `OIDC_CLIENT_ID`, `OIDC_CLIENT_SECRET` | required | the client; the secret is not needed where `CLIENT_AUTH` needs none |
+//! | `CLIENT_AUTH` | by the provider | `client_secret_basic`, `client_secret_post`, `private_key_jwt`, `tls_client_auth`, `self_signed_tls_client_auth` |
+//! | `CLIENT_KEY`, `CLIENT_CERT` | none | PEM files: the key of client assertions, or the certificate and key of mutual TLS |
+//! | `PAR` | `auto` | pushed authorization requests: `auto` (where the provider takes them), `required`, `off` |
+//! | `DPOP` | `off` | `off`, or a PEM file with the ES256 key that access tokens are bound to, shared by replicas |
+//! | `FAPI2` | `off` | `on`: what is weaker than FAPI 2.0 is refused at the start |
 //! | `OIDC_SCOPES` | `openid profile` | separated by spaces |
 //! | `OIDC_SIGNING_ALG` | `RS256` | the algorithm of ID tokens and logout tokens |
 //! | `OIDC_USERINFO` | `signal` | `claims`: ask userinfo at login too |
@@ -46,9 +51,10 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tower_oidc_session::{
-    ApiError, ClaimsFrom, ClientCredentials, ConfigError, CookieKey, LogoutTokenPolicy, MemoryRegistry, MissingExpiry,
-    OidcSession, Page, PageKind, PostgresRegistry, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient,
-    SessionPolicy, SessionRejection, SigningAlg, StorageKey,
+    ApiError, ClaimsFrom, ClientAuthentication, ClientCertificate, ClientCredentials, ClientSecret, ConfigError,
+    CookieKey, LogoutTokenPolicy, MemoryRegistry, MissingExpiry, OidcSession, Page, PageKind, PostgresRegistry,
+    PushedAuthorization, RedisRegistry, RelyingParty, RelyingPartyBuilder, SessionClient, SessionPolicy,
+    SessionRejection, SigningAlg, SigningKey, StorageKey,
 };
 use tower_sessions::cookie::SameSite;
 use tower_sessions::session::{Id, Record};
@@ -215,10 +221,8 @@ async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
 }
 
 fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
-    let credentials = ClientCredentials::secret(
-        required("OIDC_CLIENT_ID", "the client's id at the provider")?,
-        required("OIDC_CLIENT_SECRET", "the client's secret")?,
-    );
+    let client_id = required("OIDC_CLIENT_ID", "the client's id at the provider")?;
+    let credentials = ClientCredentials::new(client_id, client_authentication()?);
     let op_session_lifetime = duration("OP_SESSION_LIFETIME", "15m")?;
     let access_token_lifetime = match env::var("ACCESS_TOKEN_LIFETIME") {
         Ok(_) => duration("ACCESS_TOKEN_LIFETIME", "")?,
@@ -228,11 +232,10 @@ fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
         .op_session_lifetime(op_session_lifetime)
         .access_token_lifetime(access_token_lifetime)
         .absolute_lifetime(duration("ABSOLUTE_LIFETIME", "12h")?);
-    let alg = variable("OIDC_SIGNING_ALG", "RS256");
-    let alg = SigningAlg::from_name(&alg).ok_or_else(|| {
+    let alg = env::var("OIDC_SIGNING_ALG").ok().map(|alg| {
         let names = SigningAlg::ALL.map(SigningAlg::as_str).join(", ");
-        format!("OIDC_SIGNING_ALG is {alg}: it takes one of {names}")
-    })?;
+        SigningAlg::from_name(&alg).ok_or(format!("OIDC_SIGNING_ALG is {alg}: it takes one of {names}"))
+    });
     let claims_from = match variable("OIDC_USERINFO", "signal").as_str() {
         "signal" => ClaimsFrom::IdToken,
         "claims" => ClaimsFrom::UserInfo,
@@ -250,10 +253,20 @@ fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
         RelyingParty::builder(issuer, credentials, variable("PUBLIC_URL", default_url).trim_end_matches('/'))
             .policy(policy)
             .scopes(variable("OIDC_SCOPES", "openid profile").split_whitespace())
-            .signing_alg(alg)
+            .pushed_authorization(pushed_authorization()?)
             .claims_from(claims_from)
             .logout_tokens(LogoutTokenPolicy::new().missing_expiry(missing_expiry))
             .provider_timeout(duration("PROVIDER_TIMEOUT", "5s")?);
+    if let Some(alg) = alg {
+        builder = builder.signing_alg(alg?);
+    }
+    match variable("DPOP", "off").as_str() {
+        "off" => {}
+        file => builder = builder.dpop(signing_key("DPOP", file)?),
+    }
+    if switch("FAPI2")? {
+        builder = builder.fapi2();
+    }
     let (builder_with_store, data) = with_store(builder)?;
     builder = builder_with_store;
     if let Ok(key) = env::var("COOKIE_KEY") {
@@ -264,6 +277,54 @@ fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
     }
     let rp = builder.build().map_err(|error| name_variable(&error))?;
     Ok((rp, data))
+}
+
+/// How the client proves itself to the provider.
+fn client_authentication() -> Result<ClientAuthentication, String> {
+    let secret = || required("OIDC_CLIENT_SECRET", "the client's secret").map(ClientSecret::new);
+    let key = || required("CLIENT_KEY", "a PEM file with the client's private key");
+    let certificate = || {
+        let files = (required("CLIENT_CERT", "a PEM file with the client's certificate")?, key()?);
+        ClientCertificate::from_files(files.0, files.1)
+            .map_err(|error| error.to_string().replacen(error.setting(), "CLIENT_CERT", 1))
+    };
+    Ok(match variable("CLIENT_AUTH", "").as_str() {
+        "" => ClientAuthentication::ClientSecret(secret()?),
+        "client_secret_basic" => ClientAuthentication::ClientSecretBasic(secret()?),
+        "client_secret_post" => ClientAuthentication::ClientSecretPost(secret()?),
+        "private_key_jwt" => ClientAuthentication::PrivateKeyJwt(signing_key("CLIENT_KEY", &key()?)?),
+        "self_signed_tls_client_auth" => ClientAuthentication::SelfSignedTlsClientAuth(certificate()?),
+        "tls_client_auth" => ClientAuthentication::TlsClientAuth(certificate()?),
+        other => {
+            return Err(format!(
+                "CLIENT_AUTH is {other}: it takes client_secret_basic, client_secret_post, private_key_jwt, \
+                 tls_client_auth or self_signed_tls_client_auth"
+            ));
+        }
+    })
+}
+
+fn signing_key(variable: &str, file: &str) -> Result<SigningKey, String> {
+    let pem = std::fs::read(file)
+        .map_err(|error| format!("{variable} is {file}: it takes a PEM file that can be read ({error})"))?;
+    SigningKey::from_pem(pem).map_err(|error| error.to_string().replacen(error.setting(), variable, 1))
+}
+
+fn pushed_authorization() -> Result<PushedAuthorization, String> {
+    match variable("PAR", "auto").as_str() {
+        "auto" => Ok(PushedAuthorization::WhereOffered),
+        "required" => Ok(PushedAuthorization::Required),
+        "off" => Ok(PushedAuthorization::Off),
+        other => Err(format!("PAR is {other}: it takes auto, required or off")),
+    }
+}
+
+fn switch(name: &str) -> Result<bool, String> {
+    match variable(name, "off").as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("{name} is {other}: it takes on or off")),
+    }
 }
 
 /// Where the application's data lives: beside the sessions, in whichever store.
@@ -332,6 +393,9 @@ fn name_variable(error: &ConfigError) -> String {
     let setting = error.setting();
     let variable = match setting {
         "api" => "API_URL".to_owned(),
+        "client_authentication" => "CLIENT_AUTH".to_owned(),
+        "pushed_authorization" => "PAR".to_owned(),
+        "signing_alg" => "OIDC_SIGNING_ALG".to_owned(),
         "storage_key" => "STORE_KEYS".to_owned(),
         "client_id" | "client_secret" | "issuer" | "scopes" => format!("OIDC_{}", setting.to_uppercase()),
         other => other.to_uppercase(),

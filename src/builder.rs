@@ -20,15 +20,19 @@ use crate::error::{ConfigError, check_url};
 use crate::manager::describe::describe;
 use crate::manager::family::Family;
 use crate::manager::{Listener, LoginHook, Manager, upkeep};
+use crate::profile::{Profile, Strength};
 use crate::protocol::issuers::{IssuerTenants, Issuers, TENANT};
 use crate::protocol::jwt::SigningAlg;
 use crate::protocol::logout_token::LogoutTokenPolicy;
-use crate::protocol::names::{ClientId, ClientSecret, Issuer, Registration};
+use crate::protocol::names::{Issuer, Registration};
 use crate::protocol::url::PlainHttp;
+use crate::provider::certificate::ClientCertificate;
+use crate::provider::credentials::{ClientAuthentication, ClientCredentials, Credentials};
+use crate::provider::dpop::Dpop;
 use crate::provider::given::GivenClient;
 use crate::provider::http::Http;
-use crate::provider::secrets::Secrets;
-use crate::provider::{ClientConfig, Provider};
+use crate::provider::signing_key::SigningKey;
+use crate::provider::{ClientConfig, Provider, PushedAuthorization};
 use crate::registry::SessionRegistry;
 use crate::registry::memory::MemoryRegistry;
 use crate::relying_party::RelyingParty;
@@ -58,31 +62,6 @@ impl RelyingParty {
     }
 }
 
-/// How the application proves to the provider who it is.
-#[derive(Clone, Debug)]
-pub struct ClientCredentials {
-    id: ClientId,
-    secret: ClientSecret,
-    others: Vec<ClientSecret>,
-}
-
-impl ClientCredentials {
-    /// A confidential client with a secret: `client_secret_basic`, or `client_secret_post` where the provider offers
-    /// nothing else.
-    #[must_use]
-    pub fn secret(client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
-        Self { id: ClientId::new(client_id), secret: ClientSecret::new(client_secret), others: Vec::new() }
-    }
-
-    /// Another secret, which is tried where the provider answers `invalid_client`: while one is replaced by the other. So no login fails
-    /// and no refresh: tell every replica both, replace the secret at the provider, then drop the old one.
-    #[must_use]
-    pub fn or_secret(mut self, client_secret: impl Into<String>) -> Self {
-        self.others.push(ClientSecret::new(client_secret));
-        self
-    }
-}
-
 /// Configures a [`RelyingParty`].
 #[must_use]
 pub struct RelyingPartyBuilder {
@@ -92,7 +71,11 @@ pub struct RelyingPartyBuilder {
     policy: SessionPolicy,
     common: Common,
     scopes: Vec<String>,
-    signing_alg: SigningAlg,
+    signing_alg: Option<SigningAlg>,
+    dpop: Option<SigningKey>,
+    further_dpop_keys: Vec<SigningKey>,
+    pushed_authorization: PushedAuthorization,
+    profile: Profile,
     provider_timeout: Duration,
     listeners: Vec<Listener>,
     claims_from: ClaimsFrom,
@@ -240,7 +223,11 @@ impl RelyingPartyBuilder {
             policy: SessionPolicy::new(),
             common: Common::default(),
             scopes: vec!["openid".to_owned(), "profile".to_owned()],
-            signing_alg: SigningAlg::RS256,
+            signing_alg: None,
+            dpop: None,
+            further_dpop_keys: Vec::new(),
+            pushed_authorization: PushedAuthorization::default(),
+            profile: Profile::default(),
             provider_timeout: Duration::from_secs(5),
             listeners: Vec::new(),
             claims_from: ClaimsFrom::default(),
@@ -280,9 +267,42 @@ impl RelyingPartyBuilder {
         self
     }
 
-    /// The one algorithm of ID tokens and logout tokens; default RS256.
+    /// The one algorithm of ID tokens and logout tokens; default RS256, with [`fapi2`](Self::fapi2) PS256.
     pub fn signing_alg(mut self, alg: SigningAlg) -> Self {
-        self.signing_alg = alg;
+        self.signing_alg = Some(alg);
+        self
+    }
+
+    /// Binds access tokens to this key ([DPoP, RFC 9449](https://www.rfc-editor.org/rfc/rfc9449)): who steals one without it can do
+    /// nothing with it. Default: they are bound to nothing. Each request to the provider and to APIs carries a proof then, which costs a
+    /// signature; a provider that issues tokens of the type `Bearer` all the same is refused at the login. Replicas need the same key.
+    /// Sessions that are there already go on: each access token remembers what it is bound to.
+    pub fn dpop(mut self, key: SigningKey) -> Self {
+        self.dpop = Some(key);
+        self
+    }
+
+    /// A key that tokens may be bound to besides [`dpop`](Self::dpop), which alone gets new ones. So the key is replaced while
+    /// replicas run, and no session ends: tell every replica the new key here; then make it the `dpop` key of every replica, with the
+    /// old one here; drop that after *G*, when no token is bound to it any more.
+    pub fn further_dpop_key(mut self, key: SigningKey) -> Self {
+        self.further_dpop_keys.push(key);
+        self
+    }
+
+    /// Whether authorization requests are pushed to the provider ([RFC 9126](https://www.rfc-editor.org/rfc/rfc9126)); default: where it
+    /// offers that.
+    pub fn pushed_authorization(mut self, pushed_authorization: PushedAuthorization) -> Self {
+        self.pushed_authorization = pushed_authorization;
+        self
+    }
+
+    /// A client as [FAPI 2.0](https://openid.net/specs/fapi-security-profile-2_0-final.html) has it, §5.3.3: pushed authorization
+    /// requests, and `iss` in every authorization response, are required, and ID tokens are signed with PS256 unless
+    /// [`signing_alg`](Self::signing_alg) says ES256 or EdDSA. What is weaker is refused at the start: shared secrets, access tokens that are bound
+    /// to no key and no certificate, other algorithms, plain http but on this machine. `docs/fapi.md` goes through the clauses.
+    pub fn fapi2(mut self) -> Self {
+        self.profile = Profile::Fapi2;
         self
     }
 
@@ -593,6 +613,15 @@ impl RelyingPartyBuilder {
             return Err(zero("provider_timeout"));
         }
         self.check_client()?;
+        let certificate = self.certificate()?;
+        let signing_alg = self.signing_alg.unwrap_or(self.profile.signing_alg());
+        self.profile.check(&Strength {
+            credentials: &self.credentials.all,
+            dpop: self.dpop.as_ref(),
+            signing_alg,
+            pushed_authorization: self.pushed_authorization,
+            has_dangers: *plain_http != PlainHttp::default() || self.dangerous.cookies == CookieKind::Development,
+        })?;
         let post_logout_redirect_uri = origin.join(&paths.of_application(&self.post_logout_path)).ok().filter(|url| {
             self.post_logout_path.starts_with('/') && url.origin() == origin.origin() && url.fragment().is_none()
         });
@@ -623,9 +652,9 @@ impl RelyingPartyBuilder {
                 "a parameter that is not the crate's own: for those there are settings, as require_session().acr(…)";
             return Err(ConfigError::new("authorization_parameter", name, takes));
         }
-        let apis = Apis::new(&self.apis, plain_http, self.http_client.clone())?;
-        let http = Http::new(self.provider_timeout, self.http_client.as_ref())
-            .map_err(|error| ConfigError::new("provider_timeout", error.to_string(), "a working TLS set-up"))?;
+        let apis = Apis::new(&self.apis, plain_http, self.http_client.clone(), certificate.clone())?;
+        let http = Http::new(self.provider_timeout, self.http_client.as_ref(), certificate.as_ref())
+            .map_err(|error| ConfigError::new("provider_timeout", error, "a working TLS set-up"))?;
         let issuers = match self.issuer_template {
             None => Issuers::one(Issuer::new(self.issuer)),
             Some((template, _)) if template.matches(TENANT).count() != 1 => {
@@ -643,11 +672,14 @@ impl RelyingPartyBuilder {
             tag: ClientTag::of(&registration, place.tenant()),
             registration,
             issuers,
-            secrets: Secrets::new(self.credentials.secret, self.credentials.others),
+            credentials: Credentials::new(self.credentials.all),
+            dpop: self.dpop.map(|key| Dpop::new(key, self.further_dpop_keys)),
+            pushed_authorization: self.profile.pushed_authorization(self.pushed_authorization),
+            issuer_parameter: self.profile.issuer_parameter(),
             redirect_uri: join(&origin, &paths.of_party("callback")),
             post_logout_redirect_uri,
             scopes: self.scopes,
-            signing_alg: self.signing_alg,
+            signing_alg,
             parameters: self.parameters,
             inside,
             plain_http: self.dangerous.plain_http.clone(),
@@ -680,7 +712,7 @@ impl RelyingPartyBuilder {
         if self.credentials.id.as_str().is_empty() {
             return Err(ConfigError::new("client_id", "empty", "the id that the provider gave this application"));
         }
-        let mut secrets = std::iter::once(&self.credentials.secret).chain(&self.credentials.others);
+        let mut secrets = self.credentials.all.iter().filter_map(ClientAuthentication::secret);
         if secrets.any(|secret| secret.secret().is_empty()) {
             return Err(ConfigError::new(
                 "client_secret",
@@ -688,7 +720,24 @@ impl RelyingPartyBuilder {
                 "the secret that the provider gave this application",
             ));
         }
+        if self.dpop.is_none() && !self.further_dpop_keys.is_empty() {
+            return Err(ConfigError::new("further_dpop_key", "set, and dpop is not", "a key besides that of dpop"));
+        }
         Ok(())
+    }
+
+    /// The certificate that the client shows, if it does: there is one connection for all of its credentials.
+    fn certificate(&self) -> Result<Option<ClientCertificate>, ConfigError> {
+        let mut all = self.credentials.all.iter().filter_map(ClientAuthentication::certificate);
+        let first = all.next();
+        if first.is_some_and(|first| all.any(|other| !other.is(first))) {
+            return Err(ConfigError::new("client_certificate", "more than one", "one: its files may change"));
+        }
+        if first.is_some() && self.http_client.is_some() {
+            let takes = "no certificate where there is an http_client, which cannot be given it: the crate's own client shows it";
+            return Err(ConfigError::new("client_certificate", "set, as is http_client", takes));
+        }
+        Ok(first.cloned())
     }
 }
 

@@ -96,6 +96,7 @@ pub mod manual {
         #![doc = include_str!("../docs/lessons.md")]
     }
 }
+mod profile;
 mod protocol;
 mod provider;
 pub mod registry;
@@ -111,14 +112,18 @@ pub use api::error::{ApiError, ApiErrorKind};
 pub use api::layer::{SessionClientLayer, SessionClientService};
 pub use api::request::SessionRequest;
 pub use api::response::ApiResponse;
-pub use builder::{ClientCredentials, Dangerous, RelyingPartyBuilder};
+pub use builder::{Dangerous, RelyingPartyBuilder};
 pub use calls::api::{Api, Unexplained};
 pub use clock::{Clock, Sleep, SystemClock};
 pub use error::ConfigError;
 pub use protocol::issuers::IssuerTenants;
 pub use protocol::jwt::SigningAlg;
 pub use protocol::logout_token::{LogoutTokenPolicy, LogoutTokenTyp, MissingExpiry};
-pub use protocol::names::{AccessToken, ClientId, Issuer, Registration, Sid, Subject};
+pub use protocol::names::{AccessToken, ClientId, ClientSecret, Issuer, Registration, Sid, Subject};
+pub use provider::PushedAuthorization;
+pub use provider::certificate::ClientCertificate;
+pub use provider::credentials::{ClientAuthentication, ClientCredentials};
+pub use provider::signing_key::{Signer, SigningKey};
 pub use registry::memory::MemoryRegistry;
 #[cfg(feature = "postgres")]
 pub use registry::postgres::PostgresRegistry;

@@ -5,9 +5,8 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::AUTHORIZATION;
+use http::Request;
 use http::request::Parts;
-use http::{HeaderValue, Request};
 use url::Url;
 
 use super::body::Outgoing;
@@ -93,12 +92,16 @@ impl Call<'_> {
         let mut record = self.record_with_usable_token(&api, record).await?;
         let mut state = CallState::default();
         loop {
-            let body = body.take().ok_or(CallError::NotReplayed)?;
+            let attempt = body.take().ok_or(CallError::NotReplayed)?;
             let sent_at = self.manager.now();
-            let answer = transport.call(self.with_token(&parts, &api, &record)?, body);
+            let answer = transport.call(self.with_token(&parts, &url, &api, &record).await?, attempt);
             let answer = tokio::time::timeout(API_TIMEOUT, answer).await.map_err(|_| NoAnswer::Timeout)??;
-            let rejection = match judge_call(state, self.see(&answer, &api, &record)) {
+            let rejection = match judge_call(state, self.see(&answer, &url, &api, &record)) {
                 AnswerStep::PassBack => return Ok(Called::Answered(answer)),
+                AnswerStep::SendAgain => {
+                    state = state.with_nonce();
+                    continue;
+                }
                 AnswerStep::StepUp(authentication) => return Ok(Called::StepUp(answer, authentication)),
                 AnswerStep::BlameApi => return Err(self.end_or_blame_api(&api, &record).await),
                 AnswerStep::LookUp(rejection) => rejection,
@@ -133,19 +136,20 @@ impl Call<'_> {
         self.manager.signal(record).await.map(drop).map_err(CallError::Session)
     }
 
-    fn see(&self, answer: &Response, api: &Listed, record: &SessionRecord) -> Seen {
+    fn see(&self, answer: &Response, url: &Url, api: &Listed, record: &SessionRecord) -> Seen {
+        let nonce = self.manager.provider().note_nonce(url, answer.headers());
         let verdict = challenge::judge(answer.status(), answer.headers());
         let sent = if self.token(api, record).is_some() { Sent::WithToken } else { Sent::WithoutToken };
         let now = self.manager.now();
         let fault = match verdict {
-            ApiVerdict::Accepted | ApiVerdict::StepUp(_) => Fault::Session,
+            ApiVerdict::Accepted | ApiVerdict::NonceWanted | ApiVerdict::StepUp(_) => Fault::Session,
             ApiVerdict::TokenRejected | ApiVerdict::Unexplained => api.fault(record, now),
         };
         let is_content = answer.status().is_success() || answer.status().is_redirection();
         if is_content && sent == Sent::WithToken {
             api.note(record, Outcome::Accepted, now);
         }
-        Seen { verdict, sent, unexplained: api.unexplained(), fault }
+        Seen { verdict, sent, nonce, unexplained: api.unexplained(), fault }
     }
 
     fn token<'r>(
@@ -153,17 +157,22 @@ impl Call<'_> {
         api: &Listed,
         record: &'r SessionRecord,
     ) -> Option<(&'r crate::protocol::names::AccessToken, SystemTime)> {
-        record.access_token(api.audience(), self.manager.policy())
+        let token = record.access_token(api.audience(), self.manager.policy())?;
+        self.manager.provider().can_show(token.0).then_some(token)
     }
 
     /// The head of a request with the session's token for an API.
-    fn with_token(&self, parts: &Parts, api: &Listed, record: &SessionRecord) -> Result<Parts, NoAnswer> {
+    async fn with_token(
+        &self,
+        parts: &Parts,
+        url: &Url,
+        api: &Listed,
+        record: &SessionRecord,
+    ) -> Result<Parts, NoAnswer> {
         let mut parts = parts.clone();
         if let Some((token, _)) = self.token(api, record) {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.secret()))
-                .map_err(|_| NoAnswer::Invalid("the access token is no header value".to_owned()))?;
-            value.set_sensitive(true);
-            parts.headers.insert(AUTHORIZATION, value);
+            let headers = self.manager.provider().headers_with(token, (&parts.method, url)).await;
+            parts.headers.extend(headers.map_err(|error| NoAnswer::Invalid(error.to_string()))?);
         }
         Ok(parts)
     }

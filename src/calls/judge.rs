@@ -4,6 +4,7 @@
 //! |---|---|
 //! | to a request without token | pass it back: it says nothing about the session |
 //! | accepted | pass it back |
+//! | a nonce is wanted in the proof | send it again with that, once; then pass it back |
 //! | the user has to authenticate (RFC 9470) | step up |
 //! | unexplained, and listed as [`PassedBack`](Unexplained::PassedBack) | pass it back |
 //! | unexplained again, after the provider has granted a new token | pass it back: the session stands |
@@ -18,12 +19,14 @@ use super::api::Unexplained;
 use super::fault::Fault;
 use crate::protocol::authorization::Authentication;
 use crate::protocol::challenge::ApiVerdict;
+use crate::provider::dpop::Nonce;
 use crate::session::record::ActivitySignal;
 
 /// How far a call has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CallState {
     renewal: Tried,
+    nonce: Tried,
     switch: Tried,
     wait: Tried,
 }
@@ -76,6 +79,7 @@ impl TokenAge {
 pub(super) struct Seen {
     pub(super) verdict: ApiVerdict,
     pub(super) sent: Sent,
+    pub(super) nonce: Nonce,
     pub(super) unexplained: Unexplained,
     pub(super) fault: Fault,
 }
@@ -93,12 +97,25 @@ pub(super) enum AnswerStep {
     BlameApi,
     LookUp(Rejection),
     PassBack,
+    /// With the nonce that came with the answer.
+    SendAgain,
     StepUp(Authentication),
+}
+
+impl CallState {
+    /// After a request was sent again with another nonce.
+    pub(super) fn with_nonce(self) -> Self {
+        Self { nonce: Tried::Once, ..self }
+    }
 }
 
 pub(super) fn judge_call(state: CallState, seen: Seen) -> AnswerStep {
     match (seen.verdict, seen.sent) {
         (_, Sent::WithoutToken) | (ApiVerdict::Accepted, _) => AnswerStep::PassBack,
+        (ApiVerdict::NonceWanted, _) => match (state.nonce, seen.nonce) {
+            (Tried::NotYet, Nonce::Given) => AnswerStep::SendAgain,
+            (Tried::Once, _) | (_, Nonce::NotGiven) => AnswerStep::PassBack,
+        },
         (ApiVerdict::StepUp(authentication), _) => AnswerStep::StepUp(authentication),
         (ApiVerdict::Unexplained, _) => match (seen.unexplained, state.renewal) {
             (Unexplained::PassedBack, _) | (Unexplained::AskProvider, Tried::Once) => AnswerStep::PassBack,
@@ -209,11 +226,26 @@ mod tests {
                 AnswerStep::PassBack,
             ),
         ] {
-            let seen = Seen { verdict, sent, unexplained, fault };
+            let seen = Seen { verdict, sent, nonce: Nonce::NotGiven, unexplained, fault };
             assert_eq!(judge_call(CallState::default(), seen.clone()), first, "{seen:?}");
             let renewed = CallState { renewal: Tried::Once, ..CallState::default() };
             assert_eq!(judge_call(renewed, seen.clone()), later, "{seen:?}, after the renewal");
         }
+    }
+
+    #[test]
+    fn a_nonce_is_answered_once_and_ends_nothing() {
+        let seen = |nonce| Seen {
+            verdict: ApiVerdict::NonceWanted,
+            sent: Sent::WithToken,
+            nonce,
+            unexplained: Unexplained::AskProvider,
+            fault: Fault::Session,
+        };
+        let first = CallState::default();
+        assert_eq!(judge_call(first, seen(Nonce::Given)), AnswerStep::SendAgain);
+        assert_eq!(judge_call(first, seen(Nonce::NotGiven)), AnswerStep::PassBack, "it would be sent as it was");
+        assert_eq!(judge_call(first.with_nonce(), seen(Nonce::Given)), AnswerStep::PassBack);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::transport::Client;
 use crate::error::{ConfigError, check_url};
 use crate::protocol::authorization::Audience;
 use crate::protocol::url::PlainHttp;
+use crate::provider::certificate::ClientCertificate;
 use crate::provider::given::GivenClient;
 use crate::session::record::SessionRecord;
 
@@ -62,7 +63,12 @@ pub(crate) struct Apis {
 }
 
 impl Apis {
-    pub(crate) fn new(apis: &[Api], plain_http: &PlainHttp, given: Option<GivenClient>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        apis: &[Api],
+        plain_http: &PlainHttp,
+        given: Option<GivenClient>,
+        certificate: Option<ClientCertificate>,
+    ) -> Result<Self, ConfigError> {
         let list = |api: &Api| {
             let url = check_url("api", api.base_url(), plain_http)?;
             if url.query().is_some() {
@@ -72,7 +78,7 @@ impl Apis {
             Ok(Arc::new(Listed { origin: url.origin(), path, api: api.clone(), answers: Mutex::default() }))
         };
         let listed = apis.iter().map(list).collect::<Result<_, _>>()?;
-        Ok(Self { listed, own_client: Client::new(given)? })
+        Ok(Self { listed, own_client: Client::new(given, certificate)? })
     }
 
     /// The API that a URL belongs to: of those that it is below the one with the longest base path.
@@ -103,7 +109,7 @@ mod tests {
     #[test]
     fn urls_belong_to_the_nearest_api_above_them() {
         let apis = ["https://a.example/v1", "https://a.example/v1/billing/", "https://b.example"].map(Api::at);
-        let apis = Apis::new(&apis, &PlainHttp::default(), None).unwrap();
+        let apis = Apis::new(&apis, &PlainHttp::default(), None, None).unwrap();
         for (url, expected) in [
             ("https://a.example/v1", Some("https://a.example/v1")),
             ("https://a.example/v1/orders", Some("https://a.example/v1")),

@@ -11,6 +11,7 @@ use http::request::Parts;
 
 use super::body::Attempt;
 use crate::error::ConfigError;
+use crate::provider::certificate::{ClientCertificate, OwnClient};
 use crate::provider::given::GivenClient;
 use crate::provider::http::client_builder;
 
@@ -35,25 +36,25 @@ pub(crate) trait Transport: Send {
 /// What carries requests to APIs where the application says nothing else.
 #[derive(Clone, Debug)]
 pub(crate) enum Client {
-    Own(reqwest::Client),
+    Own(OwnClient),
     /// The application's.
     Given(GivenClient),
 }
 
 impl Client {
-    pub(crate) fn new(given: Option<GivenClient>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(given: Option<GivenClient>, certificate: Option<ClientCertificate>) -> Result<Self, ConfigError> {
         if let Some(given) = given {
             return Ok(Self::Given(given));
         }
-        let client = client_builder(API_TIMEOUT).read_timeout(API_TIMEOUT).build();
-        client.map(Self::Own).map_err(|error| ConfigError::new("api", error.to_string(), "a working TLS set-up"))
+        let client = OwnClient::new(certificate, || client_builder(API_TIMEOUT).read_timeout(API_TIMEOUT));
+        client.map(Self::Own).map_err(|error| ConfigError::new("api", error, "a working TLS set-up"))
     }
 }
 
 impl Transport for Client {
     fn call(&mut self, parts: Parts, body: Attempt) -> BoxFuture<'static, Result<Response, NoAnswer>> {
         let client = match self {
-            Self::Own(client) => client.clone(),
+            Self::Own(client) => client.get(),
             Self::Given(client) => {
                 let client = client.clone();
                 return Box::pin(async move {

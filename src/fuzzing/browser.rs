@@ -46,6 +46,7 @@ fn attempt() -> LoginTransaction {
         seen: None,
         follows: None,
         linked: Vec::new(),
+        dpop_jkt: None,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::protocol::jwt::{Expected, KeySet, Moment, SigningAlg, UnverifiedJwt, 
 use crate::protocol::logout_token::{LogoutToken, LogoutTokenPolicy, MissingExpiry};
 use crate::protocol::metadata::ProviderMetadata;
 use crate::protocol::names::{AccessToken, Issuer, Subject};
-use crate::protocol::token_response::{self, TokenVerdict};
+use crate::protocol::token_response::{self, TokenType, TokenVerdict};
 use crate::protocol::url::PlainHttp;
 use crate::session::step_up;
 use crate::web::paths::Paths;
@@ -180,7 +180,7 @@ pub fn discovery_document(bytes: &[u8]) {
     }
     assert_eq!(moved.authorization_endpoint, metadata.authorization_endpoint, "browsers are outside");
     assert!(metadata.unreadable.len() <= 9);
-    metadata.client_authentication();
+    metadata.secret_method();
 }
 
 /// An answer of the token endpoint: its status and `Retry-After` in the first line, then its body.
@@ -194,10 +194,10 @@ pub fn token_response(bytes: &[u8]) {
     }
     let json: Option<Map<String, Value>> = serde_json::from_slice(body).ok();
     let code = json.as_ref().and_then(|json| json.get("error")?.as_str()).unwrap_or_default();
-    let verdict = token_response::judge(status, &headers, body, now());
+    let verdict = token_response::judge(status, &headers, body, &TokenType::Bearer, now());
     let is_of_the_client = matches!(status.as_u16(), 400 | 401 | 403);
     match &verdict {
-        TokenVerdict::Granted(response) => {
+        TokenVerdict::Granted(response) | TokenVerdict::OtherType(response) => {
             assert!(status.is_success() && !response.access_token.secret().is_empty());
             let times = [response.expires_in, response.refresh_expires_in];
             assert!(times.into_iter().flatten().all(|time| time <= Duration::from_secs(1_000_000_000)));
@@ -241,7 +241,7 @@ pub fn www_authenticate(bytes: &[u8]) {
     }
     let says = |text: &[u8]| bytes.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text));
     match challenge::judge(StatusCode::UNAUTHORIZED, &headers) {
-        ApiVerdict::TokenRejected => assert!(says(b"error")),
+        ApiVerdict::NonceWanted | ApiVerdict::TokenRejected => assert!(says(b"error")),
         ApiVerdict::Accepted | ApiVerdict::Unexplained => {}
         ApiVerdict::StepUp(wanted) => {
             assert!(says(b"error"));

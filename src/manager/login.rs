@@ -118,12 +118,15 @@ impl Manager {
     }
 
     async fn redeem_code(&self, code: String, transaction: &LoginTransaction) -> Result<TokenResponse, LoginError> {
-        match self.provider.exchange_code(code, transaction.pkce_verifier.clone()).await? {
+        match self.provider.exchange_code(code, transaction).await? {
             TokenVerdict::Granted(response) => Ok(response),
             TokenVerdict::Refused(error) | TokenVerdict::Ambiguous(error) | TokenVerdict::NotForThis(error) => {
                 Err(LoginError::CodeRefused(error))
             }
             TokenVerdict::Misconfigured(error) => Err(LoginError::Misconfigured(error)),
+            TokenVerdict::OtherType(_) => {
+                Err(LoginError::Nonsense("the token_type is not what was asked for: with DPoP it has to be DPoP"))
+            }
             TokenVerdict::Unavailable { status, retry_after } if status.is_server_error() || retry_after.is_some() => {
                 let reason = format!("its token endpoint answered {status}");
                 Err(Unavailable { reason, retry_after, sent: Sent::Maybe }.into())

@@ -342,6 +342,9 @@ impl Manager {
         }
         let our_clock = crate::protocol::jwt::seconds(now);
         match remark {
+            Remark::OtherType => tracing::error!(
+                "the token_type of refreshes is not what was asked for: sessions are not confirmed until this is mended"
+            ),
             Remark::Times(error) => tracing::error!(
                 %error, our_clock,
                 "the clocks of the provider and of this machine are apart: its tokens are used all the same"
@@ -400,6 +403,7 @@ fn report_answer(answer: &Result<TokenVerdict, Unavailable>) {
             tracing::info!(error = error.as_str(), "the provider refused what a refresh asked for");
             "not_for_this"
         }
+        Ok(TokenVerdict::OtherType(_)) => "other_type",
         Ok(TokenVerdict::Refused(error)) => {
             tracing::info!(error = error.as_str(), "the provider refused a refresh");
             "refused"

@@ -110,6 +110,14 @@ impl Audience {
     }
 }
 
+/// Whether `iss` has to be in the answer (RFC 9207 §2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IssuerParameter {
+    Required,
+    /// Where the provider's metadata promise it.
+    WherePromised,
+}
+
 /// The answer to an authorization request, as the browser brings it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AuthorizationResponse {

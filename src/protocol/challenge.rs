@@ -42,6 +42,8 @@ impl Challenge {
 pub(crate) enum ApiVerdict {
     /// Nothing: the answer goes to the caller as it is.
     Accepted,
+    /// The proof of possession has to have the nonce that came with the answer (RFC 9449 §9).
+    NonceWanted,
     /// The token is not good (any more).
     TokenRejected,
     /// The token is good, but the user has to authenticate like this (RFC 9470).
@@ -56,7 +58,8 @@ pub(crate) enum ApiVerdict {
 /// |---|---|
 /// | any status but 401 | accepted |
 /// | 401 with `error="insufficient_user_authentication"` | step-up |
-/// | 401 with `error="use_dpop_nonce"` | accepted: a matter between client and API |
+/// | 401 with `error="use_dpop_nonce"` | a nonce is wanted |
+/// | 401 with `error="invalid_dpop_proof"` | accepted: the proof was refused, which says nothing about the token |
 /// | 401 with challenges of foreign schemes only (Basic, Negotiate) | accepted |
 /// | 401 with `error="insufficient_scope"` | accepted: privileges, not the session |
 /// | any other 401 with a challenge about tokens and an `error` | token rejected |
@@ -81,7 +84,8 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
                 .map(|age: u64| Duration::from_secs(age.min(u32::MAX.into()))),
             ..Authentication::default()
         }),
-        Some("use_dpop_nonce" | "insufficient_scope") => ApiVerdict::Accepted,
+        Some("use_dpop_nonce") => ApiVerdict::NonceWanted,
+        Some("invalid_dpop_proof" | "insufficient_scope") => ApiVerdict::Accepted,
         Some(_) => ApiVerdict::TokenRejected,
         None => ApiVerdict::Unexplained,
     }
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn api_answers() {
-        use ApiVerdict::{Accepted, StepUp, TokenRejected, Unexplained};
+        use ApiVerdict::{Accepted, NonceWanted, StepUp, TokenRejected, Unexplained};
         let gold = StepUp(Authentication {
             acr_values: Some("gold".to_owned()),
             max_age: Some(Duration::from_secs(5)),
@@ -176,7 +180,9 @@ mod tests {
         check(401, &[r#"Basic realm="x", Bearer error="invalid_token""#], &TokenRejected);
         check(401, &["Negotiate abc==", r#"Bearer error="invalid_token""#], &TokenRejected);
         check(401, &[r#"Bearer error="insufficient_user_authentication", acr_values="gold", max_age="5""#], &gold);
-        check(401, &[r#"DPoP error="use_dpop_nonce""#], &Accepted);
+        check(401, &[r#"DPoP error="use_dpop_nonce""#], &NonceWanted);
+        check(401, &[r#"DPoP algs="ES256", error="invalid_dpop_proof""#], &Accepted);
+        check(400, &[r#"DPoP error="use_dpop_nonce""#], &Accepted);
         check(401, &[r#"Bearer error="insufficient_scope""#], &Accepted);
         check(401, &[r#"Basic realm="x""#], &Accepted);
         check(401, &["Negotiate"], &Accepted);

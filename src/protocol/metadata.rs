@@ -18,6 +18,11 @@ pub(crate) struct ProviderMetadata {
     pub(crate) userinfo_endpoint: Option<Url>,
     pub(crate) end_session_endpoint: Option<Url>,
     pub(crate) revocation_endpoint: Option<Url>,
+    pub(crate) pushed_authorization_request_endpoint: Option<Url>,
+    pub(crate) require_pushed_authorization_requests: bool,
+    pub(crate) dpop_signing_alg_values_supported: Option<Vec<String>>,
+    /// Where a client goes that shows a certificate (RFC 8705 §5).
+    mtls_endpoint_aliases: MtlsEndpointAliases,
     pub(crate) authorization_response_iss_parameter_supported: bool,
     pub(crate) backchannel_logout_supported: bool,
     pub(crate) backchannel_logout_session_supported: bool,
@@ -26,6 +31,15 @@ pub(crate) struct ProviderMetadata {
     pub(crate) token_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// The members that are there and could not be read, or not wholly: taken as if they were absent.
     pub(crate) unreadable: Vec<&'static str>,
+}
+
+/// Endpoints that ask for the client's certificate.
+#[derive(Clone, Debug, Default)]
+struct MtlsEndpointAliases {
+    token_endpoint: Option<Url>,
+    userinfo_endpoint: Option<Url>,
+    revocation_endpoint: Option<Url>,
+    pushed_authorization_request_endpoint: Option<Url>,
 }
 
 /// Why a discovery document cannot be used.
@@ -75,6 +89,28 @@ impl Members {
         }
     }
 
+    fn mtls_endpoint_aliases(&mut self) -> MtlsEndpointAliases {
+        let json = match self.json.get("mtls_endpoint_aliases") {
+            Some(Value::Object(json)) => json.clone(),
+            None | Some(Value::Null) => return MtlsEndpointAliases::default(),
+            Some(_) => {
+                self.unreadable.push("mtls_endpoint_aliases");
+                return MtlsEndpointAliases::default();
+            }
+        };
+        let mut inner = Self { json, unreadable: Vec::new() };
+        let aliases = MtlsEndpointAliases {
+            token_endpoint: inner.url("token_endpoint"),
+            userinfo_endpoint: inner.url("userinfo_endpoint"),
+            revocation_endpoint: inner.url("revocation_endpoint"),
+            pushed_authorization_request_endpoint: inner.url("pushed_authorization_request_endpoint"),
+        };
+        if !inner.unreadable.is_empty() {
+            self.unreadable.push("mtls_endpoint_aliases");
+        }
+        aliases
+    }
+
     fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.json.get(name).filter(|value| !value.is_null())?;
         let Some(written) = value.as_array() else {
@@ -89,9 +125,9 @@ impl Members {
     }
 }
 
-/// How the client proves itself at the token endpoint (Core §9).
+/// How a client with a secret sends it (Core §9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientAuthentication {
+pub(crate) enum SecretMethod {
     Basic,
     Post,
 }
@@ -121,6 +157,10 @@ impl ProviderMetadata {
             userinfo_endpoint: members.url("userinfo_endpoint"),
             end_session_endpoint: members.url("end_session_endpoint"),
             revocation_endpoint: members.url("revocation_endpoint"),
+            pushed_authorization_request_endpoint: members.url("pushed_authorization_request_endpoint"),
+            require_pushed_authorization_requests: members.flag("require_pushed_authorization_requests"),
+            dpop_signing_alg_values_supported: members.list("dpop_signing_alg_values_supported"),
+            mtls_endpoint_aliases: members.mtls_endpoint_aliases(),
             authorization_response_iss_parameter_supported: members
                 .flag("authorization_response_iss_parameter_supported"),
             backchannel_logout_supported: members.flag("backchannel_logout_supported"),
@@ -135,6 +175,7 @@ impl ProviderMetadata {
     }
 
     fn check_endpoints(&self, issuer: &Issuer, plain_http: &PlainHttp) -> Result<(), MetadataError> {
+        let aliases = &self.mtls_endpoint_aliases;
         let endpoints = [
             ("authorization_endpoint", Some(&self.authorization_endpoint)),
             ("token_endpoint", Some(&self.token_endpoint)),
@@ -142,6 +183,11 @@ impl ProviderMetadata {
             ("userinfo_endpoint", self.userinfo_endpoint.as_ref()),
             ("end_session_endpoint", self.end_session_endpoint.as_ref()),
             ("revocation_endpoint", self.revocation_endpoint.as_ref()),
+            ("pushed_authorization_request_endpoint", self.pushed_authorization_request_endpoint.as_ref()),
+            ("mtls_endpoint_aliases", aliases.token_endpoint.as_ref()),
+            ("mtls_endpoint_aliases", aliases.userinfo_endpoint.as_ref()),
+            ("mtls_endpoint_aliases", aliases.revocation_endpoint.as_ref()),
+            ("mtls_endpoint_aliases", aliases.pushed_authorization_request_endpoint.as_ref()),
         ];
         let issuer = Url::parse(issuer.as_str()).map_err(|_| MetadataError::Missing("issuer"))?;
         let is_allowed = |url: &Url| plain_http.allows_endpoint(url, &issuer);
@@ -153,6 +199,17 @@ impl ProviderMetadata {
         Ok(())
     }
 
+    /// The same for a client that shows a certificate.
+    pub(crate) fn for_mutual_tls(mut self) -> Self {
+        let aliases = std::mem::take(&mut self.mtls_endpoint_aliases);
+        self.token_endpoint = aliases.token_endpoint.unwrap_or(self.token_endpoint);
+        self.userinfo_endpoint = aliases.userinfo_endpoint.or(self.userinfo_endpoint);
+        self.revocation_endpoint = aliases.revocation_endpoint.or(self.revocation_endpoint);
+        self.pushed_authorization_request_endpoint =
+            aliases.pushed_authorization_request_endpoint.or(self.pushed_authorization_request_endpoint);
+        self
+    }
+
     /// The same with the endpoints that the application itself calls at another origin, where they are at the issuer's:
     /// inside of a cluster the provider has another name than for browsers.
     pub(crate) fn seen_from_inside(mut self, issuer: &Issuer, inside: &Url) -> Self {
@@ -162,6 +219,7 @@ impl ProviderMetadata {
             Some(&mut self.jwks_uri),
             self.userinfo_endpoint.as_mut(),
             self.revocation_endpoint.as_mut(),
+            self.pushed_authorization_request_endpoint.as_mut(),
         ];
         for url in endpoints.into_iter().flatten().filter(|url| url.origin() == outside.origin()) {
             *url = at_origin(url, inside);
@@ -170,15 +228,15 @@ impl ProviderMetadata {
     }
 
     /// `client_secret_basic` (the default where nothing is said) unless only `client_secret_post` is offered.
-    pub(crate) fn client_authentication(&self) -> ClientAuthentication {
+    pub(crate) fn secret_method(&self) -> SecretMethod {
         match &self.token_endpoint_auth_methods_supported {
             Some(methods)
                 if methods.iter().any(|m| m == "client_secret_post")
                     && !methods.iter().any(|m| m == "client_secret_basic") =>
             {
-                ClientAuthentication::Post
+                SecretMethod::Post
             }
-            _ => ClientAuthentication::Basic,
+            _ => SecretMethod::Basic,
         }
     }
 }
@@ -304,14 +362,14 @@ mod tests {
     fn post_only_where_basic_is_not_offered() {
         let issuer = Issuers::one(Issuer::new("https://op.example"));
         for (offered, expected) in [
-            (json!(null), ClientAuthentication::Basic),
-            (json!(["client_secret_post"]), ClientAuthentication::Post),
-            (json!(["client_secret_post", "client_secret_basic"]), ClientAuthentication::Basic),
-            (json!(["private_key_jwt"]), ClientAuthentication::Basic),
+            (json!(null), SecretMethod::Basic),
+            (json!(["client_secret_post"]), SecretMethod::Post),
+            (json!(["client_secret_post", "client_secret_basic"]), SecretMethod::Basic),
+            (json!(["private_key_jwt"]), SecretMethod::Basic),
         ] {
             let json = document(|json| json["token_endpoint_auth_methods_supported"] = offered);
             assert_eq!(
-                ProviderMetadata::parse(&json, &issuer, &PlainHttp::default()).unwrap().client_authentication(),
+                ProviderMetadata::parse(&json, &issuer, &PlainHttp::default()).unwrap().secret_method(),
                 expected
             );
         }

@@ -7,6 +7,7 @@
 //! | `token_response` | RFC 6749 §5.1, §5.2 and what providers make of it |
 //! | `issuers` | whose tokens a client takes |
 //! | `jwt` | RFC 7515, 7517, 7519, 8725: parsing, keys, signatures, common claims |
+//! | `key_pair` | RFC 7518 §3: the application's own signatures |
 //! | `id_token` | Core §3.1.3.7, §12.2 |
 //! | `logout_token` | Back-Channel Logout 1.0 (errata 1) §2.4, §2.6 |
 //! | `challenge` | RFC 9110 §11.6.1, RFC 6750 §3: `WWW-Authenticate` |
@@ -17,6 +18,7 @@ pub(crate) mod fetch_metadata;
 pub(crate) mod id_token;
 pub(crate) mod issuers;
 pub(crate) mod jwt;
+pub(crate) mod key_pair;
 pub(crate) mod logout_token;
 pub(crate) mod metadata;
 pub(crate) mod names;

@@ -6,22 +6,22 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 macro_rules! text {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        $vis struct $name(Arc<str>);
 
         impl $name {
             /// Takes the value as it is on the wire; values are compared byte for byte.
             #[must_use]
-            pub fn new(value: impl Into<String>) -> Self {
+            $vis fn new(value: impl Into<String>) -> Self {
                 Self(value.into().into())
             }
 
             /// The value as it is on the wire.
             #[must_use]
-            pub fn as_str(&self) -> &str {
+            $vis fn as_str(&self) -> &str {
                 &self.0
             }
         }
@@ -65,25 +65,25 @@ macro_rules! secret {
 
 text! {
     /// The provider's issuer identifier, the `iss` claim.
-    Issuer
+    pub Issuer
 }
 text! {
     /// The client identifier that the provider knows this application by.
-    ClientId
+    pub ClientId
 }
 text! {
     /// The user's identifier at the provider, the `sub` claim; unique within its issuer only.
-    Subject
+    pub Subject
 }
 text! {
     /// The identifier of the user's session at the provider, the `sid` claim; unique within its issuer only.
     ///
     /// Not to be confused with the cookie's value, which is never shown to the application.
-    Sid
+    pub Sid
 }
-secret! {
-    /// An access token.
-    pub AccessToken
+text! {
+    /// The thumbprint of a key ([RFC 7638](https://www.rfc-editor.org/rfc/rfc7638)), which DPoP calls `jkt`.
+    pub(crate) KeyThumbprint
 }
 secret! {
     /// A refresh token.
@@ -95,7 +95,72 @@ secret! {
 }
 secret! {
     /// A client secret.
-    pub(crate) ClientSecret
+    pub ClientSecret
+}
+
+/// An access token: of the type `Bearer`, or one that is bound to a key
+/// ([DPoP](https://www.rfc-editor.org/rfc/rfc9449)) and of no use without proofs by it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "WrittenToken", into = "WrittenToken")]
+pub struct AccessToken {
+    secret: Arc<str>,
+    bound_to: Option<KeyThumbprint>,
+}
+
+/// As it is stored. A token that is bound to no key is a string, as it was before there were others.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenToken {
+    Bearer(Arc<str>),
+    Bound { token: Arc<str>, jkt: KeyThumbprint },
+}
+
+impl From<WrittenToken> for AccessToken {
+    fn from(written: WrittenToken) -> Self {
+        match written {
+            WrittenToken::Bearer(secret) => Self { secret, bound_to: None },
+            WrittenToken::Bound { token, jkt } => Self { secret: token, bound_to: Some(jkt) },
+        }
+    }
+}
+
+impl From<AccessToken> for WrittenToken {
+    fn from(token: AccessToken) -> Self {
+        match token.bound_to {
+            None => Self::Bearer(token.secret),
+            Some(jkt) => Self::Bound { token: token.secret, jkt },
+        }
+    }
+}
+
+impl AccessToken {
+    /// Wraps a token of the type `Bearer`.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Self {
+        Self { secret: value.into().into(), bound_to: None }
+    }
+
+    /// The same, bound to the key of this thumbprint.
+    pub(crate) fn bound_to(self, key: KeyThumbprint) -> Self {
+        Self { bound_to: Some(key), ..self }
+    }
+
+    /// The secret itself: for the wire, never for a log.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// The key that it is bound to, if it is.
+    pub(crate) fn key(&self) -> Option<&KeyThumbprint> {
+        self.bound_to.as_ref()
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(…)")
+    }
 }
 
 /// One client at one provider. Registries keep the sessions of different registrations apart.

@@ -6,7 +6,8 @@
 //!
 //! | observed | verdict |
 //! |---|---|
-//! | 2xx with an access token | [`TokenVerdict::Granted`] |
+//! | 2xx with an access token of the type that was asked for | [`TokenVerdict::Granted`] |
+//! | 2xx with one of another type | [`TokenVerdict::OtherType`]: of no use, but the refresh token may have rotated |
 //! | 2xx without one, but with a code about the grant (GitHub's kind) | [`TokenVerdict::Refused`] |
 //! | any other 2xx | [`TokenVerdict::Unreadable`]: the token may have rotated |
 //! | 400, 401, 403 with `invalid_grant`, `token_inactive`, `login_required` and the like | [`TokenVerdict::Refused`] |
@@ -20,7 +21,15 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
-use super::names::{AccessToken, IdTokenHint, RefreshToken};
+use super::names::{AccessToken, IdTokenHint, KeyThumbprint, RefreshToken};
+
+/// What kind of access token is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenType {
+    Bearer,
+    /// Bound to this key (RFC 9449 §5).
+    Dpop(KeyThumbprint),
+}
 
 /// The tokens of a successful answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +50,7 @@ pub(crate) enum TokenVerdict {
     Granted(TokenResponse),
     Misconfigured(ErrorCode),
     NotForThis(ErrorCode),
+    OtherType(TokenResponse),
     Refused(ErrorCode),
     Unavailable { status: StatusCode, retry_after: Option<Duration> },
     Unreadable,
@@ -62,13 +72,19 @@ impl ErrorCode {
 }
 
 /// Reads the answer of a token request.
-pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> TokenVerdict {
+pub(crate) fn judge(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    asked: &TokenType,
+    now: SystemTime,
+) -> TokenVerdict {
     let json: Option<Map<String, Value>> = serde_json::from_slice(body).ok();
     let code = json.as_ref().and_then(|json| json.get("error")).and_then(Value::as_str).unwrap_or_default();
     let error = || ErrorCode::new(code);
     if status.is_success() {
-        return match json.as_ref().and_then(granted) {
-            Some(response) => TokenVerdict::Granted(response),
+        return match json.as_ref().and_then(|json| granted(json, asked)) {
+            Some(verdict) => verdict,
             None if is_about_the_grant(code) => TokenVerdict::Refused(error()),
             None => TokenVerdict::Unreadable,
         };
@@ -104,7 +120,7 @@ fn is_about_the_grant(code: &str) -> bool {
     )
 }
 
-fn granted(json: &Map<String, Value>) -> Option<TokenResponse> {
+fn granted(json: &Map<String, Value>, asked: &TokenType) -> Option<TokenVerdict> {
     let text = |name| json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     // The wire says seconds as a number; some providers write a string. An absurd value counts as none.
     let seconds = |name: &str| match json.get(name) {
@@ -113,16 +129,23 @@ fn granted(json: &Map<String, Value>) -> Option<TokenResponse> {
         _ => None,
     };
     let duration = |name: &str| seconds(name).filter(|s| (0.0..=1e9).contains(s)).map(Duration::from_secs_f64);
-    let token_type_fits = text("token_type").is_none_or(|kind| kind.eq_ignore_ascii_case("Bearer"));
-    token_type_fits.then_some(())?;
-    Some(TokenResponse {
-        access_token: AccessToken::new(text("access_token")?),
+    let token_type = text("token_type");
+    let access_token = AccessToken::new(text("access_token")?);
+    let (is_as_asked, access_token) = match asked {
+        TokenType::Bearer => (token_type.is_none_or(|kind| kind.eq_ignore_ascii_case("Bearer")), access_token),
+        TokenType::Dpop(key) => {
+            (token_type.is_some_and(|kind| kind.eq_ignore_ascii_case("DPoP")), access_token.bound_to(key.clone()))
+        }
+    };
+    let response = TokenResponse {
+        access_token,
         expires_in: duration("expires_in"),
         refresh_expires_in: duration("refresh_expires_in").filter(|lifetime| !lifetime.is_zero()),
         refresh_token: text("refresh_token").map(RefreshToken::new),
         id_token: text("id_token").map(IdTokenHint::new),
         scope: text("scope").map(str::to_owned),
-    })
+    };
+    Some(if is_as_asked { TokenVerdict::Granted(response) } else { TokenVerdict::OtherType(response) })
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3); one that has passed asks for no pause.
@@ -144,12 +167,14 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, body: &str, expected: &str) {
-        let verdict = judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes(), NOW);
+        let status = StatusCode::from_u16(status).unwrap();
+        let verdict = judge(status, &HeaderMap::new(), body.as_bytes(), &TokenType::Bearer, NOW);
         let name = match verdict {
             TokenVerdict::Ambiguous(_) => "ambiguous",
             TokenVerdict::Granted(_) => "granted",
             TokenVerdict::Misconfigured(_) => "misconfigured",
             TokenVerdict::NotForThis(_) => "not for this",
+            TokenVerdict::OtherType(_) => "other type",
             TokenVerdict::Refused(_) => "refused",
             TokenVerdict::Unavailable { .. } => "unavailable",
             TokenVerdict::Unreadable => "unreadable",
@@ -218,13 +243,40 @@ mod tests {
             r#"{"access_token":"a","#,
             r#"{"token_type":"Bearer"}"#,
             r#"{"error":"Forbidden"}"#,
-            r#"{"access_token":"a","token_type":"MAC"}"#,
         ] {
             check(200, body, "unreadable");
+        }
+        for body in [r#"{"access_token":"a","token_type":"MAC"}"#, r#"{"access_token":"a","token_type":"DPoP"}"#] {
+            check(200, body, "other type");
         }
         check(200, r#"{"access_token":"a","token_type":"bearer"}"#, "granted");
         check(200, r#"{"access_token":"a"}"#, "granted");
         check(200, r#"{"access_token":"a","error":"invalid_grant"}"#, "granted");
+    }
+
+    #[test]
+    fn tokens_are_of_the_type_that_was_asked_for() {
+        let dpop = TokenType::Dpop(KeyThumbprint::new("key"));
+        for (token_type, asked, fits) in [
+            (r#","token_type":"Bearer""#, &TokenType::Bearer, true),
+            ("", &TokenType::Bearer, true),
+            (r#","token_type":"DPoP""#, &TokenType::Bearer, false),
+            (r#","token_type":"dpop""#, &dpop, true),
+            (r#","token_type":"Bearer""#, &dpop, false),
+            // Nobody knows whether it is bound.
+            ("", &dpop, false),
+        ] {
+            let body = format!(r#"{{"access_token":"a"{token_type}}}"#);
+            match judge(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), asked, NOW) {
+                TokenVerdict::Granted(tokens) => {
+                    assert!(fits, "{asked:?} {body}");
+                    let key = tokens.access_token.key().map(KeyThumbprint::as_str);
+                    assert_eq!(key, (*asked == dpop).then_some("key"), "{asked:?} {body}");
+                }
+                TokenVerdict::OtherType(_) => assert!(!fits, "{asked:?} {body}"),
+                other => panic!("{asked:?} {body}: {other:?}"),
+            }
+        }
     }
 
     #[test]
@@ -233,7 +285,8 @@ mod tests {
             [("60", Some(60)), ("\"60\"", Some(60)), ("-1", None), ("null", None), ("1e300", None), ("\"x\"", None)]
         {
             let body = format!(r#"{{"access_token":"a","expires_in":{written}}}"#);
-            let TokenVerdict::Granted(tokens) = judge(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), NOW) else {
+            let verdict = judge(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &TokenType::Bearer, NOW);
+            let TokenVerdict::Granted(tokens) = verdict else {
                 panic!("not granted: {body}");
             };
             assert_eq!(tokens.expires_in, expected.map(Duration::from_secs), "{body}");
@@ -264,8 +317,8 @@ mod tests {
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:50:07 GMT"))]);
-        let TokenVerdict::Unavailable { retry_after, .. } = judge(StatusCode::SERVICE_UNAVAILABLE, &headers, b"", now)
-        else {
+        let verdict = judge(StatusCode::SERVICE_UNAVAILABLE, &headers, b"", &TokenType::Bearer, now);
+        let TokenVerdict::Unavailable { retry_after, .. } = verdict else {
             panic!("not unavailable");
         };
         assert_eq!(retry_after, Some(Duration::from_secs(30)));

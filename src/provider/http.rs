@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Limited};
 use tracing::Instrument;
 use tracing::field::Empty;
 
+use super::certificate::{ClientCertificate, OwnClient};
 use super::given::{GivenClient, is_not_sent};
 use crate::clock::monotonic;
 use crate::error::with_causes;
@@ -37,7 +38,7 @@ pub(crate) struct Http {
 
 #[derive(Clone, Debug)]
 enum Client {
-    Own(reqwest::Client),
+    Own(OwnClient),
     Given(GivenClient),
 }
 
@@ -68,10 +69,16 @@ pub(crate) enum NoAnswer {
 }
 
 impl Http {
-    pub(crate) fn new(timeout: Duration, given: Option<&GivenClient>) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(
+        timeout: Duration,
+        given: Option<&GivenClient>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Self, String> {
         let client = match given {
             Some(given) => Client::Given(given.clone()),
-            None => Client::Own(client_builder(timeout).timeout(timeout).build()?),
+            None => {
+                Client::Own(OwnClient::new(certificate.cloned(), move || client_builder(timeout).timeout(timeout))?)
+            }
         };
         Ok(Self { client, timeout })
     }
@@ -81,12 +88,10 @@ impl Http {
         self.timeout
     }
 
-    pub(crate) async fn get(&self, url: &str, bearer: Option<&str>) -> Result<Answer, NoAnswer> {
-        let mut request = http::Request::get(url).header(http::header::ACCEPT, "application/json");
-        if let Some(token) = bearer {
-            request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let request = request.body(Vec::new()).map_err(|e| NoAnswer::NotSent(e.to_string()))?;
+    pub(crate) async fn get(&self, url: &str, headers: HeaderMap) -> Result<Answer, NoAnswer> {
+        let request = http::Request::get(url).header(http::header::ACCEPT, "application/json").body(Vec::new());
+        let mut request = request.map_err(|e| NoAnswer::NotSent(e.to_string()))?;
+        request.headers_mut().extend(headers);
         self.send(request, Patience::Ours).await
     }
 
@@ -120,7 +125,7 @@ impl Http {
 
     async fn call(&self, request: http::Request<Vec<u8>>, patience: Patience) -> Result<Answer, NoAnswer> {
         let client = match &self.client {
-            Client::Own(client) => client,
+            Client::Own(client) => client.get(),
             Client::Given(client) => {
                 let bound = if patience == Patience::Callers { LONGEST_CALL } else { self.timeout };
                 let answer = tokio::time::timeout(bound, call_given(client, request)).await;

@@ -1,12 +1,17 @@
 //! All traffic to the provider: `requests` to its endpoints, `user_info`, its `keys`, and here what it says of itself.
 
 pub(crate) mod cached;
+pub(crate) mod certificate;
 pub(crate) mod circuit;
+pub(crate) mod credentials;
+pub(crate) mod dpop;
 pub(crate) mod given;
 pub(crate) mod http;
 pub(crate) mod keys;
-mod requests;
-pub(crate) mod secrets;
+mod post;
+pub(crate) mod requests;
+mod shown;
+pub(crate) mod signing_key;
 pub(crate) mod user_info;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +22,11 @@ use url::Url;
 
 use self::cached::{Cached, Fetched, Held, Newer};
 use self::circuit::{Circuit, Failure, Open};
+use self::credentials::Credentials;
+use self::dpop::Dpop;
 use self::http::{Answer, Http, NoAnswer};
-use self::secrets::Secrets;
 use crate::clock::Clock;
+use crate::protocol::authorization::IssuerParameter;
 use crate::protocol::issuers::Issuers;
 use crate::protocol::jwt::{Expected, KeySet, Moment, SigningAlg};
 use crate::protocol::metadata::{ProviderMetadata, at_origin};
@@ -34,6 +41,20 @@ pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 /// Endpoints that are gone make the metadata be fetched at most once in this time.
 const FORCED_METADATA_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Whether authorization requests are pushed to the provider, so that browsers bring no more than their name
+/// ([RFC 9126](https://www.rfc-editor.org/rfc/rfc9126)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PushedAuthorization {
+    /// Never.
+    Off,
+    /// Always: with a provider that does not take them nobody signs in.
+    Required,
+    /// Where the provider's metadata name an endpoint for them.
+    #[default]
+    WhereOffered,
+}
+
 /// What the provider knows this application by.
 #[derive(Debug)]
 pub(crate) struct ClientConfig {
@@ -42,7 +63,11 @@ pub(crate) struct ClientConfig {
     pub(crate) issuers: Issuers,
     /// A short name of the registration.
     pub(crate) tag: ClientTag,
-    pub(crate) secrets: Secrets,
+    pub(crate) credentials: Credentials,
+    /// The keys that access tokens are bound to, if they are.
+    pub(crate) dpop: Option<Dpop>,
+    pub(crate) pushed_authorization: PushedAuthorization,
+    pub(crate) issuer_parameter: IssuerParameter,
     pub(crate) redirect_uri: Url,
     pub(crate) post_logout_redirect_uri: Url,
     pub(crate) scopes: Vec<String>,
@@ -200,6 +225,8 @@ impl Provider {
         let answer = self.fetch("discovery", &location).await?;
         match ProviderMetadata::parse(&answer.body, &self.client.issuers, &self.client.plain_http) {
             Ok(metadata) => {
+                let shows_certificate = self.client.credentials.all().iter().any(|way| way.certificate().is_some());
+                let metadata = if shows_certificate { metadata.for_mutual_tls() } else { metadata };
                 let metadata = match inside {
                     Some(inside) => metadata.seen_from_inside(issuer, inside),
                     None => metadata,
@@ -216,7 +243,7 @@ impl Provider {
 
     async fn fetch(&self, what: &'static str, url: &str) -> Option<Answer> {
         metrics::counter!("oidc_provider_fetches_total", "what" => what).increment(1);
-        match self.http.get(url, None).await {
+        match self.http.get(url, ::http::HeaderMap::new()).await {
             Ok(answer) if answer.status == ::http::StatusCode::OK => Some(answer),
             Ok(answer) => {
                 tracing::warn!(url, status = %answer.status, "the provider did not answer with its {what}");
@@ -254,6 +281,24 @@ impl Provider {
         if metadata.id_token_signing_alg_values_supported.as_ref().is_some_and(|algs| !algs.iter().any(|a| a == alg)) {
             tracing::warn!(%issuer, alg, "the provider does not declare the signing algorithm in \
                 id_token_signing_alg_values_supported: its ID tokens may be refused");
+        }
+        let key = self.client.dpop.as_ref().and_then(|dpop| dpop.current());
+        let algs = metadata.dpop_signing_alg_values_supported.as_deref().unwrap_or_default();
+        if let Some(key) = key
+            && !algs.iter().any(|alg| alg == key.alg().as_str())
+        {
+            tracing::warn!(%issuer, alg = key.alg().as_str(), "the provider does not declare the algorithm of the DPoP key \
+                in dpop_signing_alg_values_supported: its logins may fail");
+        }
+        match (self.client.pushed_authorization, &metadata.pushed_authorization_request_endpoint) {
+            (PushedAuthorization::Off, _) if metadata.require_pushed_authorization_requests => {
+                tracing::error!(%issuer, "the provider requires pushed authorization requests, which are off: nobody can sign in");
+            }
+            (PushedAuthorization::Required, None) => {
+                tracing::error!(%issuer, "the provider takes no pushed authorization requests, which are required: \
+                    nobody can sign in");
+            }
+            _ => {}
         }
         if metadata.end_session_endpoint.is_none() {
             tracing::warn!(%issuer, "the provider declares no end_session_endpoint: \

@@ -1,107 +1,183 @@
-//! Requests to the provider's endpoints.
-//!
-//! Those of the token endpoint are built by `oauth2`; the answers are judged by
-//! [`token_response`](crate::protocol::token_response), since that crate drops their status. All its glue is in this file.
+//! Requests to the provider's endpoints; the answers of the token endpoint are judged by
+//! [`token_response`](crate::protocol::token_response).
 
-use std::pin::Pin;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Request, StatusCode};
-use oauth2::basic::BasicClient;
-use oauth2::{
-    AuthType, AuthUrl, AuthorizationCode, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
-    RequestTokenError, Scope, TokenUrl,
-};
-use url::{Url, form_urlencoded};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use serde_json::{Value, json};
+use url::Url;
 
 use super::circuit::Failure;
-use super::http::{Answer, NoAnswer, Patience};
-use super::{Provider, Sent, Unavailable};
+use super::credentials::{ClientAuthentication, error_of};
+use super::http::{Answer, Patience};
+use super::post::Form;
+use super::signing_key::SigningKey;
+use super::{Provider, PushedAuthorization, Sent, Unavailable};
 use crate::protocol::authorization::Audience;
-use crate::protocol::metadata::{ClientAuthentication, ProviderMetadata};
-use crate::protocol::names::{ClientSecret, IdTokenHint, RefreshToken, Subject};
-use crate::protocol::token_response::{self, TokenVerdict};
+use crate::protocol::metadata::ProviderMetadata;
+use crate::protocol::names::{IdTokenHint, KeyThumbprint, RefreshToken, Subject};
+use crate::protocol::token_response::{self, ErrorCode, TokenType, TokenVerdict};
 use crate::session::login_attempt::LoginTransaction;
 
 /// Longer ID tokens do not go into URLs.
 const LONGEST_HINT: usize = 6 * 1024;
 
+/// Why a login cannot be sent to the provider.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum NotPushed {
+    /// It does not take the request (RFC 9126 §2.3).
+    #[error("the provider refuses the pushed authorization request: {}", .0.as_str())]
+    Refused(ErrorCode),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 impl Provider {
-    /// The URL that a browser is sent to for a login.
-    pub(crate) async fn authorization_url(
-        self: &Arc<Self>,
-        transaction: &LoginTransaction,
-    ) -> Result<Url, Unavailable> {
+    /// The URL that a browser is sent to for a login: with the whole request, or with the name that the provider gave it where it was
+    /// pushed ([RFC 9126](https://www.rfc-editor.org/rfc/rfc9126)).
+    pub(crate) async fn authorization_url(self: &Arc<Self>, transaction: &LoginTransaction) -> Result<Url, NotPushed> {
         let metadata = self.metadata().await?;
-        let verifier = PkceCodeVerifier::new(transaction.pkce_verifier.clone());
-        let state = transaction.state.clone();
-        let (mut url, _) = BasicClient::new(oauth2::ClientId::new(self.client_id()))
-            .set_auth_uri(AuthUrl::from_url(metadata.authorization_endpoint.clone()))
-            .set_redirect_uri(RedirectUrl::from_url(self.client.redirect_uri.clone()))
-            .authorize_url(|| CsrfToken::new(state))
-            .add_scopes(self.client.scopes.iter().cloned().map(Scope::new))
-            .add_extra_param("nonce", transaction.nonce.clone())
-            .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
-            .url();
-        let authentication = transaction.authentication.parameters();
-        // A step-up says better which authentication is wanted.
-        let is_said = |name: &str| authentication.iter().any(|(said, _)| *said == name);
-        let others = self.client.parameters.with(&transaction.linked).filter(|(name, _)| !is_said(name));
-        url.query_pairs_mut()
-            .extend_pairs(others)
-            .extend_pairs(authentication.iter().map(|(name, value)| (*name, value.as_str())))
-            .extend_pairs(self.client.resources.iter().map(|resource| ("resource", resource)));
+        let mut url = metadata.authorization_endpoint.clone();
+        let request = self.authorization_request(transaction);
+        match (self.client.pushed_authorization, &metadata.pushed_authorization_request_endpoint) {
+            (PushedAuthorization::Off, _) | (PushedAuthorization::WhereOffered, None) => {
+                url.query_pairs_mut().extend_pairs(request);
+            }
+            (PushedAuthorization::Required, None) => {
+                return Err(Unavailable::not_sent(
+                    "it does not take pushed authorization requests, which are required",
+                )
+                .into());
+            }
+            (PushedAuthorization::WhereOffered | PushedAuthorization::Required, Some(endpoint)) => {
+                let name = self.push(endpoint, request).await?;
+                url.query_pairs_mut().append_pair("client_id", self.client_id()).append_pair("request_uri", &name);
+            }
+        }
         Ok(url)
     }
 
-    fn client_id(&self) -> String {
-        self.client.registration.client_id().as_str().to_owned()
+    fn authorization_request(&self, transaction: &LoginTransaction) -> Form {
+        let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, transaction.pkce_verifier.as_bytes()));
+        let authentication = transaction.authentication.parameters();
+        let mut request: Form = [
+            ("response_type", "code"),
+            ("client_id", self.client_id()),
+            ("state", &transaction.state),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+            ("redirect_uri", self.client.redirect_uri.as_str()),
+            ("scope", &self.client.scopes.join(" ")),
+            ("nonce", &transaction.nonce),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        // A step-up says better which authentication is wanted.
+        let is_said = |name: &str| authentication.iter().any(|(said, _)| *said == name);
+        let others = self.client.parameters.with(&transaction.linked).filter(|(name, _)| !is_said(name));
+        request.extend(others.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        request.extend(authentication.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        request.extend(self.client.resources.iter().map(|resource| ("resource".to_owned(), resource.clone())));
+        request.extend(transaction.dpop_jkt.iter().map(|key| ("dpop_jkt".to_owned(), key.as_str().to_owned())));
+        request
     }
 
-    fn token_client(&self, metadata: &ProviderMetadata, secret: &ClientSecret) -> TokenClient {
-        BasicClient::new(oauth2::ClientId::new(self.client_id()))
-            .set_client_secret(oauth2::ClientSecret::new(secret.secret().to_owned()))
-            .set_auth_type(match metadata.client_authentication() {
-                ClientAuthentication::Basic => AuthType::BasicAuth,
-                ClientAuthentication::Post => AuthType::RequestBody,
-            })
-            .set_redirect_uri(RedirectUrl::from_url(self.client.redirect_uri.clone()))
-            .set_token_uri(TokenUrl::from_url(metadata.token_endpoint.clone()))
+    /// Gives the provider a request for a login, and gets the name that the browser brings.
+    async fn push(self: &Arc<Self>, endpoint: &Url, request: Form) -> Result<String, NotPushed> {
+        let answer = self.post(endpoint, &request, None, Patience::Ours).await?;
+        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let name = json.get("request_uri").and_then(Value::as_str).filter(|name| !name.is_empty());
+        match (answer.status, name) {
+            (status, Some(name)) if status.is_success() => Ok(name.to_owned()),
+            (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+                let error = error_of(&answer).unwrap_or_else(|| answer.status.to_string());
+                Err(NotPushed::Refused(ErrorCode::new(&error)))
+            }
+            (status, _) => Err(NotPushed::Unavailable(Unavailable {
+                reason: format!("its endpoint for pushed authorization requests answered {status}"),
+                retry_after: token_response::retry_after(&answer.headers, self.clock.now()),
+                sent: Sent::Maybe,
+            })),
+        }
     }
 
-    /// Exchanges an authorization code for tokens.
+    pub(super) fn client_id(&self) -> &str {
+        self.client.registration.client_id().as_str()
+    }
+
+    /// The key that the tokens of a login which begins now are to be bound to.
+    pub(crate) fn key_for_logins(&self) -> Option<KeyThumbprint> {
+        Some(self.client.dpop.as_ref()?.current()?.thumbprint().clone())
+    }
+
+    /// Exchanges an authorization code for tokens; they are bound to the key that the login began with.
     pub(crate) async fn exchange_code(
         self: &Arc<Self>,
         code: String,
-        verifier: String,
+        transaction: &LoginTransaction,
     ) -> Result<TokenVerdict, Unavailable> {
         let metadata = self.metadata().await?;
-        let tried = self.client.secrets.current();
-        let verdict = self.exchange_code_by(&metadata, tried.secret, code.clone(), verifier.clone()).await?;
-        let Some(next) = self.client.secrets.after(tried, &verdict) else { return Ok(verdict) };
-        let verdict = self.exchange_code_by(&metadata, next.secret, code, verifier).await?;
-        self.client.secrets.settle(next, &verdict);
-        Ok(verdict)
+        let begun_with = self.client.dpop.as_ref().zip(transaction.dpop_jkt.as_ref());
+        let key = begun_with.and_then(|(dpop, key)| dpop.key(key)).or(self.current_key());
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", self.client.redirect_uri.as_str()),
+            ("code_verifier", &transaction.pkce_verifier),
+        ];
+        let form: Form = form.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        self.token_request(&metadata, &form, key, Patience::Ours).await
     }
 
-    async fn exchange_code_by(
+    fn current_key(&self) -> Option<&SigningKey> {
+        self.client.dpop.as_ref().and_then(|dpop| dpop.current())
+    }
+
+    /// Presents a refresh token of `subject`'s, once; for an access token to `audience`, if one is given. Waits for the
+    /// answer for as long as the connection stands: how long is the caller's to say.
+    pub(crate) async fn refresh(
+        self: &Arc<Self>,
+        token: &RefreshToken,
+        audience: Option<&Audience>,
+        subject: &Subject,
+    ) -> Result<TokenVerdict, Unavailable> {
+        let metadata = self.metadata().await?;
+        self.enter()?;
+        let mut form: Form =
+            vec![("grant_type".into(), "refresh_token".into()), ("refresh_token".into(), token.secret().into())];
+        if let Some(audience) = audience {
+            form.extend(audience.parameters().map(|(name, value)| (name.to_owned(), value)));
+            if !audience.scopes.is_empty() {
+                form.push(("scope".to_owned(), audience.scopes.join(" ")));
+            }
+        }
+        let verdict = self.token_request(&metadata, &form, self.current_key(), Patience::Callers).await;
+        self.leave(match &verdict {
+            Err(_) => Err(Failure::Transport),
+            Ok(TokenVerdict::Unavailable { status, .. }) if status.is_server_error() => Err(Failure::of(subject)),
+            Ok(TokenVerdict::Unreadable) => Err(Failure::of(subject)),
+            // One user's limit, a gateway's refusal: nobody else's trouble.
+            Ok(TokenVerdict::Unavailable { .. }) => return verdict,
+            Ok(_) => Ok(()),
+        });
+        verdict
+    }
+
+    async fn token_request(
         self: &Arc<Self>,
         metadata: &ProviderMetadata,
-        secret: &ClientSecret,
-        code: String,
-        verifier: String,
+        form: &Form,
+        key: Option<&SigningKey>,
+        patience: Patience,
     ) -> Result<TokenVerdict, Unavailable> {
-        let client = self.token_client(metadata, secret);
-        let request =
-            client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(PkceCodeVerifier::new(verifier));
-        let sender = self.sender(Patience::Ours);
-        let answer = answer_of(request.request_async(&sender).await);
+        let answer = self.post(&metadata.token_endpoint, form, key, patience).await;
         self.look_for_endpoint_after(&answer);
         let answer = answer?;
-        Ok(token_response::judge(answer.status, &answer.headers, &answer.body, self.clock.now()))
+        let asked = key.map_or(TokenType::Bearer, |key| TokenType::Dpop(key.thumbprint().clone()));
+        Ok(token_response::judge(answer.status, &answer.headers, &answer.body, &asked, self.clock.now()))
     }
 
     /// The metadata are fetched anew where an endpoint is not what they say.
@@ -117,82 +193,16 @@ impl Provider {
         }
     }
 
-    /// Presents a refresh token of `subject`'s, once; for an access token to `audience`, if one is given. Waits for the
-    /// answer for as long as the connection stands: how long is the caller's to say.
-    pub(crate) async fn refresh(
-        self: &Arc<Self>,
-        token: &RefreshToken,
-        audience: Option<&Audience>,
-        subject: &Subject,
-    ) -> Result<TokenVerdict, Unavailable> {
-        let metadata = self.metadata().await?;
-        self.enter()?;
-        let tried = self.client.secrets.current();
-        let mut verdict = self.refresh_by(&metadata, tried.secret, token, audience).await;
-        if let Some(next) = verdict.as_ref().ok().and_then(|verdict| self.client.secrets.after(tried, verdict)) {
-            verdict = self.refresh_by(&metadata, next.secret, token, audience).await;
-            if let Ok(verdict) = &verdict {
-                self.client.secrets.settle(next, verdict);
-            }
-        }
-        self.leave(match &verdict {
-            Err(_) => Err(Failure::Transport),
-            Ok(TokenVerdict::Unavailable { status, .. }) if status.is_server_error() => Err(Failure::of(subject)),
-            Ok(TokenVerdict::Unreadable) => Err(Failure::of(subject)),
-            // One user's limit, a gateway's refusal: nobody else's trouble.
-            Ok(TokenVerdict::Unavailable { .. }) => return verdict,
-            Ok(_) => Ok(()),
-        });
-        verdict
-    }
-
-    async fn refresh_by(
-        self: &Arc<Self>,
-        metadata: &ProviderMetadata,
-        secret: &ClientSecret,
-        token: &RefreshToken,
-        audience: Option<&Audience>,
-    ) -> Result<TokenVerdict, Unavailable> {
-        let client = self.token_client(metadata, secret);
-        let token = oauth2::RefreshToken::new(token.secret().to_owned());
-        let mut request = client.exchange_refresh_token(&token);
-        if let Some(audience) = audience {
-            request = request.add_scopes(audience.scopes.iter().cloned().map(Scope::new));
-            for (name, value) in audience.parameters() {
-                request = request.add_extra_param(name, value);
-            }
-        }
-        let sender = self.sender(Patience::Callers);
-        let answer = answer_of(request.request_async(&sender).await);
-        self.look_for_endpoint_after(&answer);
-        let now = self.clock.now();
-        answer.map(|answer| token_response::judge(answer.status, &answer.headers, &answer.body, now))
-    }
-
     /// Revokes a refresh token (RFC 7009). Courtesy: the outcome is logged and changes nothing.
     pub(crate) async fn revoke(self: &Arc<Self>, token: RefreshToken) {
         let Ok(metadata) = self.metadata().await else { return };
         let Some(endpoint) = &metadata.revocation_endpoint else { return };
-        // By hand: oauth2 insists on https, which plain http to a provider on this machine is not.
-        let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let mut body = format!("token={}&token_type_hint=refresh_token", encode(token.secret()));
-        let (id, secret) = (encode(&self.client_id()), encode(self.client.secrets.current().secret.secret()));
-        let mut request = Request::post(endpoint.as_str()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        match metadata.client_authentication() {
-            ClientAuthentication::Basic => {
-                let credentials = STANDARD.encode(format!("{id}:{secret}"));
-                request = request.header(AUTHORIZATION, format!("Basic {credentials}"));
-            }
-            ClientAuthentication::Post => body = format!("{body}&client_id={id}&client_secret={secret}"),
-        }
-        let outcome = match request.body(body.into_bytes()) {
-            Ok(request) => self.http.send(request, Patience::Ours).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match outcome {
+        let form: Form =
+            vec![("token".into(), token.secret().into()), ("token_type_hint".into(), "refresh_token".into())];
+        match self.post(endpoint, &form, self.current_key(), Patience::Ours).await {
             Ok(answer) if answer.status.is_success() => tracing::debug!("refresh token revoked"),
             Ok(answer) => tracing::info!(status = %answer.status, "the provider did not revoke the refresh token"),
-            Err(error) => tracing::info!(error, "the refresh token could not be revoked"),
+            Err(error) => tracing::info!(%error, "the refresh token could not be revoked"),
         }
     }
 
@@ -206,51 +216,15 @@ impl Provider {
             url.query_pairs_mut().append_pair("id_token_hint", hint.secret());
         }
         url.query_pairs_mut()
-            .append_pair("client_id", self.client.registration.client_id().as_str())
+            .append_pair("client_id", self.client_id())
             .append_pair("post_logout_redirect_uri", self.client.post_logout_redirect_uri.as_str());
         Some(url)
     }
 
-    fn sender(&self, patience: Patience) -> impl Fn(oauth2::HttpRequest) -> SendFuture + '_ {
-        move |request| {
-            let http = self.http.clone();
-            Box::pin(async move {
-                match http.send(request, patience).await {
-                    Ok(answer) => Err(Sending::Answered(answer)),
-                    Err(error) => Err(Sending::Failed(error)),
-                }
-            })
-        }
-    }
-}
-
-type TokenClient = BasicClient<
-    oauth2::EndpointNotSet,
-    oauth2::EndpointNotSet,
-    oauth2::EndpointNotSet,
-    oauth2::EndpointNotSet,
-    oauth2::EndpointSet,
->;
-
-type SendFuture = Pin<Box<dyn Future<Output = Result<oauth2::HttpResponse, Sending>> + Send>>;
-
-/// What came of sending a request that `oauth2` built. The answer takes the way of an error, so that it comes
-/// back whole instead of being read there.
-#[derive(Debug, thiserror::Error)]
-enum Sending {
-    #[error("answered")]
-    Answered(Answer),
-    #[error(transparent)]
-    Failed(NoAnswer),
-}
-
-fn answer_of<T, E: oauth2::ErrorResponse>(
-    result: Result<T, RequestTokenError<Sending, E>>,
-) -> Result<Answer, Unavailable> {
-    match result {
-        Err(RequestTokenError::Request(Sending::Answered(answer))) => Ok(answer),
-        Err(RequestTokenError::Request(Sending::Failed(error))) => Err(error.into()),
-        // Not reached: the sender never gives oauth2 an answer to read.
-        Ok(_) | Err(_) => Err(Unavailable::not_sent("the request could not be built")),
+    /// The client's public keys, for a provider that fetches them; `None` if it authenticates otherwise.
+    pub(crate) fn published_keys(&self) -> Option<Value> {
+        let keys = self.client.credentials.all().iter().filter_map(ClientAuthentication::key);
+        let keys: Vec<Value> = keys.map(SigningKey::published_jwk).collect();
+        (!keys.is_empty()).then(|| json!({"keys": keys}))
     }
 }

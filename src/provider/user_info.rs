@@ -5,11 +5,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::circuit::Failure;
+use super::dpop::Nonce;
 use super::http::Answer;
 use super::{Provider, Unavailable};
 use crate::protocol::challenge::{self, ApiVerdict};
@@ -43,19 +45,27 @@ impl Provider {
             return Err(Unavailable::not_sent("it has no userinfo endpoint"));
         };
         self.enter()?;
-        let answer = match self.http.get(endpoint.as_str(), Some(token.secret())).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.leave(Err(Failure::Transport));
-                return Err(error.into());
-            }
-        };
+        let mut answer = self.get_user_info(endpoint, token).await?;
+        let nonce = self.note_nonce(endpoint, &answer.headers);
+        if nonce == Nonce::Given && challenge::judge(answer.status, &answer.headers) == ApiVerdict::NonceWanted {
+            answer = self.get_user_info(endpoint, token).await?;
+            self.note_nonce(endpoint, &answer.headers);
+        }
         if answer.status.is_server_error() {
             self.leave(Err(Failure::of(subject)));
         } else {
             self.leave(Ok(()));
         }
         Ok(judge_user_info(&answer, subject, self.clock.now()))
+    }
+
+    async fn get_user_info(&self, endpoint: &Url, token: &AccessToken) -> Result<Answer, Unavailable> {
+        let headers = self.headers_with(token, (&Method::GET, endpoint)).await;
+        let headers = headers.map_err(|error| Unavailable::not_sent(error.to_string()))?;
+        self.http.get(endpoint.as_str(), headers).await.map_err(|error| {
+            self.leave(Err(Failure::Transport));
+            error.into()
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use url::Url;
 use super::end_reason::EndMark;
 use super::id::SessionKey;
 use crate::protocol::authorization::Authentication;
+use crate::protocol::names::KeyThumbprint;
 
 /// A login has to be finished in this time.
 pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -60,6 +61,9 @@ pub(crate) struct LoginTransaction {
     /// What else the link to the login says to the provider.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) linked: Vec<(String, String)>,
+    /// The key that its tokens are to be bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dpop_jkt: Option<KeyThumbprint>,
 }
 
 impl LoginTransaction {

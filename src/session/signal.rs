@@ -259,6 +259,9 @@ impl Present {
                 self.once_more(Pause::Jitter, reason)
             }
             TokenVerdict::NotForThis(_) => self.about.give_up(None),
+            TokenVerdict::OtherType(response) => {
+                self.about.keep_refresh_token(response.refresh_token, Remark::OtherType, terms)
+            }
             TokenVerdict::Unreadable => self.once_more(Pause::None, None),
             TokenVerdict::Misconfigured(_) => self.about.give_up(None),
             TokenVerdict::Unavailable { retry_after, .. } => self.about.give_up(retry_after),
@@ -377,7 +380,9 @@ impl Verify {
                 let reason = EndReason::ProviderMisbehaved;
                 Do::End(End { about: self.about, reason, discard: None, outcome: Outcome::Ended(Some(reason)) })
             }
-            Err(RefreshedError::Unusable(error)) => self.keep_refresh_token(error, terms),
+            Err(RefreshedError::Unusable(error)) => {
+                self.about.keep_refresh_token(self.response.refresh_token, Remark::Unusable(error), terms)
+            }
         }
     }
 
@@ -400,15 +405,6 @@ impl Verify {
         refreshed.id_token.check_access_token(&self.response.access_token, terms.signing_alg)?;
         Ok(refreshed)
     }
-
-    /// Nothing of the answer is believed, and nothing is confirmed; but a refresh token that was rotated is stored, or the
-    /// session would be lost at the next refresh.
-    fn keep_refresh_token(self, error: TokenError, terms: &Terms<'_>) -> Do {
-        let mut next = SessionRecord::clone(&self.about.record);
-        let Some(rotated) = self.response.refresh_token else { return self.about.give_up(None) };
-        next.tokens.refresh_token = Some(rotated);
-        Commit::begin(self.about, next, Purpose::KeepRefreshToken, Some(Remark::Unusable(error)), terms)
-    }
 }
 
 /// Store the changed record before anybody uses what is in it.
@@ -427,6 +423,8 @@ pub(crate) struct Commit {
 /// What is odd about an answer that ends nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Remark {
+    /// The access token is of another type than was asked for: it may be bound to nothing.
+    OtherType,
     /// The ID token's times: somebody's clock is wrong.
     Times(TokenError),
     /// The ID token cannot be believed: the set-up has changed, or somebody is between.
@@ -568,6 +566,15 @@ impl About {
 
     fn give_up(self, retry_after: Option<Duration>) -> Do {
         Do::Release(Release { about: self, outcome: Outcome::Unavailable(retry_after) })
+    }
+
+    /// Nothing of the answer is believed, and nothing is confirmed; but a refresh token that was rotated is stored, or the
+    /// session would be lost at the next refresh.
+    fn keep_refresh_token(self, rotated: Option<RefreshToken>, remark: Remark, terms: &Terms<'_>) -> Do {
+        let Some(rotated) = rotated else { return self.give_up(None) };
+        let mut next = SessionRecord::clone(&self.record);
+        next.tokens.refresh_token = Some(rotated);
+        Commit::begin(self, next, Purpose::KeepRefreshToken, Some(remark), terms)
     }
 
     /// The record with the tokens of a refresh.

@@ -420,6 +420,7 @@ fn p4_which_refreshed_id_tokens_end_a_session() {
         let next = with_terms(1000, |terms| verify(&change).next(Verification::NoKeys, terms));
         let found = match &next {
             Do::Commit(commit) => commit.remark.as_ref().map(|remark| match remark {
+                Remark::OtherType => "type",
                 Remark::Times(_) => "clock",
                 Remark::Unusable(_) => "unusable",
             }),

@@ -19,9 +19,13 @@ pub(super) async fn authorize(
     State(shared): State<Arc<Shared>>,
     method: Method,
     headers: HeaderMap,
-    Query(query): Query<Parameters>,
+    Query(brought): Query<Parameters>,
     body: String,
 ) -> Response {
+    let query = match shared.requested(brought.clone()) {
+        Ok(query) => query,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+    };
     let form: Option<Parameters> =
         (method == Method::POST).then(|| form_urlencoded::parse(body.as_bytes()).into_owned().collect());
     let get = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
@@ -60,6 +64,7 @@ pub(super) async fn authorize(
         Who::Nobody => return page(get("client_id"), get("login_hint"), form.is_some()),
     };
     let code = random();
+    shared.is_answered(&brought);
     {
         let now = shared.clock.now();
         let mut state = shared.state();
@@ -78,6 +83,7 @@ pub(super) async fn authorize(
         };
         let code_for = Code {
             grant,
+            dpop_jkt: query.get("dpop_jkt").cloned(),
             redirect_uri: redirect_uri.as_str().to_owned(),
             challenge: get("code_challenge").to_owned(),
             expires_at: now + Duration::from_secs(60),

@@ -1,6 +1,6 @@
 //! How a test provider is set up and started.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -13,16 +13,19 @@ use axum::middleware;
 use axum::routing::{any, get, post};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
+use super::clients::PeerCertificate;
 use super::fault::{CloseConnection, Endpoint, interfere};
 use super::keys::SigningKey;
 use super::state::{
-    AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, RefreshTokens, Settings,
-    Sids, SignIn, State, Tampering, TestClient,
+    AccessTokens, Coordination, DpopNonces, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse,
+    PushedRequests, RefreshTokens, Settings, Sids, SignIn, State, Tampering, TestClient,
 };
-use super::{Shared, TestProvider, authorize, logout, metadata, token};
+use super::{Shared, TestProvider, authorize, clients, logout, metadata, tls, token};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::jwt::SigningAlg;
 
@@ -40,6 +43,7 @@ pub struct TestProviderBuilder {
     users: BTreeMap<String, Map<String, Value>>,
     clients: HashMap<String, TestClient>,
     settings: Settings,
+    tls: Option<(String, String)>,
 }
 
 impl TestProviderBuilder {
@@ -50,6 +54,7 @@ impl TestProviderBuilder {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             users: ["alice", "bob"].map(|user| (user.to_owned(), Map::new())).into(),
             clients: HashMap::new(),
+            tls: None,
             settings: Settings {
                 session_lifetime: Duration::from_secs(15 * 60),
                 access_token_lifetime: Duration::from_secs(5 * 60),
@@ -62,6 +67,8 @@ impl TestProviderBuilder {
                 sids: Sids::default(),
                 sign_in: SignIn::default(),
                 issuer_in_response: IssuerInResponse::default(),
+                dpop_nonces: DpopNonces::default(),
+                pushed_requests: PushedRequests::default(),
             },
         }
     }
@@ -138,6 +145,24 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Whether DPoP proofs need a nonce; default [`DpopNonces::NotNeeded`]. Clients that send proofs get bound tokens in any case.
+    pub fn dpop_nonces(mut self, dpop_nonces: DpopNonces) -> Self {
+        self.settings.dpop_nonces = dpop_nonces;
+        self
+    }
+
+    /// Whether authorization requests may be pushed; default [`PushedRequests::NotTaken`].
+    pub fn pushed_requests(mut self, pushed_requests: PushedRequests) -> Self {
+        self.settings.pushed_requests = pushed_requests;
+        self
+    }
+
+    /// Speaks TLS, with this certificate and its key (PEM), and asks clients for theirs. The issuer begins with `https` then.
+    pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
     /// Adds a user beside alice and bob, whose password is the name; tests sign in by [`SignIn::Automatic`] or with a `login_hint`.
     pub fn user(mut self, sub: impl Into<String>) -> Self {
         self.users.entry(sub.into()).or_default();
@@ -183,7 +208,9 @@ impl TestProviderBuilder {
     /// A dropped future leaves nothing behind.
     pub async fn start(self) -> io::Result<TestProvider> {
         let listener = TcpListener::bind(self.address).await?;
-        let issuer = format!("http://{}", listener.local_addr()?);
+        let tls = self.tls.map(|(certificate, key)| tls::acceptor(&certificate, &key)).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let issuer = format!("{scheme}://{}", listener.local_addr()?);
         let key = SigningKey::generate(self.alg, 0).ok_or_else(|| io::Error::other("no key could be made"))?;
         let http = reqwest::Client::builder()
             .timeout(LOGOUT_TIMEOUT)
@@ -196,6 +223,9 @@ impl TestProviderBuilder {
             clients: self.clients,
             sessions: HashMap::new(),
             codes: HashMap::new(),
+            pushed: HashMap::new(),
+            used_jtis: HashSet::new(),
+            dpop_nonce: None,
             access: HashMap::new(),
             refresh: HashMap::new(),
             keys: vec![Arc::new(key)],
@@ -217,7 +247,7 @@ impl TestProviderBuilder {
                 }
             }
         });
-        let server = tokio::spawn(serve(listener, router(&shared)));
+        let server = tokio::spawn(serve(listener, tls, router(&shared)));
         Ok(TestProvider::new(shared, vec![sweeper, server]))
     }
 }
@@ -232,6 +262,7 @@ fn router(shared: &Arc<Shared>) -> Router {
     let interfering = |endpoint: Endpoint| middleware::from_fn_with_state((shared.clone(), endpoint), interfere);
     Router::new()
         .route("/authorize", any(authorize::authorize.layer(interfering(Endpoint::Authorize))))
+        .route("/par", post(clients::push.layer(interfering(Endpoint::PushedAuthorization))))
         .route("/token", post(token::token.layer(interfering(Endpoint::Token))))
         .route("/userinfo", any(token::user_info.layer(interfering(Endpoint::UserInfo))))
         .route("/introspect", post(token::introspection.layer(interfering(Endpoint::Introspection))))
@@ -243,25 +274,43 @@ fn router(shared: &Arc<Shared>) -> Router {
 }
 
 /// Serves by hand, because a fault may close a connection without an answer.
-async fn serve(listener: TcpListener, router: Router) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let router = router.clone();
-        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let mut router = router.clone();
-            async move {
-                let Ok(response) = router.call(request.map(axum::body::Body::new)).await;
-                match response.extensions().get::<CloseConnection>() {
-                    Some(CloseConnection) => Err(io::Error::other("closed")),
-                    None => Ok(response),
+        let (router, tls) = (router.clone(), tls.clone());
+        connections.spawn(async move {
+            match tls {
+                None => converse(stream, None, router).await,
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let certificate = tls::peer_certificate(&stream);
+                    converse(stream, certificate, router).await;
                 }
             }
         });
-        connections.spawn(async move {
-            // An error is a connection that was closed, by us or the peer.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
         while connections.try_join_next().is_some() {}
     }
+}
+
+async fn converse<S>(stream: S, certificate: Option<PeerCertificate>, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut router = router.clone();
+        let mut request = request.map(axum::body::Body::new);
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        async move {
+            let Ok(response) = router.call(request).await;
+            match response.extensions().get::<CloseConnection>() {
+                Some(CloseConnection) => Err(io::Error::other("closed")),
+                None => Ok(response),
+            }
+        }
+    });
+    // An error is a connection that was closed, by us or the peer.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

@@ -29,6 +29,8 @@ pub enum Endpoint {
     Introspection,
     /// The key set.
     Jwks,
+    /// The pushed authorization request endpoint.
+    PushedAuthorization,
     /// The revocation endpoint.
     Revocation,
     /// The token endpoint.

@@ -67,7 +67,7 @@ pub(super) async fn end_session(
 }
 
 /// The claims of an ID token that was issued once, expired or not. Test code only: the signature is not looked at.
-fn claims(token: &str) -> Option<Value> {
+pub(super) fn claims(token: &str) -> Option<Value> {
     let payload = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }

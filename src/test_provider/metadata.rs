@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::state::IssuerInResponse;
+use super::state::{IssuerInResponse, PushedRequests};
 
 pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let at = |path: &str| format!("{}{path}", shared.issuer);
@@ -26,13 +26,21 @@ pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> 
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [shared.alg.as_str()],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt",
+            "self_signed_tls_client_auth"],
+        "token_endpoint_auth_signing_alg_values_supported": ["ES256", "EdDSA", "PS256"],
+        "dpop_signing_alg_values_supported": ["ES256", "EdDSA", "PS256"],
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported":
             state.settings.issuer_in_response == IssuerInResponse::Present,
         "backchannel_logout_supported": true,
         "backchannel_logout_session_supported": true,
     });
+    if state.settings.pushed_requests != PushedRequests::NotTaken {
+        metadata["pushed_authorization_request_endpoint"] = at("/par").into();
+        metadata["require_pushed_authorization_requests"] =
+            (state.settings.pushed_requests == PushedRequests::Required).into();
+    }
     if let Some(tamper) = state.tampering.metadata.clone() {
         tamper(&mut metadata);
     }

@@ -58,6 +58,7 @@
 
 mod authorize;
 mod builder;
+mod clients;
 mod clock;
 #[expect(clippy::expect_used, clippy::panic, reason = "checks fail by panicking")]
 mod contract;
@@ -68,7 +69,9 @@ mod keys;
 mod logout;
 mod metadata;
 mod sample;
+mod signed;
 mod state;
+mod tls;
 #[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod token;
 
@@ -89,10 +92,11 @@ use self::fault::GateKeeper;
 pub use self::fault::{Endpoint, Fault, Gate, GateAt};
 use self::keys::SigningKey;
 pub use self::sample::sample_record;
+pub use self::signed::DpopError;
 use self::state::State;
 pub use self::state::{
-    AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, LogoutDelivery, OldKeys,
-    ProviderSession, RefreshTokens, Sids, SignIn, TestClient,
+    AccessTokens, Coordination, DpopNonces, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse,
+    LogoutDelivery, OldKeys, ProviderSession, PushedRequests, RefreshTokens, Sids, SignIn, TestClient,
 };
 use crate::clock::Clock;
 use crate::protocol::jwt::SigningAlg;
@@ -207,6 +211,35 @@ impl TestProvider {
     /// How refresh tokens are issued from now on.
     pub fn set_refresh_tokens(&self, refresh_tokens: RefreshTokens) {
         self.shared.state().settings.refresh_tokens = refresh_tokens;
+    }
+
+    /// Whether DPoP proofs need a nonce from now on.
+    pub fn set_dpop_nonces(&self, dpop_nonces: DpopNonces) {
+        self.shared.state().settings.dpop_nonces = dpop_nonces;
+    }
+
+    /// The nonce that proofs had so far is not taken any more.
+    pub fn change_dpop_nonce(&self) {
+        self.shared.state().dpop_nonce = None;
+    }
+
+    /// Whether authorization requests may be pushed from now on.
+    pub fn set_pushed_requests(&self, pushed_requests: PushedRequests) {
+        self.shared.state().settings.pushed_requests = pushed_requests;
+    }
+
+    /// The thumbprint of the key that a request to an API proves to have, for an access token, by the rules of RFC 9449 §4.3; `None`
+    /// if it has no proof. Introspection says which key a token is bound to.
+    ///
+    /// # Errors
+    /// If the proof is wrong, or lacks the nonce of the day.
+    pub fn check_proof(
+        &self,
+        (method, url): (&str, &str),
+        headers: &http::HeaderMap,
+        access_token: &str,
+    ) -> Result<Option<String>, DpopError> {
+        self.shared.check_proof((method, url), headers, Some(access_token))
     }
 
     /// How users sign in from now on.

@@ -1,15 +1,21 @@
 //! What the provider knows: users, clients, sessions, tokens.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value};
 
 use super::fault::{Endpoint, Fault, GateKeeper};
 use super::keys::SigningKey;
 use super::random;
+use super::signed::{Binding, Pushed};
 
 /// Whether access tokens can be read by the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +110,30 @@ pub enum RefreshTokens {
     Rotate,
 }
 
+/// Whether DPoP proofs need a nonce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DpopNonces {
+    /// They do not.
+    #[default]
+    NotNeeded,
+    /// They do: the one that answers bring.
+    Required,
+}
+
+/// Whether authorization requests may be pushed (RFC 9126).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PushedRequests {
+    /// They may not.
+    #[default]
+    NotTaken,
+    /// They have to be, of every client.
+    Required,
+    /// They may.
+    Taken,
+}
+
 /// What the `sid` of a browser's next session is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -141,6 +171,9 @@ pub struct TestClient {
     pub(super) gets_refresh_token: bool,
     pub(super) access_token_lifetime: Option<Duration>,
     pub(super) resources: Vec<String>,
+    pub(super) jwks_uri: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) binds_access_tokens: bool,
 }
 
 impl TestClient {
@@ -157,6 +190,9 @@ impl TestClient {
             gets_refresh_token: true,
             access_token_lifetime: None,
             resources: Vec::new(),
+            jwks_uri: None,
+            certificate: None,
+            binds_access_tokens: false,
         }
     }
 
@@ -166,6 +202,25 @@ impl TestClient {
             .redirect_uri(format!("{public_url}/auth/callback"))
             .post_logout_redirect_uri(format!("{public_url}/"))
             .backchannel_logout_uri(format!("{public_url}/auth/backchannel-logout"))
+    }
+
+    /// Authenticates by `private_key_jwt` with keys that are fetched there, and by nothing else.
+    pub fn jwks_uri(mut self, uri: impl Into<String>) -> Self {
+        self.jwks_uri = Some(uri.into());
+        self
+    }
+
+    /// Authenticates by this certificate (PEM), and by nothing else: `self_signed_tls_client_auth`. The provider has to be started with
+    /// [`tls`](super::TestProviderBuilder::tls). Access tokens are bound to it.
+    pub fn certificate(mut self, pem: &str) -> Self {
+        self.certificate = certificate_hash(pem);
+        self
+    }
+
+    /// Gets access tokens that are bound to a key by DPoP, or none.
+    pub fn dpop_bound(mut self) -> Self {
+        self.binds_access_tokens = true;
+        self
     }
 
     /// Where the user may come back after a login.
@@ -281,8 +336,16 @@ pub struct LogoutDelivery {
     pub status: Result<u16, String>,
 }
 
+/// The hash of a certificate in PEM.
+fn certificate_hash(pem: &str) -> Option<String> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, &certificate)))
+}
+
 pub(super) struct Code {
     pub(super) grant: Grant,
+    /// The key that the login began with.
+    pub(super) dpop_jkt: Option<String>,
     pub(super) redirect_uri: String,
     pub(super) challenge: String,
     pub(super) expires_at: SystemTime,
@@ -311,6 +374,7 @@ pub(super) struct Extent {
 
 pub(super) struct IssuedAccess {
     pub(super) grant: Grant,
+    pub(super) bound_to: Binding,
     pub(super) extent: Extent,
     pub(super) expires_at: SystemTime,
 }
@@ -332,6 +396,8 @@ pub(super) struct Settings {
     pub(super) sids: Sids,
     pub(super) sign_in: SignIn,
     pub(super) issuer_in_response: IssuerInResponse,
+    pub(super) dpop_nonces: DpopNonces,
+    pub(super) pushed_requests: PushedRequests,
 }
 
 pub(super) type TamperToken = Arc<dyn Fn(&mut Value, &mut Value) + Send + Sync>;
@@ -354,6 +420,10 @@ pub(super) struct State {
     pub(super) clients: HashMap<String, TestClient>,
     pub(super) sessions: HashMap<String, ProviderSession>,
     pub(super) codes: HashMap<String, Code>,
+    pub(super) pushed: HashMap<String, Pushed>,
+    /// What clients have signed is taken once.
+    pub(super) used_jtis: HashSet<String>,
+    pub(super) dpop_nonce: Option<String>,
     pub(super) access: HashMap<String, IssuedAccess>,
     pub(super) refresh: HashMap<String, IssuedRefresh>,
     /// The first signs.

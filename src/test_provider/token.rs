@@ -1,28 +1,26 @@
 //! The token endpoint, and the endpoints that tokens are used at.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Form, Json};
+use axum::{Extension, Form, Json};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde_json::{Value, json};
-use url::form_urlencoded;
 
+use super::clients::{Parameters, PeerCertificate};
+use super::signed::{Binding, DpopError};
 use super::state::{
     AccessTokens, Extent, Grant, InlineLogout, IssuedAccess, IssuedRefresh, RefreshTokens, State as Known,
 };
 use super::{Shared, random, seconds};
 
-type Parameters = HashMap<String, String>;
-
-fn failure(status: StatusCode, error: &str) -> Response {
+pub(super) fn failure(status: StatusCode, error: &str) -> Response {
     (status, [(CACHE_CONTROL, "no-store")], Json(json!({ "error": error }))).into_response()
 }
 
@@ -30,39 +28,58 @@ fn invalid_grant() -> Response {
     failure(StatusCode::BAD_REQUEST, "invalid_grant")
 }
 
-impl Shared {
-    /// The client that a request proves to come from.
-    fn authenticate(&self, headers: &HeaderMap, form: &Parameters) -> Option<String> {
-        let basic = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Basic "));
-        let (id, secret) = if let Some(basic) = basic {
-            let decoded = String::from_utf8(STANDARD.decode(basic).ok()?).ok()?;
-            let (id, secret) = decoded.split_once(':')?;
-            // RFC 6749 §2.3.1: both are form-encoded first.
-            let decode = |text: &str| form_urlencoded::parse(text.as_bytes()).next().map(|(t, _)| t.into_owned());
-            (decode(id)?, decode(secret)?)
-        } else {
-            (form.get("client_id")?.clone(), form.get("client_secret")?.clone())
-        };
-        self.state().clients.get(&id).filter(|client| client.secret == secret).map(|client| client.id.clone())
-    }
-}
-
 pub(super) async fn token(
     State(shared): State<Arc<Shared>>,
+    certificate: Option<Extension<PeerCertificate>>,
     headers: HeaderMap,
     Form(form): Form<Parameters>,
 ) -> Response {
-    let Some(client_id) = shared.authenticate(&headers, &form) else {
+    let certificate = certificate.map(|Extension(certificate)| certificate);
+    let Some(client_id) = shared.authenticate(&headers, &form, certificate.as_ref()).await else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     };
-    match form.get("grant_type").map(String::as_str) {
-        Some("authorization_code") => by_code(&shared, &client_id, &form),
-        Some("refresh_token") => by_refresh_token(&shared, &client_id, &form).await,
+    let bound_to = match shared.check_proof(("POST", &shared.at("/token")), &headers, None) {
+        Ok(Some(key)) => Binding::Key(key),
+        Ok(None) => {
+            let state = shared.state();
+            let client = state.clients.get(&client_id);
+            if client.is_some_and(|client| client.binds_access_tokens) {
+                return failure(StatusCode::BAD_REQUEST, "invalid_dpop_proof");
+            }
+            let certificate = certificate.filter(|_| client.is_some_and(|client| client.certificate.is_some()));
+            certificate.map_or(Binding::Nothing, |PeerCertificate(hash)| Binding::Certificate(hash))
+        }
+        Err(error) => return not_proven(StatusCode::BAD_REQUEST, error),
+    };
+    let mut response = match form.get("grant_type").map(String::as_str) {
+        Some("authorization_code") => by_code(&shared, &client_id, &form, bound_to),
+        Some("refresh_token") => by_refresh_token(&shared, &client_id, &form, bound_to).await,
         _ => failure(StatusCode::BAD_REQUEST, "unsupported_grant_type"),
-    }
+    };
+    shared.add_nonce(&mut response);
+    response
 }
 
-fn by_code(shared: &Shared, client_id: &str, form: &Parameters) -> Response {
+/// The answer to a request whose proof is not good.
+fn not_proven(status: StatusCode, error: DpopError) -> Response {
+    let (code, nonce) = match error {
+        DpopError::UseNonce(nonce) => ("use_dpop_nonce", Some(nonce)),
+        DpopError::Invalid(why) => {
+            tracing::debug!(why, "a DPoP proof was refused");
+            ("invalid_dpop_proof", None)
+        }
+    };
+    let mut response = failure(status, code);
+    let headers = response.headers_mut();
+    headers.extend(nonce.and_then(|nonce| Some((HeaderName::from_static("dpop-nonce"), nonce.parse().ok()?))));
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = format!(r#"DPoP algs="ES256 EdDSA PS256", error="{code}""#);
+        headers.extend(challenge.parse().ok().map(|challenge| (WWW_AUTHENTICATE, challenge)));
+    }
+    response
+}
+
+fn by_code(shared: &Shared, client_id: &str, form: &Parameters, bound_to: Binding) -> Response {
     let get = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
     let now = shared.clock.now();
     let mut state = shared.state();
@@ -72,6 +89,7 @@ fn by_code(shared: &Shared, client_id: &str, form: &Parameters) -> Response {
         && code.redirect_uri == get("redirect_uri")
         && code.challenge == challenge
         && now < code.expires_at
+        && code.dpop_jkt.is_none_or(|key| bound_to == Binding::Key(key))
         && state.grant_stands(&code.grant, now);
     if !is_good {
         return invalid_grant();
@@ -83,10 +101,10 @@ fn by_code(shared: &Shared, client_id: &str, form: &Parameters) -> Response {
     let refresh_token = gets_refresh_token.then(|| issue_refresh(&mut state, &grant));
     let nonce = grant.nonce.clone();
     let extent = Extent { resource: None, scope: grant.scope.clone() };
-    answer(shared, &mut state, &grant, extent, refresh_token, nonce, now)
+    answer(shared, &mut state, &grant, (extent, bound_to), refresh_token, nonce, now)
 }
 
-async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Parameters) -> Response {
+async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Parameters, bound_to: Binding) -> Response {
     let now = shared.clock.now();
     let presented = form.get("refresh_token").map(String::as_str).unwrap_or_default();
     let expired = {
@@ -110,7 +128,7 @@ async fn by_refresh_token(shared: &Arc<Shared>, client_id: &str, form: &Paramete
         if state.grant_stands(&grant, now) {
             state.signal(&grant, now);
             let refresh_token = rotates.then(|| issue_refresh(&mut state, &grant));
-            return answer(shared, &mut state, &grant, extent, refresh_token, None, now);
+            return answer(shared, &mut state, &grant, (extent, bound_to), refresh_token, None, now);
         }
         (state.settings.inline_logout == InlineLogout::On).then_some(grant.sid)
     };
@@ -145,7 +163,7 @@ fn answer(
     shared: &Shared,
     state: &mut Known,
     grant: &Grant,
-    extent: Extent,
+    (extent, bound_to): (Extent, Binding),
     refresh_token: Option<String>,
     nonce: Option<String>,
     now: SystemTime,
@@ -162,11 +180,13 @@ fn answer(
             &json!({"typ": "at+jwt"}),
             &json!({"iss": shared.issuer, "sub": grant.sub, "client_id": grant.client_id, "sid": grant.sid,
                 "aud": extent.resource, "scope": extent.scope,
-                "iat": seconds(now), "exp": seconds(now + lifetime), "jti": random()}),
+                "iat": seconds(now), "exp": seconds(now + lifetime), "jti": random(),
+                "cnf": bound_to.confirmation()}),
         ),
     };
     let scope = extent.scope.clone();
-    let issued = IssuedAccess { grant: grant.clone(), extent, expires_at: now + lifetime };
+    let token_type = if matches!(bound_to, Binding::Key(_)) { "DPoP" } else { "Bearer" };
+    let issued = IssuedAccess { grant: grant.clone(), bound_to, extent, expires_at: now + lifetime };
     state.access.insert(access_token.clone(), issued);
     let auth_time = state.auth_time(grant);
     let gets_sid = state.clients.get(&grant.client_id).is_some_and(|client| client.gets_sid);
@@ -195,7 +215,7 @@ fn answer(
         tamper(&mut header, &mut claims);
     }
     let mut response = json!({
-        "access_token": access_token, "token_type": "Bearer", "expires_in": lifetime.as_secs(),
+        "access_token": access_token, "token_type": token_type, "expires_in": lifetime.as_secs(),
         "scope": scope, "id_token": key.sign(&header, &claims),
     });
     if let Some(refresh_token) = refresh_token {
@@ -207,14 +227,31 @@ fn answer(
     ([(CACHE_CONTROL, "no-store")], Json(response)).into_response()
 }
 
-pub(super) async fn user_info(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Some(token) = token else {
+pub(super) async fn user_info(
+    State(shared): State<Arc<Shared>>,
+    certificate: Option<Extension<PeerCertificate>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+    let Some((scheme @ ("Bearer" | "DPoP"), token)) = authorization else {
         return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")]).into_response();
     };
+    let url = shared.at("/userinfo");
+    let proven = match shared.check_proof((method.as_str(), &url), &headers, Some(token)) {
+        Ok(proven) => proven.filter(|_| scheme == "DPoP"),
+        Err(error) => return not_proven(StatusCode::UNAUTHORIZED, error),
+    };
     let mut state = shared.state();
-    let Some(grant) = live_access(&mut state, token, shared.clock.now()) else {
-        let challenge = r#"Bearer error="invalid_token", error_description="expired or revoked""#;
+    let is_bound_to = |bound_to: &Binding| match bound_to {
+        Binding::Nothing => scheme == "Bearer",
+        Binding::Key(key) => proven.as_ref() == Some(key),
+        Binding::Certificate(hash) => certificate.as_ref().is_some_and(|Extension(PeerCertificate(of))| of == hash),
+    };
+    let is_good = state.access.get(token).is_some_and(|issued| is_bound_to(&issued.bound_to));
+    let grant = live_access(&mut state, token, shared.clock.now()).filter(|_| is_good);
+    let Some(grant) = grant else {
+        let challenge = format!(r#"{scheme} error="invalid_token", error_description="expired or revoked""#);
         return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response();
     };
     let mut claims = json!({"sub": grant.sub, "name": grant.sub, "email": format!("{}@example.test", grant.sub)});
@@ -224,7 +261,10 @@ pub(super) async fn user_info(State(shared): State<Arc<Shared>>, headers: Header
     if let Some(tamper) = state.tampering.user_info.clone() {
         tamper(&mut claims);
     }
-    Json(claims).into_response()
+    drop(state);
+    let mut response = Json(claims).into_response();
+    shared.add_nonce(&mut response);
+    response
 }
 
 /// The grant behind a good access token, whose use is a sign of life.
@@ -240,19 +280,22 @@ fn live_access(state: &mut Known, token: &str, now: SystemTime) -> Option<Grant>
 
 pub(super) async fn introspection(
     State(shared): State<Arc<Shared>>,
+    certificate: Option<Extension<PeerCertificate>>,
     headers: HeaderMap,
     Form(form): Form<Parameters>,
 ) -> Response {
-    if shared.authenticate(&headers, &form).is_none() {
+    let certificate = certificate.map(|Extension(certificate)| certificate);
+    if shared.authenticate(&headers, &form, certificate.as_ref()).await.is_none() {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     }
     let token = form.get("token").map(String::as_str).unwrap_or_default();
     let mut state = shared.state();
-    let issued = state.access.get(token).map(|token| (token.extent.clone(), token.expires_at));
+    let issued =
+        state.access.get(token).map(|token| (token.extent.clone(), token.expires_at, token.bound_to.confirmation()));
     let body: Value = match (live_access(&mut state, token, shared.clock.now()), issued) {
-        (Some(grant), Some((extent, expires_at))) => json!({"active": true, "sub": grant.sub,
+        (Some(grant), Some((extent, expires_at, cnf))) => json!({"active": true, "sub": grant.sub,
             "client_id": grant.client_id, "sid": grant.sid, "aud": extent.resource, "scope": extent.scope,
-            "acr": grant.acr, "auth_time": seconds(grant.auth_time), "exp": seconds(expires_at)}),
+            "acr": grant.acr, "auth_time": seconds(grant.auth_time), "exp": seconds(expires_at), "cnf": cnf}),
         _ => json!({"active": false}),
     };
     Json(body).into_response()
@@ -260,10 +303,12 @@ pub(super) async fn introspection(
 
 pub(super) async fn revocation(
     State(shared): State<Arc<Shared>>,
+    certificate: Option<Extension<PeerCertificate>>,
     headers: HeaderMap,
     Form(form): Form<Parameters>,
 ) -> Response {
-    let Some(client_id) = shared.authenticate(&headers, &form) else {
+    let certificate = certificate.map(|Extension(certificate)| certificate);
+    let Some(client_id) = shared.authenticate(&headers, &form, certificate.as_ref()).await else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     };
     let token = form.get("token").map(String::as_str).unwrap_or_default();

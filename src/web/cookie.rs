@@ -359,6 +359,7 @@ mod tests {
             seen: None,
             follows: None,
             linked: Vec::new(),
+            dpop_jkt: None,
         }
     }
 

@@ -49,6 +49,7 @@ fn transaction() -> impl Strategy<Value = LoginTransaction> {
                 subject: Some(SubjectHash::of(&registration("shop"), &Subject::new("alice"))),
             }),
             linked,
+            dpop_jkt: None,
         },
     )
 }

@@ -84,7 +84,8 @@ impl Api {
 
 fn token(headers: &HeaderMap) -> String {
     let value = headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap()).unwrap_or_default();
-    value.strip_prefix("Bearer ").unwrap_or_default().to_owned()
+    let token = value.strip_prefix("Bearer ").or(value.strip_prefix("DPoP "));
+    token.unwrap_or_default().to_owned()
 }
 
 /// What the provider says about a token.

@@ -19,10 +19,12 @@ mod api_server;
 mod app_data;
 mod backchannel_logout;
 mod browser;
+mod clients;
 mod cluster;
 mod config;
 mod conformance;
 mod failover;
+mod high_security;
 mod inactivity;
 #[path = "../support/jar.rs"]
 mod jar;

@@ -48,11 +48,12 @@ fn pauses_go_by_no_clock_that_can_be_set() {
 }
 
 /// The floors of the house, from the top down, as ARCHITECTURE.md shows them. `test_provider` stands beside.
-const FLOORS: [&str; 15] = [
+const FLOORS: [&str; 16] = [
     "lib",
     "fuzzing",
     "relying_parties",
     "builder",
+    "profile",
     "relying_party",
     "api",
     "web",

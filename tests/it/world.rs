@@ -25,6 +25,7 @@ use tower_oidc_session::{
 use tower_sessions::{Session, SessionManagerLayer};
 
 use crate::browser::{Browser, Page};
+use crate::clients;
 use crate::registry::Registry;
 use crate::until::until;
 
@@ -39,6 +40,12 @@ pub(crate) struct World {
     pub provider: TestProvider,
     pub app: App,
     pub browser: Browser,
+}
+
+/// A world without an application.
+pub(crate) struct Bare {
+    pub clock: ManualClock,
+    pub provider: TestProvider,
 }
 
 /// An application with its relying party.
@@ -124,7 +131,7 @@ impl World {
     /// A world whose application keeps its sessions in `registry`.
     pub(crate) async fn over(registry: Registry, options: Options) -> Self {
         let clock = ManualClock::new();
-        let provider = options.provider.clock(clock.clone()).start().await.unwrap();
+        let provider = clients::provider(options.provider).clock(clock.clone()).start().await.unwrap();
         let configure = |builder: RelyingPartyBuilder| {
             let builder = options.api.iter().fold(builder, RelyingPartyBuilder::api);
             (options.configure)(builder.policy(options.policy.clone()))
@@ -132,6 +139,18 @@ impl World {
         let app = App::start(&provider, &clock, "shop", registry, configure, &options.client, options.api.clone());
         let app = app.await;
         Self { clock, provider, app, browser: Browser::new() }
+    }
+
+    /// A provider, and a browser.
+    pub(crate) async fn without_app(options: Options) -> Bare {
+        let clock = ManualClock::new();
+        let provider = options.provider.clock(clock.clone()).start().await.unwrap();
+        Bare { clock, provider }
+    }
+
+    /// Another application over the same registry.
+    pub(crate) async fn serve(&self, builder: RelyingPartyBuilder, api: Option<String>) -> App {
+        App::serve(listener().await, builder, self.app.registry.clone(), api)
     }
 
     /// A world whose user is signed in.
@@ -181,12 +200,11 @@ impl World {
         apis: &[tower_oidc_session::Api],
         api: Option<String>,
     ) -> App {
-        let builder =
-            RelyingParty::builder(self.provider.issuer(), ClientCredentials::secret("shop", "secret"), &self.app.url)
-                .cookie_key(key())
-                .policy(policy())
-                .clock(self.clock.clone())
-                .registry(registry);
+        let builder = clients::relying_party(self.provider.issuer(), "shop", &self.app.url)
+            .cookie_key(key())
+            .policy(policy())
+            .clock(self.clock.clone())
+            .registry(registry);
         let builder = apis.iter().cloned().fold(builder, RelyingPartyBuilder::api);
         App::serve(listener().await, builder, self.app.registry.clone(), api)
     }
@@ -212,9 +230,27 @@ impl App {
     ) -> Self {
         let listener = listener().await;
         let url = format!("http://{}", listener.local_addr().unwrap());
-        provider.register(client(TestClient::at(client_id, "secret", &url)));
-        let builder = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(client_id, "secret"), &url)
+        provider.register(client(clients::registered(TestClient::at(client_id, "secret", &url), &url)));
+        let builder = clients::relying_party(provider.issuer(), client_id, &url)
             .cookie_key(key())
+            .clock(clock.clone())
+            .registry(registry.clone());
+        Self::serve(listener, configure(builder), registry, api)
+    }
+
+    /// The same of the client "shop" with other credentials; `register` says what the provider knows it by.
+    pub(crate) async fn start_as(
+        provider: &TestProvider,
+        clock: &ManualClock,
+        (credentials, register): (&ClientCredentials, &dyn Fn(TestClient, &str) -> TestClient),
+        registry: Registry,
+        configure: impl Fn(RelyingPartyBuilder) -> RelyingPartyBuilder,
+        api: Option<String>,
+    ) -> Self {
+        let listener = listener().await;
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        provider.register(register(TestClient::at("shop", "secret", &url), &url));
+        let builder = RelyingParty::builder(provider.issuer(), credentials.clone(), &url)
             .clock(clock.clone())
             .registry(registry.clone());
         Self::serve(listener, configure(builder), registry, api)

@@ -16,7 +16,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, unavailable};
 use super::own_session::{OwnContext, OwnSession};
 use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
-use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, Prompt};
+use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, IssuerParameter, Prompt};
 use crate::protocol::token_response::ErrorCode;
 use crate::session::browser::Browser;
 use crate::session::decide::{Decision, decide};
@@ -245,8 +245,10 @@ async fn code_of(
             return Err(NotLoggedIn::because(error.to_string(), response));
         }
     };
-    let sends_issuer = metadata.authorization_response_iss_parameter_supported;
-    match AuthorizationResponse::parse(query, &context.provider().client().issuers, sends_issuer) {
+    let client = context.provider().client();
+    let sends_issuer =
+        metadata.authorization_response_iss_parameter_supported || client.issuer_parameter == IssuerParameter::Required;
+    match AuthorizationResponse::parse(query, &client.issuers, sends_issuer) {
         Ok(AuthorizationResponse::Code(code)) => Ok(code),
         Ok(AuthorizationResponse::Error(error)) if transaction.authentication.prompt == Prompt::None => {
             let session = transaction.session.filter(|session| previous == Some(*session));

@@ -13,6 +13,7 @@ use super::own_session::{OwnContext, OwnSession};
 use crate::protocol::authorization::{Authentication, Prompt};
 use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
 use crate::protocol::url::is_loopback;
+use crate::provider::requests::NotPushed;
 use crate::session::end_reason::EndMark;
 use crate::session::id::{SessionKey, random_text};
 use crate::session::login_attempt::{LoginTransaction, ReturnTo};
@@ -240,6 +241,7 @@ pub(super) async fn begin(context: &Context, headers: &HeaderMap, attempt: Attem
         seen: wanted.seen,
         follows: wanted.follows,
         linked: wanted.linked,
+        dpop_jkt: context.provider().key_for_logins(),
     };
     match context.provider().authorization_url(&transaction).await {
         Ok(url) => {
@@ -249,7 +251,14 @@ pub(super) async fn begin(context: &Context, headers: &HeaderMap, attempt: Attem
             }
             response
         }
-        Err(error) => {
+        Err(NotPushed::Refused(error)) => {
+            tracing::error!(
+                error = error.as_str(),
+                "the provider refuses a pushed authorization request: a login could not begin"
+            );
+            cannot_sign_in(context, StatusCode::BAD_GATEWAY, "unusable", &transaction.return_to)
+        }
+        Err(NotPushed::Unavailable(error)) => {
             tracing::warn!(%error, "a login could not begin");
             unavailable(context, error.retry_after, &transaction.return_to)
         }

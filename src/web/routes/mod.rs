@@ -9,6 +9,7 @@
 //! | `GET /auth/logout` | `logout` | a page that asks |
 //! | `/auth/form` | `form` | what was entered before the end of a session |
 //! | `POST /auth/backchannel-logout` | `backchannel_logout` | takes the provider's logout tokens |
+//! | `GET /auth/jwks.json` | `jwks` | the public keys of a client that signs |
 //! | `GET /auth/session` | `status` | says how long the session stands; no activity |
 //! | `GET /auth/session.js` | `script` | the guard of a page; also at a path that never changes |
 //! | `POST /auth/session` | `status` | "stay signed in": signals the provider now |
@@ -17,6 +18,7 @@ pub(crate) mod backchannel_logout;
 mod callback;
 mod choose;
 mod form;
+mod jwks;
 mod login;
 mod logout;
 mod own_session;
@@ -71,6 +73,7 @@ fn login<S: Clone + Send + Sync + 'static>(paths: &Paths) -> Router<S> {
     Router::new()
         .route(&paths.route_of_party("login"), get(login::login))
         .route(&paths.route_of_party("callback"), get(callback::callback))
+        .route(&paths.route_of_party("jwks.json"), get(jwks::jwks))
         // The address of such an answer may hold a code, which nobody who is linked from there has to know.
         .layer(SetResponseHeaderLayer::overriding(REFERRER_POLICY, HeaderValue::from_static("no-referrer")))
 }

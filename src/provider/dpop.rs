@@ -1,0 +1,98 @@
+//! Proofs that the application holds the key which its tokens are bound to
+//! ([RFC 9449](https://www.rfc-editor.org/rfc/rfc9449)).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::BoxError;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::json;
+use url::Url;
+
+use super::signing_key::SigningKey;
+use crate::protocol::jwt::seconds;
+use crate::protocol::names::{AccessToken, KeyThumbprint};
+use crate::session::id::random_text;
+
+/// The header of a proof.
+pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
+/// What a server wants in the next proof (§8).
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+/// The error of a server that wants another nonce.
+pub(crate) const USE_DPOP_NONCE: &str = "use_dpop_nonce";
+
+/// The keys, and what each server said last.
+#[derive(Debug)]
+pub(crate) struct Dpop {
+    /// New tokens are bound to the first.
+    keys: Vec<SigningKey>,
+    /// By origin: the provider's, and those of the APIs that are listed.
+    nonces: Mutex<HashMap<String, HeaderValue>>,
+}
+
+/// Whether a server said which nonce the next proof has to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nonce {
+    Given,
+    NotGiven,
+}
+
+impl Dpop {
+    pub(crate) fn new(first: SigningKey, others: impl IntoIterator<Item = SigningKey>) -> Self {
+        Self { keys: std::iter::once(first).chain(others).collect(), nonces: Mutex::default() }
+    }
+
+    /// The key that new tokens are bound to.
+    pub(crate) fn current(&self) -> Option<&SigningKey> {
+        self.keys.first()
+    }
+
+    /// The key of this thumbprint.
+    pub(crate) fn key(&self, thumbprint: &KeyThumbprint) -> Option<&SigningKey> {
+        self.keys.iter().find(|key| key.thumbprint() == thumbprint)
+    }
+
+    /// A proof for one request (§4.2), with the nonce that its server gave last.
+    pub(crate) async fn proof(
+        &self,
+        key: &SigningKey,
+        (method, url): (&Method, &Url),
+        token: Option<&AccessToken>,
+        now: SystemTime,
+    ) -> Result<HeaderValue, BoxError> {
+        let nonce = self.nonces().get(&origin(url)).and_then(|nonce| nonce.to_str().ok().map(str::to_owned));
+        let mut htu = url.clone();
+        htu.set_query(None);
+        htu.set_fragment(None);
+        let mut claims =
+            json!({"jti": random_text(), "htm": method.as_str(), "htu": htu.as_str(), "iat": seconds(now)});
+        let token_hash = token.map(|token| URL_SAFE_NO_PAD.encode(digest(&SHA256, token.secret().as_bytes())));
+        let optional = [("ath", token_hash), ("nonce", nonce)];
+        if let Some(claims) = claims.as_object_mut() {
+            claims.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))));
+        }
+        let header = json!({"typ": "dpop+jwt", "alg": key.alg().as_str(), "jwk": key.public_jwk()});
+        let mut proof = HeaderValue::try_from(key.sign(&header, &claims).await?)?;
+        proof.set_sensitive(true);
+        Ok(proof)
+    }
+
+    /// Remembers the nonce that an answer of a server brings.
+    pub(crate) fn note(&self, url: &Url, headers: &HeaderMap) -> Nonce {
+        let Some(nonce) = headers.get(DPOP_NONCE) else { return Nonce::NotGiven };
+        self.nonces().insert(origin(url), nonce.clone());
+        Nonce::Given
+    }
+
+    fn nonces(&self) -> std::sync::MutexGuard<'_, HashMap<String, HeaderValue>> {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}

@@ -1,0 +1,175 @@
+//! The application's own keys: they sign client assertions and DPoP proofs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::BoxError;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use serde_json::{Map, Value, json};
+
+use crate::error::ConfigError;
+use crate::protocol::jwt::SigningAlg;
+use crate::protocol::key_pair::KeyPair;
+use crate::protocol::names::KeyThumbprint;
+
+/// FAPI 2.0 Security Profile §5.4.1.
+const MIN_RSA_BITS: usize = 2048;
+
+const TAKES: &str =
+    "a private key as PEM or JWK: P-256 (signs with ES256), Ed25519 (EdDSA) or RSA of at least 2048 bits (PS256)";
+
+/// A key of the application's own, for [`private_key_jwt`](crate::ClientAuthentication::PrivateKeyJwt) and
+/// [DPoP](crate::RelyingPartyBuilder::dpop). Clones share it.
+///
+/// ```
+/// # fn main() -> Result<(), tower_oidc_session::ConfigError> {
+/// use tower_oidc_session::{ClientAuthentication, ClientCredentials, SigningKey};
+///
+/// // As made by: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256
+/// # let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+/// let key = SigningKey::from_pem(&pem)?;
+/// let credentials = ClientCredentials::new("shop", ClientAuthentication::PrivateKeyJwt(key));
+/// # drop(credentials);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SigningKey {
+    alg: SigningAlg,
+    id: Arc<str>,
+    /// Without `kid`, `use` and `alg`.
+    public: Arc<Value>,
+    thumbprint: KeyThumbprint,
+    signer: Arc<dyn Signer>,
+}
+
+/// What signs for the application where the private key is not in its memory: a KMS or an HSM. The trait is made with the crate
+/// `async_trait`, as it has to be object safe.
+#[async_trait]
+pub trait Signer: fmt::Debug + Send + Sync + 'static {
+    /// The signature of `message` as in a JWS ([RFC 7518 §3](https://www.rfc-editor.org/rfc/rfc7518#section-3)): of ECDSA the two
+    /// numbers of 32 bytes one after the other, not their ASN.1.
+    ///
+    /// # Errors
+    /// If it cannot sign now. Nothing is sent then, so no token is spent and no session ends.
+    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BoxError>;
+}
+
+#[async_trait]
+impl Signer for KeyPair {
+    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BoxError> {
+        Self::sign(self, message).map_err(|_| "the key cannot sign".into())
+    }
+}
+
+impl SigningKey {
+    /// Reads a private key in PEM: PKCS#8, PKCS#1 or SEC 1, not encrypted. P-256 signs with ES256, Ed25519 with EdDSA, RSA with PS256.
+    ///
+    /// # Errors
+    /// If there is no such key in it.
+    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        // Not repeated: it is a secret.
+        let pair = KeyPair::from_pem(pem.as_ref());
+        Self::of_pair(pair.ok_or_else(|| ConfigError::new("signing_key", "no such key", TAKES))?, None)
+    }
+
+    /// Reads a private key as a JWK, whose `kid` is its name if it has one.
+    ///
+    /// # Errors
+    /// If it is no private key of such a kind.
+    pub fn from_jwk(json: &str) -> Result<Self, ConfigError> {
+        let jwk: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
+        let id = jwk.get("kid").and_then(Value::as_str);
+        let pair = KeyPair::from_jwk(&jwk);
+        Self::of_pair(pair.ok_or_else(|| ConfigError::new("signing_key", "no such key", TAKES))?, id)
+    }
+
+    /// A key that `signer` signs with, by its public JWK; `alg` says with what, where the kind of key leaves that open.
+    ///
+    /// # Errors
+    /// If it is no public key of a kind that is supported.
+    pub fn from_signer(public_jwk: &str, signer: impl Signer) -> Result<Self, ConfigError> {
+        let jwk: Map<String, Value> = serde_json::from_str(public_jwk).unwrap_or_default();
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+        let (alg, members): (_, &[&str]) = match (text("kty"), text("crv")) {
+            (Some("EC"), Some("P-256")) => (SigningAlg::ES256, &["crv", "kty", "x", "y"]),
+            (Some("OKP"), Some("Ed25519")) => (SigningAlg::EdDSA, &["crv", "kty", "x"]),
+            (Some("RSA"), _) => (SigningAlg::PS256, &["e", "kty", "n"]),
+            _ => return Err(ConfigError::new("signing_key", "no such key", TAKES)),
+        };
+        let public: Map<String, Value> =
+            members.iter().filter_map(|name| Some(((*name).to_owned(), text(name)?.into()))).collect();
+        if public.len() < members.len() || text("alg").is_some_and(|named| named != alg.as_str()) {
+            return Err(ConfigError::new("signing_key", "a public key that lacks a member, or of another alg", TAKES));
+        }
+        Self::new(alg, Value::Object(public), text("kid"), Arc::new(signer))
+    }
+
+    /// The same key under another name, the `kid`; default: its thumbprint ([RFC 7638](https://www.rfc-editor.org/rfc/rfc7638)), or
+    /// what its JWK says. For a provider that names keys itself.
+    #[must_use]
+    pub fn with_key_id(self, id: impl Into<String>) -> Self {
+        Self { id: id.into().into(), ..self }
+    }
+
+    fn of_pair(pair: KeyPair, id: Option<&str>) -> Result<Self, ConfigError> {
+        Self::new(pair.alg(), pair.public_jwk(), id, Arc::new(pair))
+    }
+
+    fn new(alg: SigningAlg, public: Value, id: Option<&str>, signer: Arc<dyn Signer>) -> Result<Self, ConfigError> {
+        let modulus = public.get("n").and_then(Value::as_str).and_then(|n| URL_SAFE_NO_PAD.decode(n).ok());
+        if modulus.is_some_and(|modulus| modulus.len() * 8 < MIN_RSA_BITS) {
+            return Err(ConfigError::new("signing_key", "an RSA key of less than 2048 bits", TAKES));
+        }
+        let jwk: Option<Jwk> = serde_json::from_value(public.clone()).ok();
+        let thumbprint = jwk.and_then(|jwk| jwk.thumbprint(ThumbprintHash::SHA256).ok());
+        let thumbprint = thumbprint.map(KeyThumbprint::new);
+        let thumbprint = thumbprint.ok_or_else(|| ConfigError::new("signing_key", "no public key", TAKES))?;
+        let id = id.unwrap_or(thumbprint.as_str()).into();
+        Ok(Self { alg, id, public: Arc::new(public), thumbprint, signer })
+    }
+
+    pub(crate) fn alg(&self) -> SigningAlg {
+        self.alg
+    }
+
+    pub(crate) fn thumbprint(&self) -> &KeyThumbprint {
+        &self.thumbprint
+    }
+
+    /// The public key, without more than it is made of.
+    pub(crate) fn public_jwk(&self) -> &Value {
+        &self.public
+    }
+
+    /// The public key for the provider.
+    pub(crate) fn published_jwk(&self) -> Value {
+        let mut jwk = self.public.as_object().cloned().unwrap_or_default();
+        for (name, value) in [("kid", &*self.id), ("use", "sig"), ("alg", self.alg.as_str())] {
+            jwk.insert(name.to_owned(), value.into());
+        }
+        Value::Object(jwk)
+    }
+
+    /// A JWT that names the key by its `kid`.
+    pub(crate) async fn sign_as_itself(&self, claims: &Value) -> Result<String, BoxError> {
+        self.sign(&json!({"alg": self.alg.as_str(), "typ": "JWT", "kid": &*self.id}), claims).await
+    }
+
+    /// A JWT with this header.
+    pub(crate) async fn sign(&self, header: &Value, claims: &Value) -> Result<String, BoxError> {
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", encode(header), encode(claims));
+        let signature = self.signer.sign(message.as_bytes()).await?;
+        Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("alg", &self.alg).field("id", &self.id).finish_non_exhaustive()
+    }
+}
