@@ -198,12 +198,12 @@ impl Manager {
                 }
                 Do::Claim(claim) => {
                     let answer = self.claim(claim.record(), lease, granted).await;
-                    claim.next(answer, &self.terms())
+                    claim.next(answer)
                 }
                 Do::Commit(commit) => {
                     self.remark(commit.remark.as_ref());
                     let answer = self.registry.commit(commit.record().clone(), self.now()).await;
-                    commit.next(answer.map_err(failed), &self.terms())
+                    commit.next(answer.map_err(failed))
                 }
                 Do::Done(outcome) => {
                     self.report(&outcome);
