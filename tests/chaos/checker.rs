@@ -328,6 +328,14 @@ impl<'e> Indexed<'e> {
                 {
                     violations.push(Violation::Mixed { local: *local, at: *got, whose: sub.clone() });
                 }
+                // What tower-sessions says where it could not save the application's data.
+                Event::Request { replica, how: How::Page, sent, got, answer: Answer::Other(answer), .. }
+                    if answer.trim_end() == "500 Internal Server Error:"
+                        && self.faults.iter().any(|fault| {
+                            fault.kind.is_of_store()
+                                && fault.overlaps(*sent, *got)
+                                && (fault.replica.is_none() || fault.replica == *replica)
+                        }) => {}
                 Event::Request { local, got, answer: Answer::Other(answer), .. } => {
                     violations.push(Violation::Odd { local: *local, at: *got, answer: answer.clone() });
                 }

@@ -294,6 +294,13 @@ fn answers_that_there_should_not_be() {
     let of_another = Answer::Served { sub: "alice".to_owned(), sid: "another".to_owned() };
     assert!(matches!(violations([answered(9.0, of_another)])[..], [Violation::Mixed { .. }]));
     assert!(matches!(violations([answered(9.0, Answer::Other("500".to_owned()))])[..], [Violation::Odd { .. }]));
+    // tower-sessions has its own words for a store that fails.
+    let of_sessions = |how| asked(how, 9.0, Answer::Other("500 Internal Server Error: ".to_owned()));
+    assert_eq!(violations([of_sessions(How::Page), fault(Kind::StoreCut, 8.0, 9.0)]), []);
+    for (how, at_fault) in [(How::Page, Kind::ProviderCut), (How::Click, Kind::StoreCut)] {
+        let found = violations([of_sessions(how), fault(at_fault, 8.0, 9.0)]);
+        assert!(matches!(found[..], [Violation::Odd { .. }]), "{how:?} {at_fault:?}");
+    }
     let stuck = Event::Stuck { sub: "alice".to_owned(), why: String::new() };
     assert!(matches!(violations([stuck])[..], [Violation::Stuck { .. }]));
     for fine in [Answer::Unavailable, Answer::Unconfirmed, Answer::Nothing] {
