@@ -198,12 +198,12 @@ impl Manager {
                 }
                 Do::Claim(claim) => {
                     let answer = self.claim(claim.record(), lease, granted).await;
-                    claim.next(answer, &self.terms())
+                    claim.next(answer)
                 }
                 Do::Commit(commit) => {
                     self.remark(commit.remark.as_ref());
                     let answer = self.registry.commit(commit.record().clone(), self.now()).await;
-                    commit.next(answer.map_err(failed), &self.terms())
+                    commit.next(answer.map_err(failed))
                 }
                 Do::Done(outcome) => {
                     self.report(&outcome);
@@ -325,12 +325,15 @@ impl Manager {
     /// Waits until the session is unconfirmed, or for a minute if that is longer: a token is not presented again while an
     /// answer may still come. Where the requests' patience is over, others are not made to wait.
     async fn wait_for_answer<A>(&self, record: &SessionRecord, mut call: impl Future<Output = A> + Unpin) -> Option<A> {
-        let until = record.idle_deadline(&self.policy).max(self.now() + SHORTEST_WAIT);
-        if let Some(answer) = self.within(self.provider.timeout(), &mut call).await {
+        let confirmed_for = record.idle_deadline(&self.policy).duration_since(self.now()).unwrap_or_default();
+        // Told once: the clock may be set meanwhile.
+        let longest = confirmed_for.min(self.policy.op_session_lifetime).max(SHORTEST_WAIT);
+        let patience = self.provider.timeout();
+        if let Some(answer) = self.within(patience, &mut call).await {
             return Some(answer);
         }
         self.provider.is_slow();
-        self.within(until.duration_since(self.now()).unwrap_or_default(), call).await
+        self.within(longest.saturating_sub(patience), call).await
     }
 
     /// Says what is odd about an answer, once a minute.

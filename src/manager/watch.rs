@@ -39,13 +39,14 @@ pub(crate) struct Looked {
 #[derive(Debug)]
 pub(crate) struct Standing {
     watch: EndWatch,
+    looked_at: SystemTime,
     trusted_until: SystemTime,
 }
 
 impl Standing {
     /// Whether the session has to be looked up before anything more is done for it.
     pub(crate) fn is_doubtful(&self, now: SystemTime) -> bool {
-        now >= self.trusted_until || self.watch.has_heard()
+        !(self.looked_at..self.trusted_until).contains(&now) || self.watch.has_heard()
     }
 }
 
@@ -68,7 +69,7 @@ impl Manager {
         let trusted_until = looked.at + if is_sure { self.trust() } else { Duration::ZERO };
         // A deadline that passes is no end, and nobody tells of it.
         let trusted_until = trusted_until.min(next_deadline(record, &self.policy));
-        Standing { watch, trusted_until }
+        Standing { watch, looked_at: looked.at, trusted_until }
     }
 
     /// Completes when nothing more may be sent of a long response of this session, whose record was looked up after
@@ -93,7 +94,7 @@ impl Manager {
         };
         drop(record);
         loop {
-            let due = self.clock.sleep_until(plan.look_at);
+            let due = self.clock.sleep(plan.pause(self.now(), self.trust()));
             let look = pin!(async {
                 due.await;
                 self.look_in_turn(key).await
@@ -152,19 +153,27 @@ impl Manager {
 /// When the session of a long response is looked at next, and until when it is trusted if that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
+    looked_at: SystemTime,
     look_at: SystemTime,
     trusted_until: SystemTime,
 }
 
 impl Plan {
     fn at_once(now: SystemTime, trust: Duration) -> Self {
-        Self { look_at: now, trusted_until: now + trust }
+        Self { looked_at: now, look_at: now, trusted_until: now + trust }
     }
 
     /// Looks do not come in step, whatever made them begin together: `fraction` is random.
     fn after_look(now: SystemTime, trust: Duration, deadline: SystemTime, fraction: f64) -> Self {
         let trusted_until = deadline.min(now + trust);
-        Self { look_at: trusted_until.min(now + trust - SPREAD.min(trust / 3).mul_f64(fraction)), trusted_until }
+        let look_at = trusted_until.min(now + trust - SPREAD.min(trust / 3).mul_f64(fraction));
+        Self { looked_at: now, look_at, trusted_until }
+    }
+
+    /// How long the look is waited for from `now` on. However far the clock was set back since: no longer than a look is
+    /// good, and by a clock that cannot be set.
+    fn pause(&self, now: SystemTime, trust: Duration) -> Duration {
+        self.look_at.duration_since(now).unwrap_or_default().min(trust)
     }
 
     /// A notice may have been lost, for all sessions at once.
@@ -172,10 +181,10 @@ impl Plan {
         self.look_at = self.look_at.min(now + SPREAD_OF_DOUBT.mul_f64(fraction));
     }
 
-    /// Nothing if the time is over for which the last look was good.
+    /// Nothing if the time is over for which the last look was good, or cannot be told since the clock was set back.
     fn after_failure(self, now: SystemTime, fraction: f64) -> Option<Self> {
         let look_at = self.trusted_until.min(now + SHORTEST_PAUSE + SHORTEST_PAUSE.mul_f64(fraction));
-        (now < self.trusted_until).then_some(Self { look_at, ..self })
+        (self.looked_at..self.trusted_until).contains(&now).then_some(Self { look_at, ..self })
     }
 }
 
@@ -193,25 +202,34 @@ mod tests {
     fn p11_looks_are_spread_in_time_and_tried_again_within_the_trust() {
         let far = at(10_000);
         for (fraction, look_at) in [(0.0, 130), (0.5, 125), (1.0, 120)] {
-            let plan = Plan { look_at: at(look_at), trusted_until: at(130) };
+            let plan = Plan { looked_at: at(100), look_at: at(look_at), trusted_until: at(130) };
             assert_eq!(Plan::after_look(at(100), TRUST, far, fraction), plan);
         }
         // A deadline is kept to the second.
         for fraction in [0.0, 1.0] {
             let plan = Plan::after_look(at(100), TRUST, at(110), fraction);
-            assert_eq!(plan, Plan { look_at: at(110), trusted_until: at(110) });
+            assert_eq!(plan, Plan { looked_at: at(100), look_at: at(110), trusted_until: at(110) });
         }
         for (fraction, look_at) in [(0.0, 101), (0.5, 102), (1.0, 103)] {
-            let mut plan = Plan { look_at: at(120), trusted_until: at(130) };
+            let mut plan = Plan { looked_at: at(100), look_at: at(120), trusted_until: at(130) };
             plan.look_soon(at(101), fraction);
-            assert_eq!(plan, Plan { look_at: at(look_at), trusted_until: at(130) });
+            assert_eq!(plan, Plan { looked_at: at(100), look_at: at(look_at), trusted_until: at(130) });
         }
-        let plan = Plan { look_at: at(120), trusted_until: at(130) };
+        let plan = Plan { looked_at: at(100), look_at: at(120), trusted_until: at(130) };
         for (now, fraction, look_at) in
             [(120, 0.0, Some(121)), (120, 1.0, Some(122)), (129, 1.0, Some(130)), (130, 0.0, None), (131, 0.0, None)]
         {
             let expected = look_at.map(|look_at| Plan { look_at: at(look_at), ..plan });
             assert_eq!(plan.after_failure(at(now), fraction), expected, "{now} {fraction}");
         }
+    }
+
+    #[test]
+    fn p11_a_clock_that_is_set_back_delays_no_look_and_lengthens_no_trust() {
+        let plan = Plan { looked_at: at(1_000), look_at: at(1_020), trusted_until: at(1_030) };
+        for (now, pause) in [(1_000, 20), (1_019, 1), (1_020, 0), (9_000, 0), (10, 30)] {
+            assert_eq!(plan.pause(at(now), TRUST), Duration::from_secs(pause), "{now}");
+        }
+        assert_eq!(plan.after_failure(at(999), 0.0), None);
     }
 }

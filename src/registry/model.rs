@@ -197,12 +197,12 @@ impl Protocol {
                     (ClaimRule::Changed, Store::Live { record, .. }) => Claimed::Changed(record.clone()),
                     (ClaimRule::Contest, Store::Live { lease, .. }) => {
                         *lease = lease.map(|held| Held::Contested(*holder(&held)));
-                        return Some(Worker::At(claim.next(Ok(Claimed::Held), terms)));
+                        return Some(Worker::At(claim.next(Ok(Claimed::Held))));
                     }
                     (ClaimRule::Held, _) => return None,
                     (_, store) => Claimed::Gone(store.reason()),
                 };
-                claim.next(Ok(answer), terms)
+                claim.next(Ok(answer))
             }
             Do::Commit(commit) => {
                 let stored = world.stored().map(|(record, _)| record.version());
@@ -222,7 +222,7 @@ impl Protocol {
                     (CommitRule::Stale, Store::Live { record, .. }) => Committed::Stale(record.clone()),
                     (_, store) => Committed::Gone(store.reason()),
                 };
-                commit.next(Ok(answer), terms)
+                commit.next(Ok(answer))
             }
             Do::Done(_) => return Some(Worker::Idle),
             Do::End(end) => {

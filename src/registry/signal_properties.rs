@@ -236,7 +236,7 @@ impl World {
             }
             Do::Claim(claim) => {
                 let answer = self.claim(holder, claim.record().version(), acts);
-                self.with_terms(|terms| claim.next(told(true).map(|()| answer), terms))
+                claim.next(told(true).map(|()| answer))
             }
             Do::Present(present) => {
                 let is_under_way = |worker: &Worker| matches!(worker, Worker::Waiting { present: other, .. } if other.token() == present.token());
@@ -284,9 +284,10 @@ impl World {
                 }
                 let answer = told(true).map(|()| answer);
                 // When the patience with the store is over, so are the tokens that are nowhere else.
-                let is_lost = answer.is_err() && self.now >= self.unstored[&holder] + PATIENCE;
-                self.is_unkind |= is_lost;
-                self.with_terms(|terms| commit.next(answer, terms))
+                let is_late = answer.is_err() && self.now >= self.unstored[&holder] + PATIENCE;
+                let next = commit.next(answer);
+                self.is_unkind |= is_late && matches!(next, Do::Done(_));
+                next
             }
             Do::Load(load) => {
                 let answer = told(true).map(|()| match (&self.record, self.ended) {

@@ -42,7 +42,8 @@ const LONGEST_LOOK: Duration = Duration::from_millis(50);
 const FIRST_COMMIT_PAUSE: Duration = Duration::from_millis(50);
 /// The pause before a failed commit is tried again grows up to this.
 const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(1);
-/// How long rotated tokens are held while the registry does not take them.
+/// How long rotated tokens are held while the registry does not take them: so much is paused between attempts. What the
+/// attempts take comes on top; no clock that is set takes anything away.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an answer is judged by.
@@ -53,7 +54,7 @@ pub(crate) struct Terms<'a> {
     /// How far the provider's clock may be from ours.
     pub(crate) clock_tolerance: Duration,
     pub(crate) ambiguity: Ambiguity,
-    /// How long another replica's signal is waited for.
+    /// How long another replica's signal is waited for, the time of the looks not counted.
     pub(crate) claim_patience: Duration,
     pub(crate) now: SystemTime,
 }
@@ -151,7 +152,7 @@ pub(crate) fn start(record: Arc<SessionRecord>, audience: Option<Audience>, term
         // Only a browser can.
         ActivitySignal::SilentLogin => Do::Done(Outcome::Unavailable(None)),
         ActivitySignal::Refresh | ActivitySignal::UserInfo => {
-            Do::Claim(Claim { about, until: terms.now + terms.claim_patience, pause: FIRST_LOOK })
+            Do::Claim(Claim { about, patience: Patience::new(terms.claim_patience, FIRST_LOOK) })
         }
     }
 }
@@ -160,8 +161,7 @@ pub(crate) fn start(record: Arc<SessionRecord>, audience: Option<Audience>, term
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claim {
     about: About,
-    until: SystemTime,
-    pause: Duration,
+    patience: Patience,
 }
 
 impl Claim {
@@ -169,7 +169,7 @@ impl Claim {
         &self.about.record
     }
 
-    pub(crate) fn next(self, answer: Result<Claimed, StoreFailed>, terms: &Terms<'_>) -> Do {
+    pub(crate) fn next(mut self, answer: Result<Claimed, StoreFailed>) -> Do {
         match answer {
             Ok(Claimed::Granted) => {
                 let tokens = &self.about.record.tokens;
@@ -183,15 +183,34 @@ impl Claim {
             }
             Ok(Claimed::Changed(newer)) => Do::Done(Outcome::Overtaken(newer)),
             Ok(Claimed::Gone(reason)) => Do::Done(Outcome::Ended(reason)),
-            Ok(Claimed::Held) if terms.now < self.until => {
-                let pause = Pause::Of(self.pause);
-                let again = Self { pause: (self.pause * 5 / 4).min(LONGEST_LOOK), ..self };
-                Do::Wait(Wait { pause, then: AfterWait::Claim(Box::new(again)) })
-            }
-            Ok(Claimed::Held) => Do::Done(Outcome::Unavailable(None)),
+            Ok(Claimed::Held) => match self.patience.pause(|pause| (pause * 5 / 4).min(LONGEST_LOOK)) {
+                Some(pause) => Do::Wait(Wait { pause, then: AfterWait::Claim(Box::new(self)) }),
+                None => Do::Done(Outcome::Unavailable(None)),
+            },
             // It may have been granted all the same.
             Err(StoreFailed) => self.about.give_up(None),
         }
+    }
+}
+
+/// How long something is tried again, told by the pauses alone: the machine's clock may be set meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Patience {
+    left: Duration,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(left: Duration, first_pause: Duration) -> Self {
+        Self { left, pause: first_pause }
+    }
+
+    /// The pause before the next attempt, if there is to be one.
+    fn pause(&mut self, next: impl FnOnce(Duration) -> Duration) -> Option<Pause> {
+        let pause = self.pause.min(self.left);
+        self.left -= pause;
+        self.pause = next(self.pause);
+        (!pause.is_zero()).then_some(Pause::Of(pause))
     }
 }
 
@@ -413,9 +432,8 @@ pub(crate) struct Commit {
     about: About,
     next: Arc<SessionRecord>,
     purpose: Purpose,
-    /// Until when it is tried again if the registry fails, and the pause before that.
-    until: SystemTime,
-    pause: Duration,
+    /// While the registry fails.
+    patience: Patience,
     /// What an operator has to hear of.
     pub(crate) remark: Option<Remark>,
 }
@@ -441,15 +459,15 @@ enum Purpose {
 impl Commit {
     fn begin(about: About, next: SessionRecord, purpose: Purpose, remark: Option<Remark>, terms: &Terms<'_>) -> Do {
         let next = Arc::new(next.with_expiry(terms.policy));
-        let until = terms.now + COMMIT_PATIENCE;
-        Do::Commit(Self { about, next, purpose, until, pause: FIRST_COMMIT_PAUSE, remark })
+        let patience = Patience::new(COMMIT_PATIENCE, FIRST_COMMIT_PAUSE);
+        Do::Commit(Self { about, next, purpose, patience, remark })
     }
 
     pub(crate) fn record(&self) -> &SessionRecord {
         &self.next
     }
 
-    pub(crate) fn next(mut self, answer: Result<Committed, StoreFailed>, terms: &Terms<'_>) -> Do {
+    pub(crate) fn next(mut self, answer: Result<Committed, StoreFailed>) -> Do {
         self.remark = None;
         match (answer, self.purpose) {
             (Ok(Committed::Committed(_)), Purpose::KeepRefreshToken) => Do::Done(Outcome::Unavailable(None)),
@@ -474,15 +492,14 @@ impl Commit {
                 outcome: Outcome::Ended(reason),
             }),
             // Confirmed tokens exist nowhere else.
-            (Err(StoreFailed), purpose @ (Purpose::Confirm { .. } | Purpose::KeepRefreshToken))
-                if terms.now < self.until =>
-            {
-                let pause = Pause::Of(self.pause);
-                self.pause = (self.pause * 2).min(LONGEST_COMMIT_PAUSE);
+            (Err(StoreFailed), purpose @ (Purpose::Confirm { .. } | Purpose::KeepRefreshToken)) => {
                 self.purpose = purpose;
-                Do::Wait(Wait { pause, then: AfterWait::Commit(Box::new(self)) })
+                match self.patience.pause(|pause| (pause * 2).min(LONGEST_COMMIT_PAUSE)) {
+                    Some(pause) => Do::Wait(Wait { pause, then: AfterWait::Commit(Box::new(self)) }),
+                    None => Do::Done(Outcome::Unavailable(None)),
+                }
             }
-            (Err(StoreFailed), _) => Do::Done(Outcome::Unavailable(None)),
+            (Err(StoreFailed), Purpose::NoteActivity) => Do::Done(Outcome::Unavailable(None)),
         }
     }
 }

@@ -70,9 +70,7 @@ fn claim() -> Claim {
 
 fn present(audience: Option<Audience>) -> Present {
     let Do::Claim(claim) = begin(ActivitySignal::Refresh, audience) else { panic!("no claim") };
-    let Do::Present(present) = with_terms(0, |terms| claim.next(Ok(Claimed::Granted), terms)) else {
-        panic!("not presented")
-    };
+    let Do::Present(present) = claim.next(Ok(Claimed::Granted)) else { panic!("not presented") };
     present
 }
 
@@ -125,7 +123,7 @@ fn p2_who_waits_for_another_looks_soon_and_then_less_often() {
     let mut looks = Vec::new();
     let mut waited = Duration::ZERO;
     while waited < Duration::from_secs(5) {
-        let Do::Wait(wait) = with_terms(0, |terms| claim.next(Ok(Claimed::Held), terms)) else { panic!("no wait") };
+        let Do::Wait(wait) = claim.next(Ok(Claimed::Held)) else { panic!("no wait") };
         let Pause::Of(pause) = wait.pause else { panic!("no pause") };
         // What comes after any time is noticed a fifth of that late, and a moment.
         assert!(pause <= waited / 5 * 2 + Duration::from_millis(2) && pause <= Duration::from_millis(50), "{pause:?}");
@@ -140,20 +138,18 @@ fn p2_who_waits_for_another_looks_soon_and_then_less_often() {
 #[test]
 fn p2_claims() {
     let ended = EndReason::BackChannelLogout;
-    for (answer, after, expected) in [
-        (Ok(Claimed::Granted), 0, "present"),
-        (Ok(Claimed::Held), 9, "wait Of(2ms), then claim"),
-        (Ok(Claimed::Held), 10, "unavailable None"),
-        (Ok(Claimed::Changed(newer())), 0, "overtaken 2"),
-        (Ok(Claimed::Gone(Some(ended))), 0, "ended Some(BackChannelLogout)"),
-        (Ok(Claimed::Gone(None)), 0, "ended None"),
-        (Err(StoreFailed), 0, "release, then unavailable None"),
+    for (answer, expected) in [
+        (Ok(Claimed::Granted), "present"),
+        (Ok(Claimed::Held), "wait Of(2ms), then claim"),
+        (Ok(Claimed::Changed(newer())), "overtaken 2"),
+        (Ok(Claimed::Gone(Some(ended))), "ended Some(BackChannelLogout)"),
+        (Ok(Claimed::Gone(None)), "ended None"),
+        (Err(StoreFailed), "release, then unavailable None"),
     ] {
-        let next = with_terms(after, |terms| claim().next(answer.clone(), terms));
-        assert_eq!(name(&next), expected, "{answer:?} after {after} s");
+        assert_eq!(name(&claim().next(answer.clone())), expected, "{answer:?}");
     }
     let Do::Claim(claim) = begin(ActivitySignal::UserInfo, None) else { panic!("no claim") };
-    assert_eq!(name(&with_terms(0, |terms| claim.next(Ok(Claimed::Granted), terms))), "ask userinfo");
+    assert_eq!(name(&claim.next(Ok(Claimed::Granted))), "ask userinfo");
 }
 
 #[test]
@@ -231,18 +227,47 @@ fn p4_a_look_comes_before_an_end_and_before_a_second_attempt() {
 fn p3_commits() {
     let stored = newer();
     let ended = EndReason::IdleTimeout;
-    for (answer, after, expected) in [
-        (Ok(Committed::Committed(stored.clone())), 1, "confirmed 2"),
-        (Ok(Committed::Stale(stored)), 1, "overtaken 2"),
-        (Ok(Committed::Gone(None)), 1, "end back_channel_logout true"),
-        (Ok(Committed::Gone(Some(ended))), 1, "end idle_timeout true"),
-        (Err(StoreFailed), 1, "wait Of(50ms), then commit"),
-        (Err(StoreFailed), 60, "wait Of(50ms), then commit"),
-        (Err(StoreFailed), 61, "unavailable None"),
+    for (answer, expected) in [
+        (Ok(Committed::Committed(stored.clone())), "confirmed 2"),
+        (Ok(Committed::Stale(stored)), "overtaken 2"),
+        (Ok(Committed::Gone(None)), "end back_channel_logout true"),
+        (Ok(Committed::Gone(Some(ended))), "end idle_timeout true"),
+        (Err(StoreFailed), "wait Of(50ms), then commit"),
     ] {
-        let next = with_terms(after, |terms| commit().next(answer.clone(), terms));
-        assert_eq!(name(&next), expected, "{answer:?} after {after} s");
+        assert_eq!(name(&commit().next(answer.clone())), expected, "{answer:?}");
     }
+}
+
+/// How long it is tried, while `again` says no.
+fn patience(mut next: Do, again: impl Fn(Do) -> Do) -> Duration {
+    let mut waited = Duration::ZERO;
+    loop {
+        next = match again(next) {
+            Do::Wait(wait) => {
+                let Pause::Of(pause) = wait.pause else { panic!("no pause") };
+                waited += pause;
+                wait.next()
+            }
+            done => {
+                assert_eq!(name(&done), "unavailable None");
+                return waited;
+            }
+        };
+    }
+}
+
+#[test]
+fn p3_how_long_it_is_tried_is_told_by_the_pauses_and_no_clock() {
+    let tried = patience(Do::Commit(commit()), |next| match next {
+        Do::Commit(commit) => commit.next(Err(StoreFailed)),
+        _ => panic!("no commit"),
+    });
+    assert_eq!(tried, SECOND * 60);
+    let asked = patience(Do::Claim(claim()), |next| match next {
+        Do::Claim(claim) => claim.next(Ok(Claimed::Held)),
+        _ => panic!("no claim"),
+    });
+    assert_eq!(asked, SECOND * 10);
 }
 
 #[test]
@@ -251,7 +276,7 @@ fn p3_pauses_between_commits_grow_up_to_a_second() {
     let mut pauses = Vec::new();
     for _ in 0..7 {
         let Do::Commit(commit) = next else { panic!("no commit") };
-        let Do::Wait(wait) = with_terms(1, |terms| commit.next(Err(StoreFailed), terms)) else { panic!("no wait") };
+        let Do::Wait(wait) = commit.next(Err(StoreFailed)) else { panic!("no wait") };
         pauses.push(wait.pause);
         next = wait.next();
     }
@@ -285,9 +310,7 @@ fn p4_userinfo() {
         (UserInfoAnswer::Unavailable(Some(SECOND)), "release, then unavailable Some(1s)"),
     ] {
         let Do::Claim(claim) = begin(ActivitySignal::UserInfo, None) else { panic!("no claim") };
-        let Do::AskUserInfo(ask) = with_terms(0, |terms| claim.next(Ok(Claimed::Granted), terms)) else {
-            panic!("not asked")
-        };
+        let Do::AskUserInfo(ask) = claim.next(Ok(Claimed::Granted)) else { panic!("not asked") };
         assert_eq!(name(&with_terms(0, |terms| ask.next(answer, NOW, terms))), expected, "{answer:?}");
     }
 }
@@ -304,7 +327,7 @@ fn activity_of_a_session_that_cannot_signal_is_written_down() {
             panic!("no commit")
         };
         assert_eq!(commit.record().last_signal, NOW + SECOND * 5);
-        assert_eq!(name(&with_terms(5, |terms| commit.next(answer.clone(), terms))), expected, "{answer:?}");
+        assert_eq!(name(&commit.next(answer.clone())), expected, "{answer:?}");
     }
 }
 
@@ -365,7 +388,7 @@ fn p4_a_grant_refused_for_one_api_is_confirmed_by_a_plain_refresh() {
         panic!("no commit")
     };
     assert_eq!(commit.record().tokens.refresh_token, Some(RefreshToken::new("new")));
-    assert_eq!(name(&with_terms(0, |terms| commit.next(Ok(Committed::Committed(newer())), terms))), "denied");
+    assert_eq!(name(&commit.next(Ok(Committed::Committed(newer())))), "denied");
     // It does not.
     let Do::Load(load) = with_terms(0, |terms| plain().next(refused(), NOW, terms)) else { panic!("no look") };
     assert_eq!(name(&load.next(Ok(Loaded::Live(record(ActivitySignal::Refresh))))), "end refresh_token_rejected false");
@@ -457,12 +480,12 @@ fn p4_not_to_have_a_key_is_not_to_know_that_a_token_is_wrong() {
         panic!("no commit")
     };
     assert_eq!(commit.record().last_signal, NOW, "nothing was confirmed");
-    let next = with_terms(5, |terms| commit.next(Ok(Committed::Committed(newer())), terms));
+    let next = commit.next(Ok(Committed::Committed(newer())));
     assert_eq!(name(&next), "unavailable None");
 }
 
 #[test]
 fn p7_a_rotated_token_of_a_superseded_session_is_not_revoked() {
-    let next = with_terms(1, |terms| commit().next(Ok(Committed::Gone(Some(EndReason::SupersededByLogin))), terms));
+    let next = commit().next(Ok(Committed::Gone(Some(EndReason::SupersededByLogin))));
     assert_eq!(name(&next), "end superseded_by_login false");
 }

@@ -1,22 +1,19 @@
 //! Whether a history keeps the promises. Pure: the tests beside it show that each rule can fail.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use crate::history::{Answer, At, Event, Fate, Fault, Kind, Local, Presented, Said, Target, TokenRequest};
+use crate::history::{Answer, At, Event, Fate, Fault, How, Kind, Local, Presented, Said, Target, TokenRequest};
+use crate::{G, T};
 
 /// How coarse `iat` is, and what sessions younger than a logout token by no more are ended by it (ADR 5).
 const IAT: Duration = Duration::from_secs(2);
 /// A logout token by `sid` may end sessions that are younger by so much.
 const COVER: Duration = Duration::from_secs(30);
-/// The harness looks at the provider's sessions now and then.
-const LOOK: Duration = Duration::from_secs(2);
-/// What a replica may have under way when it goes.
-const UNDER_WAY: Duration = Duration::from_secs(2);
-/// What a replica had sent when it was killed may be seen so much later, on a machine that is busy.
-const ON_ITS_WAY: Duration = Duration::from_millis(500);
-/// A holder that cannot renew its lease for so long may lose it.
-const LAPSE: Duration = Duration::from_secs(3);
+/// How exactly times are told.
+const SLACK: Duration = Duration::from_millis(100);
+/// After a fault it takes so long until a replica finds that all is well.
+const RECOVERY: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
@@ -26,8 +23,10 @@ pub(crate) enum Violation {
     PresentedTwice { token: String, first: At, second: At },
     /// P3: a refresh token was presented again whose successor had been delivered to a replica that lived.
     LostToken { token: String, first: At, second: At },
-    /// P4, P14: ended without a definite word.
+    /// P4, P8, P14: ended without a definite word, or for another reason than the one that was told.
     Lost { local: Local, at: At, reason: Option<String> },
+    /// Served longer than *T* after the provider's last word, or on after its session was gone though it could be asked.
+    Unended { local: Local, sent: At, since: At, how: How },
     /// P12: a code was sent twice.
     CodeTwice { code: String, first: At, second: At },
     /// Somebody got another one's session.
@@ -54,67 +53,92 @@ pub(crate) struct Figures {
     pub(crate) again: BTreeMap<&'static str, u64>,
     /// Sessions that ended since the provider took a token presented again for theft.
     pub(crate) cost_a_login: u64,
+    /// Requests with a session that had ended.
+    pub(crate) with_old: u64,
+    /// Scripts that were not told why a session had ended.
+    pub(crate) not_told_why: u64,
+    /// Requests of users after the provider's session was gone, with all well: they had to be refused.
+    pub(crate) had_to_end: u64,
 }
 
 struct Session<'e> {
     sub: &'e str,
     sid: Option<&'e str>,
-    code: &'e str,
     began: At,
-    done: At,
+    /// When the provider granted the code: not before, and not after.
+    granted: (At, At),
+    /// All presentations of the tokens that came from the code.
+    family: Vec<&'e TokenRequest>,
 }
 
 pub(crate) fn check(events: &[Event]) -> (Figures, Vec<Violation>) {
     let history = Indexed::of(events);
     let mut violations = Vec::new();
     let mut figures = history.figures();
-    history.finality(&mut violations);
+    history.finality(&mut figures, &mut violations);
     history.presentations(&mut figures, &mut violations);
     history.ends(&mut figures, &mut violations);
+    history.stays(&mut figures, &mut violations);
     history.oddities(&mut violations);
     (figures, violations)
 }
 
-struct Indexed<'e> {
+pub(crate) struct Indexed<'e> {
     events: &'e [Event],
     sessions: HashMap<Local, Session<'e>>,
     /// By token, in the order of their arrivals.
-    presentations: BTreeMap<&'e str, Vec<&'e TokenRequest>>,
-    faults: Vec<&'e Fault>,
+    pub(crate) presentations: BTreeMap<&'e str, Vec<&'e TokenRequest>>,
+    pub(crate) faults: Vec<&'e Fault>,
     /// When the provider's sessions were gone.
     gone: HashMap<&'e str, At>,
+    /// When users first signed out, or came back from another login.
+    signed_out: HashMap<Local, At>,
+    came_back: HashMap<Local, At>,
+    /// What logout tokens are about, when they were issued and sent.
+    logouts: Vec<(&'e Target, At, At)>,
 }
 
 impl<'e> Indexed<'e> {
     fn of(events: &'e [Event]) -> Self {
-        let mut sessions = HashMap::new();
-        let mut presentations: BTreeMap<&str, Vec<&TokenRequest>> = BTreeMap::new();
-        let (mut faults, mut gone) = (Vec::new(), HashMap::new());
+        let mut indexed = Self {
+            events,
+            sessions: HashMap::new(),
+            presentations: BTreeMap::new(),
+            faults: Vec::new(),
+            gone: HashMap::new(),
+            signed_out: HashMap::new(),
+            came_back: HashMap::new(),
+            logouts: Vec::new(),
+        };
         for event in events {
             match event {
-                Event::Login { local, sub, code, began, done } => {
-                    sessions.insert(*local, Session { sub, sid: None, code, began: *began, done: *done });
-                }
                 Event::Token(request) => {
                     let (Presented::Code(token) | Presented::RefreshToken(token)) = &request.presented;
-                    presentations.entry(token).or_default().push(request);
+                    indexed.presentations.entry(token).or_default().push(request);
                 }
-                Event::Fault(fault) => faults.push(fault),
-                Event::ProviderEnd { sid, at } => _ = gone.entry(sid.as_str()).or_insert(*at),
+                Event::Fault(fault) => indexed.faults.push(fault),
+                Event::ProviderEnd { sid, at } => _ = indexed.gone.entry(sid.as_str()).or_insert(*at),
+                Event::SignOut { local, sent, .. } => _ = indexed.signed_out.entry(*local).or_insert(*sent),
+                Event::Callback { had, sent } => _ = indexed.came_back.entry(*had).or_insert(*sent),
+                Event::LogoutToken { target, issued, sent, .. } => indexed.logouts.push((target, *issued, *sent)),
                 _ => {}
             }
         }
-        for requests in presentations.values_mut() {
+        for requests in indexed.presentations.values_mut() {
             requests.sort_by_key(|request| request.arrived);
         }
-        for session in sessions.values_mut() {
-            session.sid =
-                presentations.get(session.code).into_iter().flatten().find_map(|request| match &request.said {
-                    Said::Granted { sid, .. } => sid.as_deref(),
+        for event in events {
+            if let Event::Login { local, sub, code, began, done, .. } = event {
+                let family = indexed.family(code);
+                let grant = family.iter().find_map(|request| match (&request.presented, &request.said) {
+                    (Presented::Code(_), Said::Granted { sid, .. }) => Some((sid, (request.arrived, request.ended))),
                     _ => None,
                 });
+                let (sid, granted) = grant.map_or((None, (*began, *done)), |(sid, times)| (sid.as_deref(), times));
+                indexed.sessions.insert(*local, Session { sub, sid, began: *began, granted, family });
+            }
         }
-        Self { events, sessions, presentations, faults, gone }
+        indexed
     }
 
     fn figures(&self) -> Figures {
@@ -122,9 +146,10 @@ impl<'e> Indexed<'e> {
         for event in self.events {
             match event {
                 Event::Login { .. } => figures.logins += 1,
-                Event::Request { answer, .. } => {
+                Event::Request { how, answer, .. } => {
                     figures.requests += 1;
                     match answer {
+                        Answer::Over { reason: None } if *how != How::Page => figures.not_told_why += 1,
                         Answer::Served { .. } => figures.served += 1,
                         Answer::Unavailable => figures.unavailable += 1,
                         Answer::Nothing => figures.unanswered += 1,
@@ -161,144 +186,128 @@ impl<'e> Indexed<'e> {
                         end(*local, *at, "logout token");
                     }
                 }
+                // Where the store is in trouble, the one before may outlive the login.
+                Event::Login { had: Some(local), began, done, .. }
+                    if !self.faults.iter().any(|fault| fault.kind != Kind::Keys && fault.overlaps(*began, *done)) =>
+                {
+                    end(*local, *done, "another login");
+                }
                 _ => {}
             }
         }
         finals
     }
 
-    fn finality(&self, violations: &mut Vec<Violation>) {
+    fn finality(&self, figures: &mut Figures, violations: &mut Vec<Violation>) {
         let finals = self.finals();
         for event in self.events {
-            if let Event::Request { local, sent, answer: Answer::Served { .. }, .. } = event
+            if let Event::Request { local, sent, answer, .. } = event
                 && let Some((ended, how)) = finals.get(local)
                 && sent > ended
             {
-                violations.push(Violation::Resurrected { local: *local, sent: *sent, ended: *ended, how });
-            }
-        }
-    }
-
-    fn presentations(&self, figures: &mut Figures, violations: &mut Vec<Violation>) {
-        for (token, requests) in &self.presentations {
-            for pair in requests.windows(2) {
-                let &[first, second] = pair else { continue };
-                let (token, at) = ((*token).to_owned(), (first.arrived, second.arrived));
-                if matches!(first.presented, Presented::Code(_)) {
-                    violations.push(Violation::CodeTwice { code: token, first: at.0, second: at.1 });
-                    continue;
-                }
-                match self.why_again(first, second) {
-                    Some(why) => *figures.again.entry(why).or_default() += 1,
-                    None if second.arrived < first.ended => {
-                        violations.push(Violation::PresentedTwice { token, first: at.0, second: at.1 });
-                    }
-                    None => violations.push(Violation::LostToken { token, first: at.0, second: at.1 }),
+                figures.with_old += 1;
+                if matches!(answer, Answer::Served { .. }) {
+                    violations.push(Violation::Resurrected { local: *local, sent: *sent, ended: *ended, how });
                 }
             }
         }
-    }
-
-    /// What explains that a refresh token was presented again.
-    fn why_again(&self, first: &TokenRequest, second: &TokenRequest) -> Option<&'static str> {
-        let waits = second.arrived < first.ended;
-        if !waits {
-            match (&first.said, first.fate) {
-                (_, Fate::Cut) => return Some("connection cut"),
-                (Said::Unavailable, _) => return Some("provider unavailable"),
-                // It could not be noted that the session had ended; nothing is lost by another no.
-                (Said::Refused { .. }, _) => return Some("refused before"),
-                _ => {}
-            }
-        }
-        let replica = first.life.replica;
-        let during = |kind: Kind| {
-            self.faults.iter().any(|fault| {
-                fault.kind == kind
-                    && fault.replica == Some(replica)
-                    && fault.from <= second.arrived
-                    && fault.to >= first.arrived
-            })
-        };
-        if self.died(first, second.arrived) {
-            return Some("holder killed");
-        }
-        if during(Kind::Restart) && first.fate == Fate::Abandoned {
-            return Some("holder stopped before the answer came");
-        }
-        if during(Kind::Stop) {
-            return Some("holder stood still");
-        }
-        // The holder could not renew its lease, or store what it had got, for a while; then another one may.
-        let unwritable: Duration = self
-            .faults
-            .iter()
-            .filter(|fault| fault.kind.is_of_store() && fault.replica.is_none_or(|of| of == replica))
-            .filter_map(|fault| {
-                let (from, to) = (fault.from.max(first.arrived), (fault.to + UNDER_WAY).min(second.arrived));
-                to.checked_sub(from)
-            })
-            .sum();
-        (unwritable >= LAPSE || (!waits && unwritable > Duration::ZERO)).then_some("store did not take it")
-    }
-
-    /// Whether the replica was killed while it waited, or with the answer in its hands.
-    fn died(&self, request: &TokenRequest, before: At) -> bool {
-        self.faults.iter().any(|fault| {
-            fault.kind == Kind::Kill
-                && fault.replica == Some(request.life.replica)
-                && fault.from <= before
-                && fault.to >= request.arrived
-                && fault.from + ON_ITS_WAY >= request.arrived
-                && fault.from <= request.ended + UNDER_WAY
-        })
     }
 
     fn ends(&self, figures: &mut Figures, violations: &mut Vec<Violation>) {
-        let mut told = std::collections::HashSet::new();
+        let mut told = HashSet::new();
         for event in self.events {
             let Event::Request { local, got, answer: Answer::Over { reason }, .. } = event else { continue };
             let Some(session) = self.sessions.get(local) else { continue };
-            // What is said again is no other end.
-            if !told.insert(*local) {
-                continue;
+            let is_first = told.insert((*local, None));
+            let word = self.why_over(*local, session, *got, reason.as_deref());
+            if word == Some("token taken for theft") && is_first {
+                figures.cost_a_login += 1;
             }
-            match self.why_over(*local, session, *got) {
-                Some("token taken for theft") => figures.cost_a_login += 1,
-                Some(_) => {}
-                None => violations.push(Violation::Lost { local: *local, at: *got, reason: reason.clone() }),
+            if word.is_none() && told.insert((*local, Some(reason))) {
+                violations.push(Violation::Lost { local: *local, at: *got, reason: reason.clone() });
             }
         }
     }
 
-    /// The definite word that a session has ended by.
-    fn why_over(&self, local: Local, session: &Session<'_>, at: At) -> Option<&'static str> {
-        let word = self.events.iter().find_map(|event| match event {
-            Event::SignOut { local: of, sent, .. } if *of == local && *sent <= at => Some("sign-out"),
-            Event::Callback { had, sent } if *had == local && *sent <= at => Some("another login"),
-            Event::LogoutToken { target, issued, sent, .. } if *sent <= at && is_of(session, target) => {
-                let tolerance = if matches!(target, Target::Sid(_)) { COVER } else { Duration::ZERO };
-                (session.began <= *issued + tolerance + IAT).then_some("logout token")
-            }
-            _ => None,
+    /// The definite word that a session has ended by, which has to be the one that is told if one is.
+    fn why_over(&self, local: Local, session: &Session<'_>, at: At, reason: Option<&str>) -> Option<&'static str> {
+        let is_before = |times: &HashMap<Local, At>| times.get(&local).is_some_and(|time| *time <= at);
+        let is_told = |name: &str| reason.is_none_or(|reason| reason == name);
+        if is_told("rp_initiated_logout") && is_before(&self.signed_out) {
+            return Some("sign-out");
+        }
+        if is_told("superseded_by_login") && is_before(&self.came_back) {
+            return Some("another login");
+        }
+        if is_told("back_channel_logout")
+            && self.logouts.iter().any(|(target, issued, sent)| *sent <= at && may_end(session, target, *issued))
+        {
+            return Some("logout token");
+        }
+        let refused = session.family.iter().find(|request| {
+            matches!(&request.said, Said::Refused { error } if error == "invalid_grant")
+                && request.fate == Fate::Delivered
+                && request.arrived <= at
         });
-        if word.is_some() {
-            return word;
+        let refused = refused.filter(|_| is_told("refresh_token_rejected"))?;
+        // The harness looks at the provider's sessions now and then.
+        let gone = session.sid.and_then(|sid| self.gone.get(sid));
+        let is_gone = gone.is_some_and(|gone| *gone <= refused.ended + IAT);
+        Some(if is_gone { "the provider's session is over" } else { "token taken for theft" })
+    }
+
+    /// Sessions that are served though the provider has not confirmed them for too long.
+    fn stays(&self, figures: &mut Figures, violations: &mut Vec<Violation>) {
+        for event in self.events {
+            let Event::Request { local, how, replica, sent, got, answer } = event else { continue };
+            let Some(session) = self.sessions.get(local) else { continue };
+            let is_served = matches!(answer, Answer::Served { .. });
+            let grants = session.family.iter().filter(|request| {
+                matches!(request.said, Said::Granted { .. })
+                    && request.fate == Fate::Delivered
+                    && request.arrived <= *got
+            });
+            let Some(last) = grants.max_by_key(|request| request.arrived) else { continue };
+            // Who reads the time, and who wrote it down, may have had another clock.
+            let has_other_clock = self.faults.iter().any(|fault| {
+                fault.kind == Kind::Clock
+                    && ((fault.replica == *replica && fault.overlaps(*sent, *got))
+                        || (fault.replica == Some(last.life.replica) && fault.overlaps(last.arrived, last.ended)))
+            });
+            if has_other_clock {
+                continue;
+            }
+            let mut unended =
+                |since| violations.push(Violation::Unended { local: *local, sent: *sent, since, how: *how });
+            if is_served && *sent > last.arrived + T + SLACK {
+                unended(last.arrived);
+                continue;
+            }
+            let Some(gone) = session.sid.and_then(|sid| self.gone.get(sid)) else { continue };
+            if *how == How::Poll || *sent <= *gone + G + SLACK {
+                continue;
+            }
+            let is_well = !self
+                .faults
+                .iter()
+                .any(|fault| fault.kind != Kind::Keys && fault.overlaps(sent.saturating_sub(RECOVERY), *got));
+            // Who was not answered is left in peace for a while.
+            let was_unclear = session.family.iter().any(|request| {
+                request.ended + T >= *sent && (request.said == Said::Unavailable || request.fate != Fate::Delivered)
+            });
+            if is_well && !was_unclear {
+                figures.had_to_end += 1;
+                if is_served {
+                    unended(*gone);
+                }
+            }
         }
-        let is_gone = session.sid.and_then(|sid| self.gone.get(sid)).is_some_and(|gone| *gone <= at + LOOK);
-        if is_gone {
-            return Some("the provider's session is over");
-        }
-        self.family(session.code)
-            .iter()
-            .any(|request| matches!(request.said, Said::Refused { .. }) && request.arrived <= at)
-            .then_some("token taken for theft")
     }
 
     /// All presentations of the tokens that came from a code. That no token is presented again without a reason is another
     /// rule.
-    fn family(&self, code: &'e str) -> Vec<&'e TokenRequest> {
-        let mut family = Vec::new();
+    fn family(&self, code: &str) -> Vec<&'e TokenRequest> {
+        let mut family: Vec<&TokenRequest> = Vec::new();
         let mut tokens = vec![code];
         while let Some(token) = tokens.pop() {
             for request in self.presentations.get(token).into_iter().flatten() {
@@ -319,6 +328,14 @@ impl<'e> Indexed<'e> {
                 {
                     violations.push(Violation::Mixed { local: *local, at: *got, whose: sub.clone() });
                 }
+                // What tower-sessions says where it could not save the application's data.
+                Event::Request { replica, how: How::Page, sent, got, answer: Answer::Other(answer), .. }
+                    if answer.trim_end() == "500 Internal Server Error:"
+                        && self.faults.iter().any(|fault| {
+                            fault.kind.is_of_store()
+                                && fault.overlaps(*sent, *got)
+                                && (fault.replica.is_none() || fault.replica == *replica)
+                        }) => {}
                 Event::Request { local, got, answer: Answer::Other(answer), .. } => {
                     violations.push(Violation::Odd { local: *local, at: *got, answer: answer.clone() });
                 }
@@ -333,13 +350,20 @@ impl<'e> Indexed<'e> {
 
 /// Whether a logout that was acknowledged has to have ended a session, or to have kept it from coming into being.
 fn is_ended(session: &Session<'_>, target: &Target, issued: At, acknowledged: At) -> bool {
+    let (not_before, not_after) = session.granted;
     is_of(session, target)
         && match target {
             // The provider has no other session by that name.
             Target::Sid(_) => true,
             // Who has an ID token that is younger than the logout token is spared; who was on the way then, is not.
-            Target::Sub(_) => session.done + IAT <= issued || (session.began <= issued && session.done > acknowledged),
+            Target::Sub(_) => not_after <= issued || (session.began <= issued && not_before > acknowledged),
         }
+}
+
+/// Whether a logout token may have ended a session: one that was granted after it, it spares.
+fn may_end(session: &Session<'_>, target: &Target, issued: At) -> bool {
+    let tolerance = if matches!(target, Target::Sid(_)) { COVER } else { Duration::ZERO };
+    is_of(session, target) && session.granted.0 <= issued + tolerance + IAT
 }
 
 fn is_of(session: &Session<'_>, target: &Target) -> bool {

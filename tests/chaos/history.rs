@@ -20,12 +20,23 @@ pub(crate) struct Life {
     pub(crate) number: u32,
 }
 
+/// How a browser asks for what is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// A script that the user has set off.
+    Click,
+    /// A script by itself, which is no activity.
+    Poll,
+    /// A navigation.
+    Page,
+}
+
 /// What a replica answered a browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// What is protected was served.
     Served { sub: String, sid: String },
-    /// 401: the session has ended, or there is none.
+    /// 401: the session has ended, or there is none. A page view that is sent to the login is not told why.
     Over { reason: Option<String> },
     /// 401 for a passive request that nobody is asked for.
     Unconfirmed,
@@ -136,6 +147,12 @@ pub(crate) struct Fault {
     pub(crate) to: At,
 }
 
+impl Fault {
+    pub(crate) fn overlaps(&self, from: At, to: At) -> bool {
+        self.from <= to && self.to >= from
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A browser got a session cookie.
@@ -145,6 +162,8 @@ pub(crate) enum Event {
         code: String,
         began: At,
         done: At,
+        /// The session that the browser had before.
+        had: Option<Local>,
     },
     /// A browser that had a session came back from the provider: a login, if it comes to one, ends what it had.
     Callback {
@@ -154,6 +173,9 @@ pub(crate) enum Event {
     /// A request to what is protected.
     Request {
         local: Local,
+        how: How,
+        /// Who answered.
+        replica: Option<usize>,
         sent: At,
         got: At,
         answer: Answer,

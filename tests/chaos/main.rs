@@ -12,6 +12,7 @@
 )]
 
 mod admin;
+mod again;
 mod checker;
 mod checker_tests;
 mod history;
@@ -52,7 +53,7 @@ use crate::users::{User, World};
 /// The provider's inactivity timeout.
 pub(crate) const T: Duration = Duration::from_secs(10);
 /// The longest that one access token is used.
-const G: Duration = Duration::from_secs(2);
+pub(crate) const G: Duration = Duration::from_secs(2);
 /// All users are well again so long after the last fault.
 const RECOVERY: Duration = Duration::from_secs(40);
 

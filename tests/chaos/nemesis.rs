@@ -65,8 +65,8 @@ pub(crate) async fn of_replicas(world: Arc<World>, mut rng: SmallRng) {
                 replica.set_clock(if rng.random_bool(0.5) { far } else { -far });
                 sleep(millis(&mut rng, 1_500..6_000)).await;
                 replica.set_clock(0);
-                // The file is looked at each second.
-                sleep(Duration::from_secs(1)).await;
+                // The file is looked at each second, by a clock that tells whole ones.
+                sleep(Duration::from_secs(2)).await;
             }
         }
         note(&world, kind, Some(number), from);

@@ -1,5 +1,6 @@
 //! Users who sign in, click, poll, walk away and sign out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,12 +16,14 @@ use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::T;
-use crate::history::{Answer, Event, History, Local};
+use crate::history::{Answer, At, Event, History, How, Local};
 use crate::jar::Jar;
 use crate::replicas::Replica;
 
 /// No browser waits longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So many cookies of sessions before are kept.
+const OLD_ONES: usize = 8;
 
 /// What all users have in common.
 pub(crate) struct World {
@@ -46,6 +49,8 @@ pub(crate) struct User {
     jar: Jar,
     rng: SmallRng,
     session: Option<Held>,
+    /// Sessions before, and the one there is.
+    old: VecDeque<Held>,
 }
 
 /// What came back, and from whom.
@@ -60,7 +65,7 @@ impl User {
     pub(crate) fn new(number: u32, seed: u32, world: Arc<World>) -> Self {
         let sub = format!("user{number}");
         let rng = SmallRng::seed_from_u64(u64::from(seed) << 32 | u64::from(number));
-        Self { sub, world, jar: Jar::default(), rng, session: None }
+        Self { sub, world, jar: Jar::default(), rng, session: None, old: VecDeque::new() }
     }
 
     /// Does this and that until the run is over.
@@ -81,14 +86,18 @@ impl User {
     }
 
     async fn act(&mut self) {
+        if self.rng.random_bool(0.15) {
+            self.ask_an_old_one().await;
+        }
         let Some(session) = self.session.clone() else { return self.sign_in().await };
         match self.rng.random_range(0..100) {
-            0..60 => self.click(&session, "/me", 1).await,
+            0..50 => self.click(&session, How::Click, 1).await,
+            50..60 => self.view().await,
             60..72 => {
                 let tabs = self.rng.random_range(3..7);
-                self.click(&session, "/me", tabs).await;
+                self.click(&session, How::Click, tabs).await;
             }
-            72..90 => self.click(&session, "/poll", 1).await,
+            72..90 => self.click(&session, How::Poll, 1).await,
             90..96 => {
                 // The tab is closed before the answer is there.
                 let patience = Duration::from_millis(self.rng.random_range(0..20));
@@ -105,6 +114,23 @@ impl User {
         Url::parse(&self.world.replicas[replica].url).unwrap().join(path).unwrap()
     }
 
+    /// With the cookie of a session before, which has ended as a rule: a tab that was forgotten, a thief.
+    async fn ask_an_old_one(&mut self) {
+        if self.old.is_empty() {
+            return;
+        }
+        let old = self.old[self.rng.random_range(0..self.old.len())].clone();
+        let how = if self.rng.random_bool(0.5) { How::Click } else { How::Poll };
+        let replica = self.rng.random_range(0..self.world.replicas.len());
+        self.ask(&old, how, replica).await;
+    }
+
+    /// A page view, and the login if it leads there.
+    async fn view(&mut self) {
+        let me = self.world.public_url.join("/me").unwrap();
+        let _ = self.navigate(me).await;
+    }
+
     /// A request of a script.
     fn get(&self, url: &Url, cookies: &str) -> reqwest::RequestBuilder {
         let request = self.world.http.get(url.clone()).timeout(PATIENCE);
@@ -112,27 +138,34 @@ impl User {
     }
 
     /// So many requests at once, each to any replica, with the session as it is now.
-    async fn click(&mut self, session: &Held, path: &str, tabs: usize) {
+    async fn click(&mut self, session: &Held, how: How, tabs: usize) {
         let first = self.rng.random_range(0..self.world.replicas.len());
-        let answers = join_all((0..tabs).map(|tab| self.ask(session, path, first + tab))).await;
+        let answers = join_all((0..tabs).map(|tab| self.ask(session, how, first + tab))).await;
         if answers.iter().any(|answer| matches!(answer, Answer::Over { .. })) {
             self.session = None;
         }
     }
 
-    async fn ask(&self, session: &Held, path: &str, first: usize) -> Answer {
+    async fn ask(&self, session: &Held, how: How, first: usize) -> Answer {
         let sent = self.world.history.now();
-        let answer = self.answer(session, path, first).await;
-        let got = self.world.history.now();
-        self.world.history.push(Event::Request { local: session.local, sent, got, answer: answer.clone() });
+        let (replica, answer) = self.answer(session, how, first).await;
+        self.note(session.local, how, sent, replica, answer.clone());
         answer
     }
 
-    async fn answer(&self, session: &Held, path: &str, first: usize) -> Answer {
+    fn note(&self, local: Local, how: How, sent: At, replica: Option<usize>, answer: Answer) {
+        let got = self.world.history.now();
+        self.world.history.push(Event::Request { local, how, replica, sent, got, answer });
+    }
+
+    async fn answer(&self, session: &Held, how: How, first: usize) -> (Option<usize>, Answer) {
+        let path = if how == How::Poll { "/poll" } else { "/me" };
         let request = |replica| self.get(&self.at(replica, path), &session.cookie);
-        let Some((_, response)) = self.by_any_replica(first, request).await else { return Answer::Nothing };
+        let Some((replica, response)) = self.by_any_replica(first, request).await else {
+            return (None, Answer::Nothing);
+        };
         let status = response.status();
-        response.text().await.map_or(Answer::Nothing, |body| said(status, &body))
+        (Some(replica), response.text().await.map_or(Answer::Nothing, |body| said(status, &body)))
     }
 
     /// As a balancer does: who refuses the connection is passed over. None if there is no answer.
@@ -217,6 +250,10 @@ impl User {
         for _ in 0..20 {
             let is_callback = url.path() == "/auth/callback";
             let before = self.cookie();
+            // A page view with a session is judged as any other request.
+            let viewed = before.as_ref().filter(|_| url.path() == "/me").and_then(|cookie| {
+                Some((self.old.iter().find(|held| held.cookie == *cookie)?.local, world.history.now()))
+            });
             if is_callback && let Some(Held { local, .. }) = self.session {
                 world.history.push(Event::Callback { had: local, sent: world.history.now() });
             }
@@ -230,6 +267,10 @@ impl User {
             } else {
                 self.send(&Method::GET, &url).await
             };
+            if let Some((local, sent)) = viewed {
+                let replica = page.as_ref().and_then(|page| page.replica);
+                self.note(local, How::Page, sent, replica, page.as_ref().map_or(Answer::Nothing, Page::said));
+            }
             let Some(page) = page else {
                 unanswered += 1;
                 if unanswered > 2 {
@@ -258,14 +299,25 @@ impl User {
         let local = Local(world.locals.fetch_add(1, Ordering::SeqCst));
         let code = callback.query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned());
         let (sub, code) = (self.sub.clone(), code.unwrap_or_default());
-        world.history.push(Event::Login { local, sub, code, began, done: world.history.now() });
-        self.session = Some(Held { local, cookie });
+        let had = self.session.as_ref().map(|session| session.local);
+        world.history.push(Event::Login { local, sub, code, began, done: world.history.now(), had });
+        let held = Held { local, cookie };
+        self.session = Some(held.clone());
+        self.old.push_front(held);
+        self.old.truncate(OLD_ONES);
     }
 
     /// Another tab of the same browser.
     fn twin(&mut self) -> Self {
         let rng = SmallRng::seed_from_u64(self.rng.random());
-        Self { sub: self.sub.clone(), world: self.world.clone(), jar: self.jar.clone(), rng, session: None }
+        Self {
+            sub: self.sub.clone(),
+            world: self.world.clone(),
+            jar: self.jar.clone(),
+            rng,
+            session: None,
+            old: VecDeque::new(),
+        }
     }
 
     /// After all is well again: a page view leads to what is protected, and then every replica serves it.
@@ -280,7 +332,7 @@ impl User {
                     why = String::from("a page view was served, another request was not");
                     let mut answers = Vec::new();
                     for replica in 0..self.world.replicas.len() {
-                        answers.push(self.ask(&session, "/me", replica).await);
+                        answers.push(self.ask(&session, How::Click, replica).await);
                     }
                     if answers.iter().all(|answer| matches!(answer, Answer::Served { .. })) {
                         return;
@@ -294,6 +346,18 @@ impl User {
             sleep(Duration::from_millis(200)).await;
         }
         self.world.history.push(Event::Stuck { sub: self.sub.clone(), why });
+    }
+}
+
+impl Page {
+    /// What a page view came to. Who has no session any more is sent to the login.
+    fn said(&self) -> Answer {
+        match &self.location {
+            Some(to) if self.status == StatusCode::SEE_OTHER && to.path() == "/auth/login" => {
+                Answer::Over { reason: None }
+            }
+            _ => said(self.status, &self.body),
+        }
     }
 }
 

@@ -1,10 +1,16 @@
 //! P4, P12: whose trouble it is. Keys that cannot be had, clocks, slow answers, one user's limit.
 
-use futures_util::future::join_all;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use futures_util::future::{BoxFuture, join_all};
 use http::StatusCode;
 use serde_json::json;
-use tower_oidc_session::EndReason;
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, GateAt, OldKeys, RefreshTokens, SignIn};
+use tower_oidc_session::test_provider::{
+    Endpoint, ExpiredSessions, Fault, GateAt, ManualClock, OldKeys, RefreshTokens, SignIn,
+};
+use tower_oidc_session::{Clock, EndReason};
 
 use crate::browser::Browser;
 use crate::until::until;
@@ -280,6 +286,58 @@ async fn p2_an_answer_that_comes_late_is_waited_for_and_its_token_is_kept() {
     assert_eq!(world.me().await, StatusCode::OK);
     assert_eq!(world.app.events(), ["started", "refreshed", "refreshed"]);
     assert_eq!(world.provider.requests(Endpoint::Token), 3);
+}
+
+/// A clock that somebody sets; pauses take as long as they do.
+#[derive(Clone, Debug, Default)]
+struct SetClock {
+    passes: ManualClock,
+    ahead: Arc<AtomicU32>,
+}
+
+impl SetClock {
+    fn ahead(&self) -> std::time::Duration {
+        SECOND * self.ahead.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> SystemTime {
+        self.passes.now() + self.ahead()
+    }
+
+    fn sleep_until(&self, deadline: SystemTime) -> BoxFuture<'static, ()> {
+        self.passes.sleep_until(deadline - self.ahead())
+    }
+
+    fn sleep(&self, pause: std::time::Duration) -> BoxFuture<'static, ()> {
+        self.passes.sleep(pause)
+    }
+}
+
+#[tokio::test]
+async fn p2_an_answer_is_waited_for_wherever_the_clock_is_set_meanwhile() {
+    let clock = SetClock::default();
+    let configure = clock.clone();
+    let world = World::signed_in_with(Options {
+        configure: Box::new(move |builder| builder.clock(configure.clone())),
+        ..silent()
+    })
+    .await;
+    clock.passes.advance(G);
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let request = begin(&world, &world.browser, "/me");
+    gate.arrived().await;
+    clock.ahead.store(u32::try_from(T.as_secs()).unwrap(), Ordering::SeqCst);
+    assert_ne!(clock.passes.run(request).await.unwrap(), StatusCode::UNAUTHORIZED);
+    clock.passes.advance(SECOND * 10);
+    // The flight has had every occasion to give up.
+    let _ = clock.passes.run(world.me()).await;
+    clock.ahead.store(0, Ordering::SeqCst);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "the token is presented once");
+    gate.open();
+    until(|| world.app.events().len() == 2).await;
+    assert_eq!(world.app.events(), ["started", "refreshed"]);
 }
 
 #[tokio::test]
