@@ -126,6 +126,15 @@ impl SqliteRegistry {
         self.run(TransactionBehavior::Deferred, work).await
     }
 
+    /// The live sessions among those whose keys are found by a hash.
+    async fn list(&self, sql: &'static str, hash: [u8; 32]) -> Result<Ended> {
+        let list = move |store: &Store<'_>| {
+            let keys = store.keys(sql, [hash])?;
+            keys.iter().filter_map(|key| store.live(key).map(|found| found.map(Arc::new)).transpose()).collect()
+        };
+        self.read(list).await
+    }
+
     async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Store<'_>) -> Result<T> + Send + 'static) -> Result<T> {
         self.run(TransactionBehavior::Immediate, work).await
     }
@@ -339,11 +348,11 @@ impl SessionRegistry for SqliteRegistry {
 
     async fn sessions_of(&self, registration: &Registration, subject: &Subject) -> Result<Ended> {
         let subject = SubjectHash::of(registration, subject);
-        let list = move |store: &Store<'_>| {
-            let keys = store.keys("SELECT key FROM session WHERE subject = ?", [subject.as_bytes()])?;
-            keys.iter().filter_map(|key| store.live(key).map(|found| found.map(Arc::new)).transpose()).collect()
-        };
-        self.read(list).await
+        self.list("SELECT key FROM session WHERE subject = ?", *subject.as_bytes()).await
+    }
+
+    async fn sessions_with_sid(&self, registration: &Registration, sid: &Sid) -> Result<Ended> {
+        self.list("SELECT key FROM session WHERE sid = ?", hash_of_sid(registration, sid)).await
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed> {

@@ -10,6 +10,8 @@
 //! | `CLIENT_KEY`, `CLIENT_CERT` | none | PEM files: the key of client assertions, or the certificate and key of mutual TLS |
 //! | `PAR` | `auto` | pushed authorization requests: `auto` (where the provider takes them), `required`, `off` |
 //! | `DPOP` | `off` | `off`, or a PEM file with the ES256 key that access tokens are bound to, shared by replicas |
+//! | `FRONTCHANNEL_LOGOUT` | `off` | `on`: `GET /auth/frontchannel-logout` |
+//! | `SECURITY_EVENTS` | none | the issuer of a transmitter of security events: `POST /auth/security-events` |
 //! | `FAPI2` | `off` | `on`: what is weaker than FAPI 2.0 is refused at the start |
 //! | `OIDC_SCOPES` | `openid profile` | separated by spaces |
 //! | `OIDC_SIGNING_ALG` | `RS256` | the algorithm of ID tokens and logout tokens |
@@ -266,6 +268,12 @@ fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
     }
     if switch("FAPI2")? {
         builder = builder.fapi2();
+    }
+    if switch("FRONTCHANNEL_LOGOUT")? {
+        builder = builder.frontchannel_logout();
+    }
+    if let Ok(transmitter) = env::var("SECURITY_EVENTS") {
+        builder = builder.security_events(transmitter);
     }
     let (builder_with_store, data) = with_store(builder)?;
     builder = builder_with_store;

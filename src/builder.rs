@@ -32,6 +32,7 @@ use crate::provider::dpop::Dpop;
 use crate::provider::given::GivenClient;
 use crate::provider::http::Http;
 use crate::provider::signing_key::SigningKey;
+use crate::provider::transmitter::{EventTransmitter, Transmitter};
 use crate::provider::{ClientConfig, Provider, PushedAuthorization};
 use crate::registry::SessionRegistry;
 use crate::registry::memory::MemoryRegistry;
@@ -41,7 +42,7 @@ use crate::session::event::SessionEvent;
 use crate::session::id::ClientTag;
 use crate::session::new_login::{LoginRefused, NewLogin};
 use crate::session::policy::{ClaimsFrom, SessionPolicy};
-use crate::web::context::{AddressOf, Context, Ends, JunkOf, Pages, Parts};
+use crate::web::context::{AddressOf, Context, Ends, FrontChannel, JunkOf, Pages, Parts};
 use crate::web::cookie::{CookieKey, CookieKind, Cookies};
 use crate::web::pages::Page;
 use crate::web::paths::{AUTH, Paths, is_route_path};
@@ -82,6 +83,8 @@ pub struct RelyingPartyBuilder {
     logout_tokens: LogoutTokenPolicy,
     apis: Vec<Api>,
     pages: Pages,
+    front_channel: FrontChannel,
+    transmitter: Option<EventTransmitter>,
     ends: Ends,
     parameters: AuthorizationParameters,
     post_logout_path: String,
@@ -234,6 +237,8 @@ impl RelyingPartyBuilder {
             logout_tokens: LogoutTokenPolicy::new(),
             apis: Vec::new(),
             pages: Pages::default(),
+            front_channel: FrontChannel::default(),
+            transmitter: None,
             ends: Ends::Passed,
             parameters: AuthorizationParameters::default(),
             post_logout_path: "/".to_owned(),
@@ -516,6 +521,26 @@ impl RelyingPartyBuilder {
         self
     }
 
+    /// Takes front-channel logouts, at `/auth/frontchannel-logout`
+    /// ([Front-Channel Logout 1.0](https://openid.net/specs/openid-connect-frontchannel-1_0.html)); default: there is no such route. Register
+    /// that URL as `frontchannel_logout_uri`, with `frontchannel_logout_session_required`. For providers that have nothing better: nobody
+    /// signs such a request, so whoever learns a session's `sid`, from a log or an ID token, can end that session, and nothing
+    /// else. A `sid` that is the user's `sub` or `preferred_username` counts for nothing, as everybody knows those. And it takes a browser that is
+    /// open: a user who is signed out elsewhere, or by an administrator, is not.
+    pub fn frontchannel_logout(mut self) -> Self {
+        self.front_channel = FrontChannel::On;
+        self
+    }
+
+    /// Takes the events of a transmitter, at `/auth/security-events` (pushed, [RFC 8935](https://www.rfc-editor.org/rfc/rfc8935)); default:
+    /// there is no such route. `session-revoked` of
+    /// [CAEP](https://openid.net/specs/openid-caep-1_0-final.html) ends the sessions that it names; others are told to
+    /// [`on_event`](Self::on_event). Its users are those of the provider: a subject is `iss_sub` of its issuer, or `opaque` for a `sid`.
+    pub fn security_events(mut self, transmitter: impl Into<EventTransmitter>) -> Self {
+        self.transmitter = Some(transmitter.into());
+        self
+    }
+
     /// How strict the back-channel logout receiver is where providers differ.
     pub fn logout_tokens(mut self, policy: LogoutTokenPolicy) -> Self {
         self.logout_tokens = policy;
@@ -655,6 +680,9 @@ impl RelyingPartyBuilder {
         let apis = Apis::new(&self.apis, plain_http, self.http_client.clone(), certificate.clone())?;
         let http = Http::new(self.provider_timeout, self.http_client.as_ref(), certificate.as_ref())
             .map_err(|error| ConfigError::new("provider_timeout", error, "a working TLS set-up"))?;
+        if let Some(transmitter) = &self.transmitter {
+            check_url("security_events", &transmitter.issuer, plain_http)?;
+        }
         let issuers = match self.issuer_template {
             None => Issuers::one(Issuer::new(self.issuer)),
             Some((template, _)) if template.matches(TENANT).count() != 1 => {
@@ -668,6 +696,10 @@ impl RelyingPartyBuilder {
         };
         let registration = Registration::new(issuers.configured().clone(), self.credentials.id);
         let cookies = shared.cookies(&registration, self.dangerous.cookies, place.tenant())?;
+        let transmitter = self.transmitter.map(|transmitter| {
+            let client_id = registration.client_id().as_str();
+            Transmitter::new(transmitter, client_id, http.clone(), plain_http.clone(), shared.family.clock.clone())
+        });
         let client = ClientConfig {
             tag: ClientTag::of(&registration, place.tenant()),
             registration,
@@ -702,6 +734,8 @@ impl RelyingPartyBuilder {
             junk: JunkOf::default(),
             trusted_origins: self.trusted_origins,
             paths,
+            front_channel: self.front_channel,
+            transmitter,
         }))
     }
 

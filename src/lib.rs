@@ -57,6 +57,7 @@
 //! | `oidc_login_failures_total` | | logins that came to nothing |
 //! | `oidc_refreshes_total` | `outcome` | refreshes |
 //! | `oidc_logout_tokens_total` | `outcome` | logout tokens |
+//! | `oidc_security_events_total` | `outcome` | pushed security events: accepted, refused, unavailable |
 //! | `oidc_provider_fetches_total` | `what` | fetches of the provider's metadata and keys |
 //! | `oidc_provider_call_seconds` | `outcome` | a histogram: how long calls to the provider took |
 //! | `oidc_api_at_fault_total` | | APIs that rejected everybody |
@@ -124,6 +125,7 @@ pub use provider::PushedAuthorization;
 pub use provider::certificate::ClientCertificate;
 pub use provider::credentials::{ClientAuthentication, ClientCredentials};
 pub use provider::signing_key::{Signer, SigningKey};
+pub use provider::transmitter::EventTransmitter;
 pub use registry::memory::MemoryRegistry;
 #[cfg(feature = "postgres")]
 pub use registry::postgres::PostgresRegistry;

@@ -9,6 +9,7 @@ pub(crate) fn describe() {
     describe_counter!("oidc_logout_tokens_total", "Logout tokens, by outcome");
     describe_counter!("oidc_provider_fetches_total", "Fetches of the provider's metadata and keys");
     describe_counter!("oidc_refreshes_total", "Refreshes, by outcome");
+    describe_counter!("oidc_security_events_total", "Pushed security events, by outcome");
     describe_counter!("oidc_sessions_ended_total", "Sessions that ended, by reason");
     describe_counter!("oidc_sessions_started_total", "Sessions that began");
     describe_gauge!("oidc_provider_circuit_open", "1 while a provider that fails is left in peace, by issuer");

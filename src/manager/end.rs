@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::Manager;
 use super::family::Member;
-use crate::protocol::names::{RefreshToken, Registration};
+use crate::protocol::names::{RefreshToken, Registration, Sid};
 use crate::registry::{Loaded, LogoutTarget, RegistryError};
 use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
@@ -82,6 +82,34 @@ impl Manager {
             Loaded::Live(record) if record.silent_login_at.is_some() => self.end(key, EndReason::LoginRequired).await,
             _ => Ok(()),
         }
+    }
+
+    /// Ends the sessions of a `sid` that somebody's browser was told to end. Whether there are any is nobody's business: it comes back as soon as
+    /// they are looked up, and leaves nothing where there are none.
+    ///
+    /// # Cancel safety
+    /// Ends that have begun are finished without the caller.
+    pub(crate) async fn end_by_front_channel(
+        self: &Arc<Self>,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<(), RegistryError> {
+        for record in self.registry.sessions_with_sid(registration, sid).await? {
+            // Some providers give for a `sid` what others know.
+            let claims = &record.login.claims;
+            let name = claims.get("preferred_username").and_then(|name| name.as_str());
+            if record.subject().as_str() == sid.as_str() || name == Some(sid.as_str()) {
+                tracing::warn!(session = ?record.key(), "a front-channel logout was not followed: its sid is the user's name");
+                continue;
+            }
+            let (manager, key) = (self.clone(), *record.key());
+            self.spawn(async move {
+                if let Err(error) = manager.end(&key, EndReason::FrontChannelLogout).await {
+                    tracing::error!(%error, session = ?key, "a front-channel logout could not be followed");
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Ends all sessions of a target and returns how many there were.

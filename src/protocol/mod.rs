@@ -10,6 +10,7 @@
 //! | `key_pair` | RFC 7518 §3: the application's own signatures |
 //! | `id_token` | Core §3.1.3.7, §12.2 |
 //! | `logout_token` | Back-Channel Logout 1.0 (errata 1) §2.4, §2.6 |
+//! | `security_event` | RFC 8417, CAEP 1.0 §3.1 |
 //! | `challenge` | RFC 9110 §11.6.1, RFC 6750 §3: `WWW-Authenticate` |
 
 pub(crate) mod authorization;
@@ -22,5 +23,6 @@ pub(crate) mod key_pair;
 pub(crate) mod logout_token;
 pub(crate) mod metadata;
 pub(crate) mod names;
+pub(crate) mod security_event;
 pub(crate) mod token_response;
 pub(crate) mod url;

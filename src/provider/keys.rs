@@ -35,7 +35,7 @@ pub(crate) enum Bearer {
 
 impl Bearer {
     /// How soon after one forced fetch of the keys there may be another.
-    fn interval(self) -> Duration {
+    pub(super) fn interval(self) -> Duration {
         match self {
             Self::Anybody => Duration::from_secs(30),
             // Some providers rotate their keys every few seconds.

@@ -12,6 +12,7 @@ mod post;
 pub(crate) mod requests;
 mod shown;
 pub(crate) mod signing_key;
+pub(crate) mod transmitter;
 pub(crate) mod user_info;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, LogoutTarget,
-    Registration, RegistryError, SessionKey, SessionRecord, SessionRegistry, Spent, Subject, Version,
+    Registration, RegistryError, SessionKey, SessionRecord, SessionRegistry, Sid, Spent, Subject, Version,
 };
 use crate::clock::Clock;
 use crate::session::end_reason::EndReason;
@@ -49,6 +49,14 @@ impl<R: SessionRegistry + ?Sized> SessionRegistry for Arc<R> {
         subject: &Subject,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         (**self).sessions_of(registration, subject).await
+    }
+
+    async fn sessions_with_sid(
+        &self,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        (**self).sessions_with_sid(registration, sid).await
     }
 
     async fn count(&self) -> Result<Option<u64>, RegistryError> {

@@ -158,6 +158,16 @@ pub trait SessionRegistry: fmt::Debug + Send + Sync + 'static {
         subject: &Subject,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
 
+    /// All live sessions of one session at the provider, in no order.
+    ///
+    /// # Errors
+    /// If the store could not be reached, or one of them cannot be read.
+    async fn sessions_with_sid(
+        &self,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError>;
+
     /// About how many sessions there are, of all who share the store; for a gauge, once a minute. `None`, the default, says nothing.
     ///
     /// # Errors

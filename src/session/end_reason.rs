@@ -43,6 +43,8 @@ end_reasons! {
     BackChannelLogout = "back_channel_logout",
     /// The application ended it.
     EndedByApplication = "ended_by_application",
+    /// A page of the provider, or of whoever knew the `sid`, told the browser to load our front-channel logout.
+    FrontChannelLogout = "front_channel_logout",
     /// A session that cannot signal saw no activity for the provider's inactivity timeout.
     IdleTimeout = "idle_timeout",
     /// The provider answered a silent login with `login_required`: its session is over.
@@ -51,9 +53,9 @@ end_reasons! {
     ProviderMisbehaved = "provider_misbehaved",
     /// The provider sent a logout token whose `logout_reason` says that its session was idle for too long, or too old.
     ProviderSessionExpired = "provider_session_expired",
-    /// The same, that somebody ended it who may: an administrator.
+    /// The same, or an event of a transmitter, that somebody ended it who may: an administrator.
     ProviderTerminated = "provider_terminated",
-    /// The same, that its user signed out, in another application or at the provider.
+    /// The same, or an event of a transmitter, that its user signed out, in another application or at the provider.
     ProviderUserLogout = "provider_user_logout",
     /// The provider refused the refresh: its session is over.
     RefreshTokenRejected = "refresh_token_rejected",
@@ -61,6 +63,8 @@ end_reasons! {
     RpInitiatedLogout = "rp_initiated_logout",
     /// The time that the provider set with `session_expiry` has come.
     SessionExpiry = "session_expiry",
+    /// A transmitter of security events said that it is revoked, and not by whom.
+    SessionRevoked = "session_revoked",
     /// The user logged in again in the same browser.
     SupersededByLogin = "superseded_by_login",
     /// The user had more sessions than [`SessionPolicy::sessions_per_user`](crate::SessionPolicy::sessions_per_user) allows: this was the

@@ -43,6 +43,18 @@ pub enum EventKind {
     },
     /// The provider confirmed the session.
     Refreshed,
+    /// A transmitter sent an event that ends no session here: of another kind, or about somebody who is not told from others.
+    #[non_exhaustive]
+    SecurityEvent {
+        /// Its type, a URI.
+        event: String,
+    },
+    /// A security event was refused; whoever sent it may have been anybody.
+    #[non_exhaustive]
+    SecurityEventRefused {
+        /// Why, in words for the log.
+        reason: String,
+    },
     /// A user logged in, and the session began.
     Started,
 }

@@ -25,11 +25,14 @@ fn is_in_order(reason: EndReason, offline_access: bool) -> bool {
         EndReason::SupersededByLogin => false,
         // Somebody else's answer, or an API's: what the provider thinks is not known.
         EndReason::AccessTokenRejected | EndReason::ProviderMisbehaved => false,
+        // Anybody who knows the `sid` can say so.
+        EndReason::FrontChannelLogout => false,
         // Back-Channel Logout §2.7: tokens with offline_access normally outlive a logout at the provider.
         EndReason::BackChannelLogout
         | EndReason::ProviderSessionExpired
         | EndReason::ProviderTerminated
-        | EndReason::ProviderUserLogout => !offline_access,
+        | EndReason::ProviderUserLogout
+        | EndReason::SessionRevoked => !offline_access,
         EndReason::AbsoluteLifetime
         | EndReason::EndedByApplication
         | EndReason::IdleTimeout
@@ -51,7 +54,8 @@ pub(crate) fn delay(reason: EndReason) -> Duration {
         | EndReason::ProviderSessionExpired
         | EndReason::ProviderTerminated
         | EndReason::ProviderUserLogout
-        | EndReason::RpInitiatedLogout => LOGOUT_UNDER_WAY,
+        | EndReason::RpInitiatedLogout
+        | EndReason::SessionRevoked => LOGOUT_UNDER_WAY,
         _ => Duration::ZERO,
     }
 }

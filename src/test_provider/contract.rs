@@ -241,6 +241,12 @@ async fn a_changed_sid_is_followed<R: SessionRegistry>(registry: &Checked<R>) {
         came.push(record);
     }
     assert!(registry.0.has_sibling(&carol).await.expect("has_sibling works"));
+    let with_sid = registry.0.sessions_with_sid(&registration("shop"), &Sid::new("s4")).await;
+    let mut with_sid: Vec<_> = with_sid.expect("sessions_with_sid works").iter().map(|record| *record.key()).collect();
+    with_sid.sort();
+    let mut expected: Vec<_> = came.iter().chain([&carol]).map(|record| *record.key()).collect();
+    expected.sort();
+    assert_eq!(with_sid, expected);
     registry.end(&carol, REASON).await;
     assert!(registry.0.has_sibling(&carol).await.expect("has_sibling works"));
     // One of them goes on to another, and then none is there any more by that one's name.
@@ -480,11 +486,18 @@ async fn sessions_are_found_by_their_user<R: SessionRegistry>(registry: &Checked
     let mut expected = [*one.key(), *two.key()];
     expected.sort();
     assert_eq!(sessions_of_alice().await, expected);
+    let with_sid = async |sid: &str| {
+        let found = registry.0.sessions_with_sid(&registration("shop"), &Sid::new(sid)).await;
+        found.expect("sessions_with_sid works").iter().map(|record| *record.key()).collect::<Vec<_>>()
+    };
+    assert_eq!(with_sid("s1").await, [*one.key()]);
+    assert_eq!(with_sid("s3").await, []);
     if let Some(count) = registry.0.count().await.expect("count works") {
         assert_eq!(count, 4);
     }
     registry.end(&one, REASON).await;
     assert_eq!(sessions_of_alice().await, [*two.key()]);
+    assert_eq!(with_sid("s1").await, []);
 }
 
 async fn attempts_are_spent_once<R: SessionRegistry>(registry: &Checked<R>) {

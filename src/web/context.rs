@@ -17,6 +17,7 @@ use crate::manager::Manager;
 use crate::protocol::logout_token::LogoutTokenPolicy;
 use crate::protocol::names::Registration;
 use crate::provider::Provider;
+use crate::provider::transmitter::Transmitter;
 use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
 use crate::session::event::{EventKind, SessionEvent};
@@ -51,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) junk: JunkOf,
     pub(crate) trusted_origins: Vec<String>,
     pub(crate) paths: Arc<Paths>,
+    pub(crate) front_channel: FrontChannel,
+    pub(crate) transmitter: Option<Transmitter>,
 }
 
 /// What strangers may cause, each bounded by itself.
@@ -60,6 +63,7 @@ pub(crate) struct JunkOf {
     pub(crate) links: Junk,
     pub(crate) logins: Junk,
     pub(crate) logout_tokens: Junk,
+    pub(crate) security_events: Junk,
     pub(crate) wiring: Junk,
 }
 
@@ -71,6 +75,14 @@ impl fmt::Debug for AddressOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "AddressOf(the application)" } else { "AddressOf(nobody)" })
     }
+}
+
+/// Whether a page of the provider may end sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FrontChannel {
+    #[default]
+    Off,
+    On,
 }
 
 /// Whether people are told why their session ended, before the login.
@@ -161,6 +173,14 @@ impl Context {
     pub(crate) fn explains(&self, reason: EndReason) -> bool {
         self.shared.parts.ends == Ends::Explained
             && !matches!(reason, EndReason::RpInitiatedLogout | EndReason::SupersededByLogin)
+    }
+
+    pub(crate) fn front_channel(&self) -> FrontChannel {
+        self.shared.parts.front_channel
+    }
+
+    pub(crate) fn transmitter(&self) -> Option<&Transmitter> {
+        self.shared.parts.transmitter.as_ref()
     }
 
     pub(crate) fn pages(&self) -> Option<&PageMaker> {

@@ -33,6 +33,7 @@ mod login;
 mod logout;
 mod operating;
 mod oracle;
+mod other_logouts;
 mod outage;
 mod pages;
 mod paths;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tower_oidc_session::registry::{
     AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, Registration,
-    SessionRecord, Spent, Subject, Version,
+    SessionRecord, Sid, Spent, Subject, Version,
 };
 use tower_oidc_session::{
     Clock, EndReason, LogoutTarget, MemoryRegistry, PostgresRegistry, RedisRegistry, RegistryError, SessionKey,
@@ -111,6 +111,14 @@ impl SessionRegistry for Registry {
         subject: &Subject,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         self.sessions.sessions_of(registration, subject).await
+    }
+
+    async fn sessions_with_sid(
+        &self,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.sessions.sessions_with_sid(registration, sid).await
     }
 
     async fn count(&self) -> Result<Option<u64>, RegistryError> {

@@ -9,7 +9,7 @@ use futures_util::future::join;
 use http::{Method, StatusCode};
 use tower_oidc_session::registry::{
     AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, Registration,
-    SessionRecord, Spent, Subject, Version,
+    SessionRecord, Sid, Spent, Subject, Version,
 };
 use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{Clock, EndReason, LogoutTarget, RegistryError, SessionKey, SessionRegistry};
@@ -136,6 +136,14 @@ impl SessionRegistry for Failing {
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         self.check()?;
         self.inner.sessions_of(registration, subject).await
+    }
+
+    async fn sessions_with_sid(
+        &self,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.inner.sessions_with_sid(registration, sid).await
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {

@@ -273,7 +273,10 @@ impl App {
                         EventKind::Refreshed => "refreshed".to_owned(),
                         EventKind::Ended { reason, .. } => format!("ended: {reason}"),
                         // What is no session's is told to those who ask.
-                        EventKind::LoginFailed { .. } | EventKind::LogoutTokenRefused { .. } => return,
+                        EventKind::LoginFailed { .. }
+                        | EventKind::LogoutTokenRefused { .. }
+                        | EventKind::SecurityEventRefused { .. } => return,
+                        EventKind::SecurityEvent { event, .. } => format!("event: {event}"),
                         other => panic!("an event that no test knows: {other:?}"),
                     };
                     events.lock().unwrap().push(text);

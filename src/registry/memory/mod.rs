@@ -331,6 +331,16 @@ impl SessionRegistry for MemoryRegistry {
         Ok(found.collect())
     }
 
+    async fn sessions_with_sid(
+        &self,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let state = self.read();
+        let found = state.sessions.of(Name::Sid(registration, sid)).map(|(_, record)| record.clone());
+        Ok(found.collect())
+    }
+
     async fn count(&self) -> Result<Option<u64>, RegistryError> {
         Ok(Some(self.read().sessions.len() as u64))
     }

@@ -26,7 +26,7 @@ use super::{
     LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent, TOMBSTONE_RETENTION, rules,
 };
 use crate::error::ConfigError;
-use crate::protocol::names::{Registration, Subject};
+use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, SessionKey, SubjectHash, hash_of_sid};
 use crate::session::login_attempt::LoginAttempt;
@@ -76,6 +76,7 @@ struct Calls {
     replace: Call,
     save_data: Call,
     sessions_of: Call,
+    sessions_with_sid: Call,
     spend: Call,
     time: Call,
 }
@@ -123,6 +124,7 @@ impl Calls {
             replace: writes("replace_session", &RECORD),
             save_data: writes("save_data", &[Type::TEXT, Type::BYTEA, Type::BYTEA, Type::INT8, Type::BOOL]),
             sessions_of: asks("SELECT 'live' AS word, key, version, record", " WHERE subject = $1", &[Type::BYTEA]),
+            sessions_with_sid: asks("SELECT 'live' AS word, key, version, record", " WHERE sid = $1", &[Type::BYTEA]),
             spend: writes("spend_attempt", &[Type::BYTEA, Type::INT8]),
             time: reads("store_time", &[]),
         }
@@ -360,6 +362,16 @@ impl SessionRegistry for PostgresRegistry {
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let subject = SubjectHash::of(registration, subject);
         let answers = self.call(&self.shared.calls.sessions_of, &[&subject.as_bytes().as_slice()]).await?;
+        answers.iter().map(|answer| self.read(answer)).collect()
+    }
+
+    async fn sessions_with_sid(
+        &self,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let sid = hash_of_sid(registration, sid);
+        let answers = self.call(&self.shared.calls.sessions_with_sid, &[&sid.as_slice()]).await?;
         answers.iter().map(|answer| self.read(answer)).collect()
     }
 

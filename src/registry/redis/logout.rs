@@ -104,7 +104,7 @@ enum Found {
 }
 
 /// The partitions of sessions that lie elsewhere, each once.
-fn partitions(names: &[u8]) -> Vec<Partition> {
+pub(super) fn partitions(names: &[u8]) -> Vec<Partition> {
     let keys = names.split(|byte| *byte == b' ').filter_map(|hex| SessionKey::from_hex(std::str::from_utf8(hex).ok()?));
     let mut partitions: Vec<_> = keys.map(|key| key.partition()).collect();
     partitions.sort_unstable();

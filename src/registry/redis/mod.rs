@@ -59,7 +59,7 @@ use super::{
     Loaded, LogoutTarget, RegistryError, SPENT_RETENTION, SessionRegistry, Spent,
 };
 use crate::error::ConfigError;
-use crate::protocol::names::{Registration, Subject};
+use crate::protocol::names::{Registration, Sid, Subject};
 use crate::session::end_reason::EndReason;
 use crate::session::id::{AttemptKey, SessionKey, SubjectHash};
 use crate::session::login_attempt::LoginAttempt;
@@ -438,6 +438,14 @@ impl SessionRegistry for RedisRegistry {
         subject: &Subject,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         self.list(registration, subject).await
+    }
+
+    async fn sessions_with_sid(
+        &self,
+        registration: &Registration,
+        sid: &Sid,
+    ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        self.list_with_sid(registration, sid).await
     }
 
     async fn count(&self) -> Result<Option<u64>, RegistryError> {

@@ -23,10 +23,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use url::form_urlencoded;
 
 use super::own_session::OwnContext;
+use super::receiver::{KEY_TIMEOUT, NoBody, read};
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
 use crate::protocol::logout_token::{LogoutReason, LogoutToken, Whom};
@@ -41,22 +41,11 @@ use crate::web::page::{json, no_store, with_retry_after};
 use crate::web::pages::{Page, PageKind};
 use crate::web::paths::Paths;
 
-/// A logout token is some kilobytes, with many audiences and certificates too.
-const MAX_BODY: usize = 64 * 1024;
-/// The whole body has to be there in this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Some providers wait for an answer no longer than 2.5 s.
-const KEY_TIMEOUT: Duration = Duration::from_millis(1500);
-
 /// Why a logout request was not followed. The texts are ours and go into the answer.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("the body did not come in time")]
-    BodyTimeout,
-    #[error("the body is too long")]
-    BodyTooLong,
-    #[error("the body broke off")]
-    BodyBroken,
+    #[error(transparent)]
+    Body(#[from] NoBody),
     #[error("the body is not application/x-www-form-urlencoded, without content encoding")]
     MediaType,
     #[error("the method is not POST")]
@@ -74,9 +63,8 @@ enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyBroken | Self::Parameters(_) | Self::Token(_) => StatusCode::BAD_REQUEST,
+            Self::Body(error) => error.status(),
+            Self::Parameters(_) | Self::Token(_) => StatusCode::BAD_REQUEST,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::KeysUnavailable | Self::Registry(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -187,16 +175,6 @@ fn is_form(headers: &HeaderMap) -> bool {
     let (Some(kind), None) = (types.next().and_then(|kind| kind.to_str().ok()), types.next()) else { return false };
     // Some senders append a charset.
     is_urlencoded(kind) && !headers.contains_key(CONTENT_ENCODING)
-}
-
-async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect());
-    match collected.await {
-        Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLong),
-        Ok(Err(_)) => Err(Refusal::BodyBroken),
-        Err(_) => Err(Refusal::BodyTimeout),
-    }
 }
 
 /// The one `logout_token` parameter. Others are ignored (§2.5), but none may come twice (RFC 6749 §3.2).

@@ -9,7 +9,9 @@
 //! | `GET /auth/logout` | `logout` | a page that asks |
 //! | `/auth/form` | `form` | what was entered before the end of a session |
 //! | `POST /auth/backchannel-logout` | `backchannel_logout` | takes the provider's logout tokens |
+//! | `GET /auth/frontchannel-logout` | `frontchannel_logout` | ends what a page of the provider names, if that is switched on |
 //! | `GET /auth/jwks.json` | `jwks` | the public keys of a client that signs |
+//! | `POST /auth/security-events` | `security_events` | takes a transmitter's events, if there is one |
 //! | `GET /auth/session` | `status` | says how long the session stands; no activity |
 //! | `GET /auth/session.js` | `script` | the guard of a page; also at a path that never changes |
 //! | `POST /auth/session` | `status` | "stay signed in": signals the provider now |
@@ -18,11 +20,14 @@ pub(crate) mod backchannel_logout;
 mod callback;
 mod choose;
 mod form;
+mod frontchannel_logout;
 mod jwks;
 mod login;
 mod logout;
 mod own_session;
+mod receiver;
 pub(crate) mod script;
+mod security_events;
 mod status;
 
 use std::sync::Arc;
@@ -31,7 +36,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
 use http::{HeaderValue, StatusCode};
 
@@ -74,6 +79,8 @@ fn login<S: Clone + Send + Sync + 'static>(paths: &Paths) -> Router<S> {
         .route(&paths.route_of_party("login"), get(login::login))
         .route(&paths.route_of_party("callback"), get(callback::callback))
         .route(&paths.route_of_party("jwks.json"), get(jwks::jwks))
+        .route(&paths.route_of_party("frontchannel-logout"), get(frontchannel_logout::frontchannel_logout))
+        .route(&paths.route_of_party("security-events"), post(security_events::security_events))
         // The address of such an answer may hold a code, which nobody who is linked from there has to know.
         .layer(SetResponseHeaderLayer::overriding(REFERRER_POLICY, HeaderValue::from_static("no-referrer")))
 }
