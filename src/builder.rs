@@ -133,6 +133,10 @@ impl Dangerous {
         self.cookies = CookieKind::Development;
         self
     }
+
+    fn is_used(&self) -> bool {
+        self.plain_http != PlainHttp::default() || self.cookies == CookieKind::Development
+    }
 }
 
 /// What all providers of an application have in common.
@@ -618,35 +622,11 @@ impl RelyingPartyBuilder {
 
     fn build_in(self, shared: &Shared, place: Place<'_>) -> Result<Context, ConfigError> {
         let plain_http = &self.dangerous.plain_http;
-        if *plain_http != PlainHttp::default() || self.dangerous.cookies == CookieKind::Development {
-            tracing::warn!(settings = ?self.dangerous, "protections are off: this is for development");
-        }
-        let issuer = check_url("issuer", &self.issuer, plain_http)?;
-        if issuer.query().is_some() {
-            return Err(ConfigError::new("issuer", self.issuer, "a URL without query"));
-        }
-        let origin = check_url("public_url", &self.public_url, plain_http)?;
-        if origin.query().is_some() {
-            return Err(ConfigError::new("public_url", self.public_url, "a URL without query"));
-        }
-        if !is_route_path(&self.auth_path) {
-            return Err(ConfigError::new("auth_path", self.auth_path, "a path, as /auth: letters, digits, and -._~/"));
-        }
+        self.check()?;
+        let origin = self.check_without_query("public_url", &self.public_url)?;
         let paths = Arc::new(Paths::new(origin.path(), &self.auth_path, place.provider()));
-        check_policy(&self.policy)?;
-        if self.provider_timeout.is_zero() {
-            return Err(zero("provider_timeout"));
-        }
-        self.check_client()?;
         let certificate = self.certificate()?;
-        let signing_alg = self.signing_alg.unwrap_or(self.profile.signing_alg());
-        self.profile.check(&Strength {
-            credentials: &self.credentials.all,
-            dpop: self.dpop.as_ref(),
-            signing_alg,
-            pushed_authorization: self.pushed_authorization,
-            has_dangers: *plain_http != PlainHttp::default() || self.dangerous.cookies == CookieKind::Development,
-        })?;
+        let signing_alg = self.agreed_alg();
         let post_logout_redirect_uri = origin.join(&paths.of_application(&self.post_logout_path)).ok().filter(|url| {
             self.post_logout_path.starts_with('/') && url.origin() == origin.origin() && url.fragment().is_none()
         });
@@ -657,12 +637,6 @@ impl RelyingPartyBuilder {
                 "a path of this application, as /goodbye",
             )
         })?;
-        for origin in &self.trusted_origins {
-            check_url("trusted_origin", origin, plain_http)?;
-            if Url::parse(origin).map(|url| url.origin().ascii_serialization()).as_deref() != Ok(origin) {
-                return Err(ConfigError::new("trusted_origin", origin, "an origin alone, as https://app.shop.example"));
-            }
-        }
         let inside = self.internal_provider_url.as_deref();
         let inside = inside.map(|url| check_url("internal_provider_url", url, plain_http)).transpose()?;
         if let Some(url) = inside.as_ref().filter(|url| url.path() != "/" || url.query().is_some()) {
@@ -672,17 +646,9 @@ impl RelyingPartyBuilder {
                 "an origin alone, as http://keycloak:8080",
             ));
         }
-        if let Some(name) = self.parameters.wrong_name() {
-            let takes =
-                "a parameter that is not the crate's own: for those there are settings, as require_session().acr(…)";
-            return Err(ConfigError::new("authorization_parameter", name, takes));
-        }
         let apis = Apis::new(&self.apis, plain_http, self.http_client.clone(), certificate.clone())?;
         let http = Http::new(self.provider_timeout, self.http_client.as_ref(), certificate.as_ref())
             .map_err(|error| ConfigError::new("provider_timeout", error, "a working TLS set-up"))?;
-        if let Some(transmitter) = &self.transmitter {
-            check_url("security_events", &transmitter.issuer, plain_http)?;
-        }
         let issuers = match self.issuer_template {
             None => Issuers::one(Issuer::new(self.issuer)),
             Some((template, _)) if template.matches(TENANT).count() != 1 => {
@@ -737,6 +703,59 @@ impl RelyingPartyBuilder {
             front_channel: self.front_channel,
             transmitter,
         }))
+    }
+
+    /// Refuses what is wrong by itself.
+    fn check(&self) -> Result<(), ConfigError> {
+        let plain_http = &self.dangerous.plain_http;
+        if self.dangerous.is_used() {
+            tracing::warn!(settings = ?self.dangerous, "protections are off: this is for development");
+        }
+        self.check_without_query("issuer", &self.issuer)?;
+        self.check_without_query("public_url", &self.public_url)?;
+        if !is_route_path(&self.auth_path) {
+            let takes = "a path, as /auth: letters, digits, and -._~/";
+            return Err(ConfigError::new("auth_path", &self.auth_path, takes));
+        }
+        check_policy(&self.policy)?;
+        if self.provider_timeout.is_zero() {
+            return Err(zero("provider_timeout"));
+        }
+        self.check_client()?;
+        self.profile.check(&Strength {
+            credentials: &self.credentials.all,
+            dpop: self.dpop.as_ref(),
+            signing_alg: self.agreed_alg(),
+            pushed_authorization: self.pushed_authorization,
+            has_dangers: self.dangerous.is_used(),
+        })?;
+        for origin in &self.trusted_origins {
+            check_url("trusted_origin", origin, plain_http)?;
+            if Url::parse(origin).map(|url| url.origin().ascii_serialization()).as_deref() != Ok(origin) {
+                return Err(ConfigError::new("trusted_origin", origin, "an origin alone, as https://app.shop.example"));
+            }
+        }
+        if let Some(name) = self.parameters.wrong_name() {
+            let takes =
+                "a parameter that is not the crate's own: for those there are settings, as require_session().acr(…)";
+            return Err(ConfigError::new("authorization_parameter", name, takes));
+        }
+        if let Some(transmitter) = &self.transmitter {
+            check_url("security_events", &transmitter.issuer, plain_http)?;
+        }
+        Ok(())
+    }
+
+    fn check_without_query(&self, setting: &'static str, url: &str) -> Result<Url, ConfigError> {
+        let checked = check_url(setting, url, &self.dangerous.plain_http)?;
+        match checked.query() {
+            None => Ok(checked),
+            Some(_) => Err(ConfigError::new(setting, url, "a URL without query")),
+        }
+    }
+
+    fn agreed_alg(&self) -> SigningAlg {
+        self.signing_alg.unwrap_or(self.profile.signing_alg())
     }
 
     fn check_client(&self) -> Result<(), ConfigError> {

@@ -11,6 +11,7 @@ use super::url::PlainHttp;
 
 /// What the provider says of itself, as far as a relying party needs it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "the document has them")]
 pub(crate) struct ProviderMetadata {
     pub(crate) authorization_endpoint: Url,
     pub(crate) token_endpoint: Url,
@@ -35,6 +36,7 @@ pub(crate) struct ProviderMetadata {
 
 /// Endpoints that ask for the client's certificate.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "as the document has them")]
 struct MtlsEndpointAliases {
     token_endpoint: Option<Url>,
     userinfo_endpoint: Option<Url>,

@@ -7,7 +7,7 @@ use crate::protocol::jwt::samples::{CLIENT, ISSUER, NOW, TOLERANCE, at, verified
 
 const TRANSMITTER: &str = "https://events.example";
 
-fn claims(event: Value) -> Value {
+fn claims(event: &Value) -> Value {
     json!({
         "iss": TRANSMITTER, "aud": CLIENT, "iat": NOW, "jti": "j",
         "sub_id": {"format": "opaque", "id": "s"},
@@ -29,7 +29,7 @@ fn validate(claims: &Value) -> Result<SecurityEventToken, TokenError> {
 
 #[test]
 fn the_typ_is_that_of_events_and_of_nothing_else() {
-    let claims = claims(json!({}));
+    let claims = claims(&json!({}));
     for (typ, is_right) in [
         (Some("secevent+jwt"), true),
         (Some("application/SecEvent+JWT"), true),
@@ -43,7 +43,7 @@ fn the_typ_is_that_of_events_and_of_nothing_else() {
 
 #[test]
 fn each_claim_is_checked() {
-    let good = claims(json!({}));
+    let good = claims(&json!({}));
     let late = NOW + TOLERANCE + 1;
     for (name, value, right) in [
         ("iss", Some(json!(ISSUER)), false),
@@ -80,7 +80,7 @@ fn an_event_says_when_and_by_whom() {
     ] {
         let whom = Whom::Sid { sid: Sid::new("s"), subject: None };
         let expected = Revocation { issuer: None, whom, at: at(when), by };
-        let events = validate(&claims(event.clone())).unwrap().events;
+        let events = validate(&claims(&event)).unwrap().events;
         assert_eq!(events, [SecurityEvent::SessionRevoked(expected)], "{event}");
     }
 }
@@ -110,25 +110,25 @@ fn subjects_are_told_or_nobody_is_meant() {
         (json!({"format": "opaque", "id": ""}), None),
         (json!("alice"), None),
     ] {
-        let claims = with(&claims(json!({})), "sub_id", Some(&subject));
+        let claims = with(&claims(&json!({})), "sub_id", Some(&subject));
         let events = validate(&claims).unwrap().events;
         match (&events[..], &expected) {
             ([SecurityEvent::SessionRevoked(revocation)], Some(whom)) => {
-                assert_eq!(revocation.whom, *whom, "{subject}")
+                assert_eq!(revocation.whom, *whom, "{subject}");
             }
             ([SecurityEvent::Other(kind)], None) => assert_eq!(kind, SESSION_REVOKED, "{subject}"),
             _ => panic!("{subject}: {events:?}"),
         }
     }
     // As drafts had it.
-    let claims = with(&claims(json!({"subject": user})), "sub_id", None);
+    let claims = with(&claims(&json!({"subject": user})), "sub_id", None);
     assert!(matches!(&validate(&claims).unwrap().events[..], [SecurityEvent::SessionRevoked(_)]));
 }
 
 #[test]
 fn other_events_are_told_and_followed_by_nothing() {
     let events = json!({VERIFICATION: {"state": "x"}, "https://example.org/other": {}});
-    let claims = with(&claims(json!({})), "events", Some(&events));
+    let claims = with(&claims(&json!({})), "events", Some(&events));
     let events = validate(&claims).unwrap().events;
     assert!(events.contains(&SecurityEvent::Verification), "{events:?}");
     assert!(events.contains(&SecurityEvent::Other("https://example.org/other".to_owned())), "{events:?}");

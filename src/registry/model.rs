@@ -183,7 +183,7 @@ impl Protocol {
     }
 
     /// Does what the machine of a replica wants of the store; `None` if that changes nothing.
-    fn go_on(&self, world: &mut World, replica: Replica, wanted: Do, terms: &Terms<'_>) -> Option<Worker> {
+    fn go_on(&self, world: &mut World, replica: Replica, wanted: Do) -> Option<Worker> {
         Some(Worker::At(match wanted {
             Do::Claim(claim) => {
                 let stored = world.stored().map(|(record, lease)| (record.version(), lease));
@@ -244,7 +244,7 @@ impl Protocol {
                 match load.next(Ok(answer)) {
                     // In one step: what changes between the look and the end takes a holder that stood still until its
                     // lease and the time after it were over, and a moment of some hundred microseconds; it is not covered.
-                    end @ Do::End(_) => return self.go_on(world, replica, end, terms),
+                    end @ Do::End(_) => return self.go_on(world, replica, end),
                     next => next,
                 }
             }
@@ -398,7 +398,7 @@ impl Model for Protocol {
             }
             Step::GoOn(replica) => {
                 let Worker::At(wanted) = before.replicas[replica].clone() else { return None };
-                world.replicas[replica] = self.go_on(&mut world, replica, wanted, &terms)?;
+                world.replicas[replica] = self.go_on(&mut world, replica, wanted)?;
             }
             Step::Answer(replica) | Step::LoseAnswer(replica) | Step::LoseRequest(replica) => {
                 let Worker::Waiting(present) = before.replicas[replica].clone() else { return None };

@@ -67,6 +67,7 @@ mod fault;
 mod keys;
 #[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod logout;
+#[expect(clippy::indexing_slicing, reason = "members are set on JSON objects made on the spot")]
 mod metadata;
 mod sample;
 mod signed;

@@ -71,8 +71,8 @@ impl Shared {
         if !ALGORITHMS.contains(&header.alg) {
             return false;
         }
-        let named = keys.iter().filter(|key| key.common.key_id == header.kid && header.kid.is_some());
-        let Some(claims) = named.filter_map(|key| verify(assertion, key, header.alg)).next() else { return false };
+        let mut named = keys.iter().filter(|key| key.common.key_id == header.kid && header.kid.is_some());
+        let Some(claims) = named.find_map(|key| verify(assertion, key, header.alg)) else { return false };
         let now = seconds(self.clock.now());
         let number = |name: &str| claims.get(name).and_then(Value::as_u64).unwrap_or_default();
         let is_timely = number("exp") > now && number("exp") <= now + 2 * LIFETIME.as_secs();

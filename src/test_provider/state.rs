@@ -160,6 +160,7 @@ pub enum SignIn {
 /// A client of the provider.
 #[derive(Clone)]
 #[must_use]
+#[expect(clippy::struct_excessive_bools, reason = "what a client may is switched one by one")]
 pub struct TestClient {
     pub(super) id: String,
     pub(super) secret: String,

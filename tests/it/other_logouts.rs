@@ -1,6 +1,6 @@
 //! Other roads of a logout: by a frame of the provider's page, and by events that a transmitter pushes.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -51,9 +51,9 @@ async fn p12_a_frame_learns_nothing_and_reaches_nobody_else() {
     let world = World::signed_in_with(by_frame()).await;
     let issuer = world.provider.issuer();
     let (unknown, known) = {
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let unknown = frame(&world, &issuer, "made-up").await;
-        let between = Instant::now();
+        let between = tokio::time::Instant::now();
         let known = frame(&world, &issuer, &world.sid()).await;
         let times = [between - began, between.elapsed()];
         // Each answer comes after the same time, in which the session is ended or not.

@@ -123,7 +123,7 @@ async fn receive(context: &Context, request: Request<Body>) -> Result<(), Refusa
         match event {
             SecurityEvent::SessionRevoked(revocation) => revoke(context, revocation, &received.jti).await?,
             SecurityEvent::Verification => {
-                tracing::info!("the transmitter of security events has verified that it is heard")
+                tracing::info!("the transmitter of security events has verified that it is heard");
             }
             SecurityEvent::Other(event) => {
                 tracing::info!(event, "a security event that ends no session here");
