@@ -16,6 +16,7 @@ mod hydra;
 mod jar;
 mod keycloak;
 mod lemonldap;
+mod mutual_tls;
 mod oidc_provider;
 mod parts;
 mod process;

@@ -28,30 +28,55 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node-op")
 }
 
+/// What kind of client `web_app` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    /// With keys, as the FAPI 2.0 Security Profile has it, which the provider enforces.
+    Fapi2,
+    Secret,
+}
+
+/// A new key in a file of its own.
+fn key_file(name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.pem", std::process::id()));
+    std::fs::write(&file, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    file
+}
+
 impl World {
     async fn start() -> Self {
+        Self::start_as(Client::Secret).await
+    }
+
+    async fn start_as(kind: Client) -> Self {
         let folder = folder();
         let [port, admin_port] = free_ports();
-        let op = Process::start_until(
-            Command::new("node")
-                .arg("op.mjs")
-                .current_dir(&folder)
-                .env("PORT", port.to_string())
-                .env("ADMIN_PORT", admin_port.to_string())
-                .env("AUTOLOGIN", "alice")
-                .env("SESSION_TTL", T.as_secs().to_string())
-                .env("ACCESS_TTL", T.as_secs().to_string())
-                .env("NODE_NO_WARNINGS", "1"),
-            |line| line.contains("ready"),
-        );
-        let web_app = Process::start(
-            web_app()
-                .env("OIDC_ISSUER", format!("http://127.0.0.1:{port}"))
-                .env("OIDC_CLIENT_ID", "web-app")
-                .env("OIDC_CLIENT_SECRET", "web-app-secret")
-                .env("OP_SESSION_LIFETIME", format!("{}s", T.as_secs()))
-                .env("ACCESS_TOKEN_LIFETIME", format!("{}s", G.as_secs())),
-        );
+        let mut op = Command::new("node");
+        op.arg("op.mjs")
+            .current_dir(&folder)
+            .env("PORT", port.to_string())
+            .env("ADMIN_PORT", admin_port.to_string())
+            .env("AUTOLOGIN", "alice")
+            .env("SESSION_TTL", T.as_secs().to_string())
+            .env("ACCESS_TTL", T.as_secs().to_string())
+            .env("NODE_NO_WARNINGS", "1");
+        let mut app = web_app();
+        app.env("OIDC_ISSUER", format!("http://127.0.0.1:{port}"))
+            .env("OIDC_CLIENT_ID", "web-app")
+            .env("OP_SESSION_LIFETIME", format!("{}s", T.as_secs()))
+            .env("ACCESS_TOKEN_LIFETIME", format!("{}s", G.as_secs()));
+        match kind {
+            Client::Fapi2 => {
+                op.env("FAPI2", "on").env("ALG", "PS256");
+                app.env("FAPI2", "on")
+                    .env("CLIENT_AUTH", "private_key_jwt")
+                    .env("CLIENT_KEY", key_file("client-key"))
+                    .env("DPOP", key_file("dpop"));
+            }
+            Client::Secret => _ = app.env("OIDC_CLIENT_SECRET", "web-app-secret"),
+        }
+        let op = Process::start_until(&mut op, |line| line.contains("ready"));
+        let web_app = Process::start(&mut app);
         let app = address(&web_app);
         let world = Self {
             visitor: Visitor::new(),
@@ -59,15 +84,25 @@ impl World {
             app: app.clone(),
             _processes: [op, web_app],
         };
-        let client = json!({
-            "client_id": "web-app", "client_secret": "web-app-secret",
+        let mut client = json!({
+            "client_id": "web-app",
             "redirect_uris": [format!("{app}/auth/callback")],
             "post_logout_redirect_uris": [format!("{app}/")],
             "backchannel_logout_uri": format!("{app}/auth/backchannel-logout"),
             "backchannel_logout_session_required": true,
             "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
-            "token_endpoint_auth_method": "client_secret_basic",
         });
+        let more = match kind {
+            Client::Fapi2 => json!({
+                "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
+                "jwks_uri": format!("{app}/auth/jwks.json"), "dpop_bound_access_tokens": true,
+                "require_pushed_authorization_requests": true,
+            }),
+            Client::Secret => {
+                json!({"client_secret": "web-app-secret", "token_endpoint_auth_method": "client_secret_basic"})
+            }
+        };
+        client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         world.admin(&Method::POST, "/clients", &client.to_string()).await;
         until("web_app reaches the provider", async || world.get("/").await.status == StatusCode::OK).await;
         world
@@ -101,11 +136,20 @@ impl World {
 
 #[tokio::test]
 async fn sessions_live_as_long_as_those_of_the_provider() {
+    as_long_as_the_provider_says(Client::Secret, "npm oidc-provider 9, coordinated").await;
+}
+
+#[tokio::test]
+async fn the_same_with_the_profile_of_fapi_2() {
+    as_long_as_the_provider_says(Client::Fapi2, "the same, FAPI 2.0 (PAR, DPoP, private_key_jwt)").await;
+}
+
+async fn as_long_as_the_provider_says(client: Client, name: &'static str) {
     if !is_there("oidc-provider", &folder().join("node_modules/oidc-provider")) {
         return;
     }
-    let mut report = Report::of("npm oidc-provider 9, coordinated");
-    let world = World::start().await;
+    let mut report = Report::of(name);
+    let world = World::start_as(client).await;
     assert_eq!(world.get("/me").await.status, StatusCode::UNAUTHORIZED);
     world.sign_in().await;
     report.holds(Column::Login);

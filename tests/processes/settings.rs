@@ -51,8 +51,30 @@ fn wrong_variables_are_named() {
         ("PROVIDER_TIMEOUT", "-1s"),
         ("COOKIE_KEY", "short"),
         ("API_URL", "http://api.example"),
+        ("CLIENT_AUTH", "password"),
+        ("PAR", "sometimes"),
+        ("DPOP", "/no/such/file"),
+        ("FAPI2", "yes"),
+        ("FRONTCHANNEL_LOGOUT", "1"),
+        ("SECURITY_EVENTS", "http://events.example"),
     ] {
         let message = refused(&[(name, value)]);
+        assert!(message.starts_with(name) && message.contains("it takes "), "{message}");
+    }
+    // What is missing, or too weak, besides.
+    for (variables, name) in [
+        (&[("CLIENT_AUTH", "private_key_jwt")][..], "CLIENT_KEY"),
+        (&[("CLIENT_AUTH", "private_key_jwt"), ("CLIENT_KEY", "/no/such/file")], "CLIENT_KEY"),
+        (&[("CLIENT_AUTH", "tls_client_auth"), ("CLIENT_KEY", "/dev/null")], "CLIENT_CERT"),
+        (
+            &[("CLIENT_AUTH", "tls_client_auth"), ("CLIENT_KEY", "/dev/null"), ("CLIENT_CERT", "/dev/null")],
+            "CLIENT_CERT",
+        ),
+        (&[("DPOP", "/dev/null")], "DPOP"),
+        (&[("CLIENT_AUTH", "client_secret_post"), ("OIDC_CLIENT_SECRET", "")], "OIDC_CLIENT_SECRET"),
+        (&[("FAPI2", "on")], "CLIENT_AUTH"),
+    ] {
+        let message = refused(variables);
         assert!(message.starts_with(name) && message.contains("it takes "), "{message}");
     }
     let message = refused(&[("ACCESS_TOKEN_LIFETIME", "20s"), ("OP_SESSION_LIFETIME", "20s")]);

@@ -35,8 +35,18 @@ impl Page {
 
 impl Visitor {
     pub(crate) fn new() -> Self {
+        Self::with(reqwest::Client::builder())
+    }
+
+    /// One that trusts this authority besides.
+    pub(crate) fn trusting(root: &str) -> Self {
+        let root = reqwest::Certificate::from_pem(root.as_bytes()).expect("it is a certificate");
+        Self::with(reqwest::Client::builder().tls_certs_merge([root]))
+    }
+
+    fn with(builder: reqwest::ClientBuilder) -> Self {
         // A connection for each request, so that a balancer has its say.
-        let http = reqwest::Client::builder()
+        let http = builder
             .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE)
