@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
-use crate::parts::{cache, is_there};
+use crate::parts::{cache, is_there, key_file};
 use crate::process::{Process, address, free_ports, web_app};
 use crate::report::{Column, Report};
 use crate::until;
@@ -120,15 +120,22 @@ impl World {
         let issuer = format!("http://127.0.0.1:{port}/realms/app");
         // The applications come first: they wait for their provider, which has to know their addresses.
         let apps = CLIENTS.map(|client| {
-            Process::start(
-                web_app()
-                    .env("OIDC_ISSUER", &issuer)
-                    .env("OIDC_CLIENT_ID", client)
-                    .env("OIDC_CLIENT_SECRET", format!("{client}-secret"))
-                    .env("PROVIDER_TIMEOUT", "2s")
-                    .env("OP_SESSION_LIFETIME", format!("{}s", T.as_secs()))
-                    .env("ACCESS_TOKEN_LIFETIME", format!("{}s", G.as_secs())),
-            )
+            let mut app = web_app();
+            app.env("OIDC_ISSUER", &issuer)
+                .env("OIDC_CLIENT_ID", client)
+                .env("PROVIDER_TIMEOUT", "2s")
+                .env("OP_SESSION_LIFETIME", format!("{}s", T.as_secs()))
+                .env("ACCESS_TOKEN_LIFETIME", format!("{}s", G.as_secs()));
+            // The second has keys: it signs its requests, pushes them, and gets tokens that are bound (DPoP).
+            if client == CLIENTS[APP2] {
+                app.env("CLIENT_AUTH", "private_key_jwt")
+                    .env("CLIENT_KEY", key_file("keycloak-client"))
+                    .env("DPOP", key_file("keycloak-dpop"))
+                    .env("PAR", "required");
+            } else {
+                app.env("OIDC_CLIENT_SECRET", format!("{client}-secret"));
+            }
+            Process::start(&mut app)
         });
         let realm = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keycloak/realm.json");
         let mut realm = fs::read_to_string(realm).unwrap();
@@ -250,7 +257,9 @@ impl World {
 
 #[track_caller]
 fn assert_is_login_form(page: &Page) {
-    assert_eq!(page.url.path(), "/realms/app/protocol/openid-connect/auth", "{page:?}");
+    // A request that was pushed is sent on to where it is dealt with.
+    let paths = ["/realms/app/protocol/openid-connect/auth", "/realms/app/login-actions/authenticate"];
+    assert!(paths.contains(&page.url.path()), "{page:?}");
     assert!(page.status == StatusCode::OK && page.body.contains("kc-form-login"), "{page:?}");
 }
 

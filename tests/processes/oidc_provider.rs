@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::parts::is_there;
+use crate::parts::{is_there, key_file};
 use crate::process::{Process, address, free_ports, web_app};
 use crate::report::{Column, Report};
 use crate::until;
@@ -34,13 +34,6 @@ enum Client {
     /// With keys, as the FAPI 2.0 Security Profile has it, which the provider enforces.
     Fapi2,
     Secret,
-}
-
-/// A new key in a file of its own.
-fn key_file(name: &str) -> PathBuf {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.pem", std::process::id()));
-    std::fs::write(&file, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    file
 }
 
 impl World {

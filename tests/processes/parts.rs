@@ -23,3 +23,10 @@ pub(crate) fn is_there(provider: &str, part: &Path) -> bool {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("\n{missing}\n").as_bytes());
     false
 }
+
+/// A new key in a file of its own.
+pub(crate) fn key_file(name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.pem", std::process::id()));
+    std::fs::write(&file, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    file
+}
