@@ -182,6 +182,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::ends::Ends;
+    use crate::session::end_reason::EndReason;
 
     const TRUST: Duration = Duration::from_secs(30);
 
@@ -196,6 +198,10 @@ mod tests {
             let plan = Plan { look_at: at(look_at), trusted_until: at(130) };
             assert_eq!(Plan::after_look(at(100), TRUST, far, fraction), plan);
         }
+        assert_eq!(Plan::at_once(at(100), TRUST), Plan { look_at: at(100), trusted_until: at(130) });
+        // Short trust is spread by a third of it.
+        let plan = Plan { look_at: at(102), trusted_until: at(103) };
+        assert_eq!(Plan::after_look(at(100), Duration::from_secs(3), far, 1.0), plan);
         // A deadline is kept to the second.
         for fraction in [0.0, 1.0] {
             let plan = Plan::after_look(at(100), TRUST, at(110), fraction);
@@ -213,5 +219,15 @@ mod tests {
             let expected = look_at.map(|look_at| Plan { look_at: at(look_at), ..plan });
             assert_eq!(plan.after_failure(at(now), fraction), expected, "{now} {fraction}");
         }
+    }
+
+    #[test]
+    fn p10_a_handlers_session_is_looked_up_again_once_it_is_doubtful() {
+        let ends = Arc::new(Ends::default());
+        let key = SessionKey::from_bytes([1; 32]);
+        let standing = Standing { watch: ends.watch(key), trusted_until: at(130) };
+        assert_eq!([129, 130, 131].map(|now| standing.is_doubtful(at(now))), [false, true, true]);
+        ends.ended(&key, EndReason::BackChannelLogout);
+        assert!(standing.is_doubtful(at(100)), "it has ended");
     }
 }

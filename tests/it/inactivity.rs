@@ -266,6 +266,15 @@ async fn the_status_counts_down() {
 }
 
 #[tokio::test]
+async fn nobody_stays_signed_in_beyond_the_absolute_lifetime() {
+    let world = World::signed_in().await;
+    world.clock.advance(ABSOLUTE);
+    assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::UNAUTHORIZED);
+    world.app.assert_ended(EndReason::AbsoluteLifetime);
+    assert_eq!(world.provider.requests(Endpoint::Token), 1, "nobody was asked");
+}
+
+#[tokio::test]
 async fn stay_signed_in_signals_now() {
     let world = World::signed_in().await;
     let stay = world.app.at("/auth/session");
@@ -274,6 +283,8 @@ async fn stay_signed_in_signals_now() {
     let foreign = world.browser.request(Method::POST, &stay).header("sec-fetch-site", "cross-site");
     assert_eq!(world.browser.page(foreign).await.status, StatusCode::FORBIDDEN);
     assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    assert_eq!(world.browser.post(&stay).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "confirmed a moment ago");
     world.provider.forget_session(&world.sid());
     // Not asked again at once.
     world.clock.advance(SECOND * 5);
