@@ -266,15 +266,6 @@ async fn the_status_counts_down() {
 }
 
 #[tokio::test]
-async fn nobody_stays_signed_in_beyond_the_absolute_lifetime() {
-    let world = World::signed_in().await;
-    world.clock.advance(ABSOLUTE);
-    assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::UNAUTHORIZED);
-    world.app.assert_ended(EndReason::AbsoluteLifetime);
-    assert_eq!(world.provider.requests(Endpoint::Token), 1, "nobody was asked");
-}
-
-#[tokio::test]
 async fn stay_signed_in_signals_now() {
     let world = World::signed_in().await;
     let stay = world.app.at("/auth/session");
