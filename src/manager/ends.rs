@@ -125,6 +125,7 @@ mod tests {
     async fn p11_each_response_of_a_session_hears_of_its_end_and_nothing_leaks() {
         let ends = Arc::new(Ends::default());
         let (mut first, mut second, mut other) = (ends.watch(key(1)), ends.watch(key(1)), ends.watch(key(2)));
+        assert_eq!(ends.count(), 0);
         ends.notice(EndNotice::Ended(key(1), EndReason::BackChannelLogout));
         assert_eq!((first.has_heard(), other.has_heard()), (true, false));
         assert_eq!(first.notice().await, Notice::Ended(EndReason::BackChannelLogout));
@@ -132,6 +133,8 @@ mod tests {
         ends.notice(EndNotice::Missed);
         assert!(other.has_heard());
         assert_eq!(other.notice().await, Notice::Look);
+        // Whoever comes later learns that there was something, whomever it was about.
+        assert_eq!(ends.count(), 2);
         drop(first);
         assert_eq!(ends.len(), 2);
         drop((second, other));

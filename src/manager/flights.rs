@@ -114,6 +114,7 @@ mod tests {
             }
         };
         let (first, second) = (lead(&flights, 1, work()), lead(&flights, 1, work()));
+        assert_eq!(flights.under_way_keys(), [1]);
         go_on.notify_one();
         assert_eq!((first.await, second.await), (Some(0), Some(0)));
         go_on.notify_one();

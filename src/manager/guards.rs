@@ -80,4 +80,14 @@ mod tests {
         assert!(guards.by_session.lock().unwrap().len() < 100);
         drop(again);
     }
+
+    #[tokio::test]
+    async fn p12_so_many_look_at_the_registry_at_once_and_no_more() {
+        let guards = Guards::new();
+        let turns: Vec<_> = (0..LOOKS_AT_ONCE).map(|_| guards.turn().now_or_never().flatten()).collect();
+        assert!(turns.iter().all(Option::is_some));
+        assert!(guards.turn().now_or_never().is_none());
+        drop(turns);
+        assert!(guards.turn().now_or_never().is_some());
+    }
 }

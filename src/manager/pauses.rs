@@ -95,8 +95,10 @@ mod tests {
         let pauses = Pauses::default();
         for number in 0..4 * FEW {
             pauses.failed(&key(number), SECOND, NOW);
+            if number >= 2 * FEW {
+                assert_eq!(lock(&pauses.sessions).tidy_at, 4 * FEW, "gone through at 1024 and at 2048 only");
+            }
         }
-        assert_eq!(lock(&pauses.sessions).tidy_at, 4 * FEW, "gone through at 1024 and at 2048 only");
         pauses.failed(&key(0), SECOND, NOW + SECOND);
         assert_eq!(lock(&pauses.sessions).entries.len(), 1);
     }
@@ -112,5 +114,23 @@ mod tests {
             let found = pauses.is_denied(&key(session), &audience(resource), NOW + SECOND * after);
             assert_eq!(found, expected, "{session} {resource} {after}");
         }
+        // The others are no less denied when those that are over are forgotten.
+        for number in 1..FEW {
+            pauses.denied(&key(number), &audience("b"), NOW + SECOND);
+        }
+        pauses.denied(&key(FEW), &audience("b"), NOW + SECOND * 30);
+        assert_eq!(lock(&pauses.denials).entries.len(), FEW, "but for the first");
+    }
+
+    #[test]
+    fn a_session_whose_signal_failed_waits_until_its_pause_is_over_or_one_succeeds() {
+        let pauses = Pauses::default();
+        pauses.failed(&key(1), SECOND * 10, NOW);
+        assert!(pauses.of(&key(1), NOW + SECOND).is_some());
+        assert_eq!(pauses.of(&key(2), NOW + SECOND), None);
+        assert_eq!(pauses.of(&key(1), NOW + SECOND * 10), None);
+        pauses.failed(&key(1), SECOND * 10, NOW + SECOND * 10);
+        pauses.succeeded(&key(1));
+        assert_eq!(pauses.of(&key(1), NOW + SECOND * 11), None);
     }
 }

@@ -191,6 +191,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::ends::Ends;
+    use crate::session::end_reason::EndReason;
 
     const TRUST: Duration = Duration::from_secs(30);
 
@@ -205,6 +207,13 @@ mod tests {
             let plan = Plan { looked_at: at(100), look_at: at(look_at), trusted_until: at(130) };
             assert_eq!(Plan::after_look(at(100), TRUST, far, fraction), plan);
         }
+        assert_eq!(
+            Plan::at_once(at(100), TRUST),
+            Plan { looked_at: at(100), look_at: at(100), trusted_until: at(130) }
+        );
+        // Short trust is spread by a third of it.
+        let plan = Plan { looked_at: at(100), look_at: at(102), trusted_until: at(103) };
+        assert_eq!(Plan::after_look(at(100), Duration::from_secs(3), far, 1.0), plan);
         // A deadline is kept to the second.
         for fraction in [0.0, 1.0] {
             let plan = Plan::after_look(at(100), TRUST, at(110), fraction);
@@ -231,5 +240,16 @@ mod tests {
             assert_eq!(plan.pause(at(now), TRUST), Duration::from_secs(pause), "{now}");
         }
         assert_eq!(plan.after_failure(at(999), 0.0), None);
+    }
+
+    #[test]
+    fn p10_a_handlers_session_is_looked_up_again_once_it_is_doubtful() {
+        let ends = Arc::new(Ends::default());
+        let key = SessionKey::from_bytes([1; 32]);
+        let standing = Standing { watch: ends.watch(key), looked_at: at(100), trusted_until: at(130) };
+        let doubtful = [99, 100, 129, 130, 131].map(|now| standing.is_doubtful(at(now)));
+        assert_eq!(doubtful, [true, false, false, true, true]);
+        ends.ended(&key, EndReason::BackChannelLogout);
+        assert!(standing.is_doubtful(at(100)), "it has ended");
     }
 }

@@ -173,6 +173,7 @@ fn single(query: &str, name: &'static str) -> Result<Option<String>, Authorizati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::issuers::IssuerTenants;
     use crate::protocol::names::Issuer;
 
     #[test]
@@ -191,5 +192,59 @@ mod tests {
             Ok(AuthorizationResponse::Error(ErrorCode::new("access_denied")))
         );
         assert_eq!(state("state=a&state=b"), Err(AuthorizationError::Duplicate("state")));
+    }
+
+    #[test]
+    fn an_answer_may_come_from_a_tenant() {
+        let template = "https://op.example/{tenantid}".to_owned();
+        let issuers =
+            Issuers::tenants(Issuer::new("https://op.example/common"), template, IssuerTenants::only(["acme"]));
+        for (iss, expected) in [("acme", true), ("common", true), ("other", false)] {
+            let query = format!("code=c&iss=https://op.example/{iss}");
+            assert_eq!(AuthorizationResponse::parse(&query, &issuers, true).is_ok(), expected, "{iss}");
+        }
+    }
+
+    #[test]
+    fn what_a_link_asks_of_the_authentication_is_what_the_provider_is_asked() {
+        let plain = Authentication::default;
+        let gold = || Authentication { acr_values: Some("gold silver".to_owned()), ..plain() };
+        for (query, expected) in [
+            ("", Some(plain())),
+            ("prompt=login", Some(Authentication { prompt: Prompt::Login, ..plain() })),
+            ("prompt=none", Some(Authentication::silent())),
+            ("acr_values=gold+silver", Some(gold())),
+            ("prompt=login&acr_values=gold+silver", Some(Authentication { prompt: Prompt::Login, ..gold() })),
+            ("max_age=5", Some(Authentication { max_age: Some(Duration::from_secs(5)), ..plain() })),
+            // A login that has to be silent and better than the one there is can only fail.
+            ("prompt=none&acr_values=gold", None),
+            ("prompt=none&max_age=5", None),
+            ("prompt=never", None),
+            ("prompt=login&prompt=none", None),
+            ("acr_values=%C3%A9", None),
+            ("max_age=-1", None),
+        ] {
+            let found = Authentication::parse(query);
+            assert_eq!(found, expected, "{query}");
+            if let Some(found) = found {
+                let sent = form_urlencoded::Serializer::new(String::new()).extend_pairs(found.parameters()).finish();
+                assert_eq!(sent, query);
+            }
+        }
+        assert_eq!(Authentication::silent().prompt, Prompt::None);
+    }
+
+    #[test]
+    fn an_audience_is_asked_for_by_its_parameters_and_kept_under_its_name() {
+        let audience = Audience {
+            resource: Some("https://api".to_owned()),
+            parameter: Some("api".to_owned()),
+            scopes: vec!["read".to_owned(), "write".to_owned()],
+        };
+        let asked: Vec<_> = audience.parameters().collect();
+        assert_eq!(asked, [("resource", "https://api".to_owned()), ("audience", "api".to_owned())]);
+        assert_eq!(Audience::default().parameters().count(), 0);
+        // Stores have tokens under it.
+        assert_eq!(audience.name(), "https://api api read write");
     }
 }

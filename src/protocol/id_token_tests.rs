@@ -81,6 +81,8 @@ fn each_claim_of_a_login_is_checked() {
         ("sub", Some(json!(null)), Some(NO_TEXT)),
         ("sub", Some(json!(7)), Some(NO_TEXT)),
         ("sub", Some(json!(["alice"])), Some(NO_TEXT)),
+        ("sub", Some(json!("é".repeat(255))), None),
+        ("sub", Some(json!("é".repeat(256))), Some("is longer than 255 characters")),
         ("aud", Some(json!([CLIENT])), None),
         ("aud", None, Some(IS_MISSING)),
         ("aud", Some(json!("other")), Some("is not this client")),
@@ -120,6 +122,8 @@ fn each_claim_of_a_login_is_checked() {
         let error = rule.map(|rule| TokenError::Claim(name, rule));
         assert_eq!(login(&claims, None).err(), error, "{name}: {value:?}");
     }
+    let among_others = with(&with(&claims(), "aud", Some(&json!([CLIENT, "other"]))), "azp", Some(&json!(CLIENT)));
+    assert_eq!(login(&among_others, None).err(), None);
 }
 
 #[test]

@@ -183,5 +183,8 @@ mod tests {
             assert_eq!(many.vouches(of_key, &claims), expected, "{of_key:?}");
             assert!(one.vouches(of_key, &claims), "{of_key:?}");
         }
+        let Value::Object(claims) = json!({"iss": "https://op.example/acme/b/v2.0"}) else { unreachable!() };
+        assert!(!many.vouches(Some(TEMPLATE), &claims), "a tenant is one part of a path");
+        assert_eq!((many.are_many(), one.are_many()), (true, false));
     }
 }

@@ -355,6 +355,23 @@ fn keys_that_do_not_fit_are_left_out() {
 }
 
 #[test]
+fn numbers_of_an_rsa_key_may_begin_with_zeros() {
+    let alg = SigningAlg::RS256;
+    let parts: PublicKeyComponents<Vec<u8>> = OURS.rsa.public_key().into();
+    let padded = |number: Vec<u8>| encode([vec![0, 0], number].concat());
+    let jwk = json!({"kty": "RSA", "n": padded(parts.n), "e": padded(parts.e)});
+    let token = OURS.token(alg, &json!({"alg": alg.as_str()}), &json!({}));
+    assert_eq!(verify(&token, &key_set(&[jwk], alg), alg), Ok(()));
+}
+
+#[test]
+fn a_set_is_empty_where_no_key_fits() {
+    for (agreed, expected) in [(SigningAlg::ES256, false), (SigningAlg::RS256, true)] {
+        assert_eq!(key_set(&[OURS.jwk(SigningAlg::ES256)], agreed).is_empty(), expected, "{agreed:?}");
+    }
+}
+
+#[test]
 fn a_key_set_is_an_object_with_a_list_of_keys() {
     let rows = [
         (r#"{"keys":[]}"#, true),

@@ -51,6 +51,16 @@ fn a_logout_token_says_whom_and_when() {
     };
     let claims = with(&claims(), "iat", Some(&json!(NOW - 7)));
     assert_eq!(validate(&claims, LogoutTokenPolicy::new()), Ok(expected));
+    for (written, expected) in [
+        (json!("session_expiration"), LogoutReason::SessionExpiration),
+        (json!("terminated"), LogoutReason::Terminated),
+        (json!("user_logout"), LogoutReason::UserLogout),
+        (json!("something_new"), LogoutReason::Unknown),
+        (json!(7), LogoutReason::Unknown),
+    ] {
+        let token = validate(&with(&claims, "logout_reason", Some(&written)), LogoutTokenPolicy::new());
+        assert_eq!(token.map(|token| token.reason), Ok(expected), "{written}");
+    }
 }
 
 #[test]

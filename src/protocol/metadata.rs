@@ -376,4 +376,22 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn inside_of_a_cluster_only_what_the_application_calls_at_the_issuers_origin_is_elsewhere() {
+        let issuer = Issuer::new("https://op.example");
+        let json = document(|json| {
+            json["token_endpoint"] = "https://op.example/token?a=b".into();
+            json["userinfo_endpoint"] = "https://api.example/me".into();
+            json["end_session_endpoint"] = "https://op.example/end".into();
+        });
+        let metadata = ProviderMetadata::parse(&json, &Issuers::one(issuer.clone()), &PlainHttp::default()).unwrap();
+        let inside = metadata.seen_from_inside(&issuer, &Url::parse("http://op:8080").unwrap());
+        assert_eq!(inside.token_endpoint.as_str(), "http://op:8080/token?a=b");
+        assert_eq!(inside.jwks_uri.as_str(), "http://op:8080/jwks");
+        assert_eq!(inside.userinfo_endpoint.as_ref().map(Url::as_str), Some("https://api.example/me"));
+        // Where browsers go.
+        assert_eq!(inside.authorization_endpoint.as_str(), "https://op.example/auth");
+        assert_eq!(inside.end_session_endpoint.as_ref().map(Url::as_str), Some("https://op.example/end"));
+    }
 }

@@ -206,4 +206,17 @@ mod tests {
         assert_eq!(format!("{:?}", AccessToken::new("abc")), "AccessToken(…)");
         assert_eq!(format!("{:?}", ClientSecret::new("abc")), "ClientSecret(…)");
     }
+
+    #[test]
+    fn a_registration_is_an_issuer_and_a_client_whether_it_is_a_clone_or_not() {
+        let registration = |issuer: &Issuer, client: &str| Registration::new(issuer.clone(), ClientId::new(client));
+        let (issuer, other) = (Issuer::new("https://op.example"), Issuer::new("https://other.example"));
+        let shop = registration(&issuer, "shop");
+        assert!(shop.is(&shop.clone()));
+        assert!(shop.is(&registration(&Issuer::new("https://op.example"), "shop")));
+        assert!(!shop.is(&registration(&issuer, "desk")));
+        assert!(!shop.is(&registration(&other, "shop")));
+        let same_client = Registration::new(other, shop.client_id().clone());
+        assert!(!shop.is(&same_client));
+    }
 }

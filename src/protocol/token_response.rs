@@ -329,4 +329,17 @@ mod tests {
         assert_eq!(ErrorCode::new("a\nb\u{1b}[31m c").as_str(), "ab[31mc");
         assert_eq!(ErrorCode::new(&"x".repeat(1000)).as_str().len(), 64);
     }
+
+    #[test]
+    fn a_refresh_token_that_is_taken_for_0_seconds_is_taken_for_ever() {
+        for (written, expected) in [("60", Some(60)), ("0", None), ("-1", None), ("null", None)] {
+            let body = format!(r#"{{"access_token":"a","refresh_expires_in":{written}}}"#);
+            let TokenVerdict::Granted(tokens) =
+                judge(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &TokenType::Bearer, NOW)
+            else {
+                panic!("not granted: {body}");
+            };
+            assert_eq!(tokens.refresh_expires_in, expected.map(Duration::from_secs), "{body}");
+        }
+    }
 }

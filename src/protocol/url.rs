@@ -34,3 +34,29 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_those_that_are_listed() {
+        let development = PlainHttp(vec!["op".to_owned()]);
+        for (url, usually, in_development) in [
+            ("http://127.0.0.1:1/x", true, true),
+            ("http://[::1]/x", true, true),
+            ("http://op.localhost/x", true, true),
+            ("http://op:8080/x", false, true),
+            ("http://op.example/x", false, false),
+            ("http://notlocalhost/x", false, false),
+            // That is another question.
+            ("https://op.example/x", false, false),
+            ("https://op/x", false, false),
+            ("ftp://op/x", false, false),
+        ] {
+            let parsed = Url::parse(url).unwrap();
+            assert_eq!(PlainHttp::default().allows(&parsed), usually, "{url}");
+            assert_eq!(development.allows(&parsed), in_development, "{url}");
+        }
+    }
+}

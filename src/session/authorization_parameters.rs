@@ -93,13 +93,22 @@ mod tests {
     #[test]
     fn what_a_link_may_set_is_passed_on_once() {
         let these = parameters(&[("kc_idp_hint", "corporate"), ("audience", "api")], &["login_hint", "kc_idp_hint"]);
-        let long = format!("login_hint={}", "a".repeat(257));
+        let hint = |text: &str, count: usize| format!("login_hint={}", text.repeat(count));
+        let (long, too_long) = (hint("a", 251), hint("a", 252));
+        let (wide, too_wide) = (hint("é", 125), hint("é", 126));
+        let passed_on = |hint: &str| format!("kc_idp_hint=corporate audience=api {hint}");
         for (query, expected) in [
             ("", "kc_idp_hint=corporate audience=api"),
             ("login_hint=alice%40x&login_hint=bob", "kc_idp_hint=corporate audience=api login_hint=alice@x"),
             ("kc_idp_hint=partner", "audience=api kc_idp_hint=partner"),
             ("scope=admin&client_id=x&audience=other&login_hint=", "kc_idp_hint=corporate audience=api"),
-            (&long, "kc_idp_hint=corporate audience=api"),
+            (&long, &passed_on(&long)),
+            (&too_long, "kc_idp_hint=corporate audience=api"),
+            (&wide, &passed_on(&wide)),
+            (&too_wide, "kc_idp_hint=corporate audience=api"),
+            // What escapes a control character in a cookie is long.
+            (&hint("%01", 83), &passed_on(&hint("\u{1}", 83))),
+            (&hint("%01", 84), "kc_idp_hint=corporate audience=api"),
         ] {
             let link = these.of_link(query);
             let sent: Vec<_> = these.with(&link).map(|(name, value)| format!("{name}={value}")).collect();

@@ -122,3 +122,26 @@ fn a_record_expires_at_the_latest_of_its_own_deadlines() {
     record.session_expiry = Some(after(50));
     assert_eq!(record.with_expiry(&policy()).expires_at(), after(50));
 }
+
+#[test]
+fn what_a_signal_confirmed_a_moment_ago_needs_no_other() {
+    let mut record = record(ActivitySignal::Refresh);
+    record.last_signal = START + Duration::from_secs(100);
+    let just = |record: &SessionRecord, g: u64, at: f64| {
+        let policy = policy().access_token_lifetime(Duration::from_secs(g));
+        was_just_confirmed(record, &policy, START + Duration::from_secs_f64(at))
+    };
+    assert!(!just(&record, G, 100.), "the login is no signal");
+    record.version = record.version.next();
+    for (g, at, expected) in [
+        (G, 100., true),
+        (G, 104.9, true),
+        (G, 105., false),
+        (G, 99., false),
+        // A quarter of G, where that is less.
+        (8, 101.9, true),
+        (8, 102., false),
+    ] {
+        assert_eq!(just(&record, g, at), expected, "{g} {at}");
+    }
+}

@@ -421,4 +421,25 @@ mod tests {
         assert_eq!(format!("{key:?}").len(), "SessionKey(01020304…)".len());
         assert_eq!(format!("{id:?}"), "SessionId(…)");
     }
+
+    #[test]
+    fn p13_the_names_in_stores_are_those_of_earlier_versions() {
+        let shop = Registration::new(Issuer::new("https://op.example"), ClientId::new("shop"));
+        let subject = SubjectHash::of(&shop, &Subject::new("alice"));
+        assert_eq!(hex(subject.as_bytes()), "537a99178b50cbcec49b146b1e6427660b9ff4e0110d50cede4bae21d69af40e");
+        let sid = hash_of_sid(&shop, &Sid::new("s"));
+        assert_eq!(hex(&sid), "552e49ee3fe740caaec19b1d5efd1df764cf5e1c96cea5908ce0ae11116fced8");
+        let attempt = AttemptKey::of("state", &shop);
+        assert_eq!(hex(attempt.as_bytes()), "dd824bdd87dd9e3116da1cbffa8f0f930302860dd17141416f72f119bfe7ac2c");
+    }
+
+    #[test]
+    fn what_is_random_is_of_its_kind_and_not_the_same_twice() {
+        let fractions: Vec<f64> = (0..100).map(|_| random_fraction()).collect();
+        assert!(fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)), "{fractions:?}");
+        // All on one side would be a chance of one in 2^99.
+        assert!(fractions.iter().any(|fraction| *fraction < 0.5) && fractions.iter().any(|fraction| *fraction > 0.5));
+        let (one, other) = (random_reference(), random_reference());
+        assert!(one != other && one.len() == 8, "{one} {other}");
+    }
 }

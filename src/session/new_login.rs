@@ -97,3 +97,25 @@ impl LoginRefused {
         Self { reason: reason.into(), blame: Blame::Unavailable }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_application_is_told_whose_login_it_is_and_what_the_provider_says_of_the_user() {
+        let claims = json!({"groups": ["staff"]});
+        let login = NewLogin {
+            issuer: Issuer::new("https://op.example"),
+            subject: Subject::new("alice"),
+            sid: Some(Sid::new("s")),
+            claims: claims.as_object().cloned().unwrap(),
+            access_token: None,
+        };
+        assert_eq!(login.sid(), Some(&Sid::new("s")));
+        assert_eq!(Value::Object(login.claims().clone()), claims);
+        assert_eq!(format!("{login:?}").matches("staff").count(), 0);
+    }
+}

@@ -277,6 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn p5_what_a_browser_fetches_ahead_is_a_prefetch() {
+        for (name, value, expected) in [
+            ("sec-purpose", "prefetch", true),
+            ("sec-purpose", "prefetch;prerender", true),
+            ("purpose", "prefetch", true),
+            ("sec-purpose", "something", false),
+            ("x-purpose", "prefetch", false),
+        ] {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+            assert_eq!(is_prefetch(&headers), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
     fn p5_what_is_activity() {
         let policy = SessionPolicy::new();
         check(&policy, &[], true);

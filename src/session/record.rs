@@ -473,5 +473,9 @@ pub(crate) mod samples {
 }
 
 #[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
+
+#[cfg(test)]
 #[path = "record_strategies.rs"]
 pub(crate) mod strategies;

@@ -94,4 +94,16 @@ mod tests {
         }
         assert_eq!(EndReason::ALL.len(), 15, "a row for each");
     }
+
+    #[test]
+    fn p7_a_revocation_waits_for_the_providers_own_logout() {
+        for (reason, expected) in [
+            (EndReason::BackChannelLogout, LOGOUT_UNDER_WAY),
+            (EndReason::RpInitiatedLogout, LOGOUT_UNDER_WAY),
+            (EndReason::IdleTimeout, Duration::ZERO),
+            (EndReason::TooManySessions, Duration::ZERO),
+        ] {
+            assert_eq!(delay(reason), expected, "{reason}");
+        }
+    }
 }

@@ -383,6 +383,11 @@ fn p4_a_grant_refused_for_one_api_is_confirmed_by_a_plain_refresh() {
         assert_eq!(plain.audience(), None);
         plain
     };
+    assert_eq!(present(Some(audience())).audience(), Some(&audience()));
+    // It is a question of its own: an answer that is lost leaves it open, whatever became of those for the API.
+    let again = with_terms(0, |terms| present_again(Some(audience())).next(refused(), NOW, terms));
+    let Do::Present(again) = again else { panic!("not presented") };
+    assert_eq!(name(&with_terms(0, |terms| again.next(Presented::Lost, NOW, terms))), "load");
     // The session stands: its new tokens are stored, and there is none for the API.
     let Do::Commit(commit) = with_terms(0, |terms| plain().next(granted(Some("new")), NOW, terms)) else {
         panic!("no commit")

@@ -274,6 +274,8 @@ async fn stay_signed_in_signals_now() {
     let foreign = world.browser.request(Method::POST, &stay).header("sec-fetch-site", "cross-site");
     assert_eq!(world.browser.page(foreign).await.status, StatusCode::FORBIDDEN);
     assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    assert_eq!(world.browser.post(&stay).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "confirmed a moment ago");
     world.provider.forget_session(&world.sid());
     // Not asked again at once.
     world.clock.advance(SECOND * 5);

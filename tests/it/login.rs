@@ -375,6 +375,8 @@ async fn an_unreachable_provider_is_503_and_nonsense_is_502() {
     let html = || Fault::Body { status: 200, content_type: "text/html", body: "<html>".into() };
     for (endpoint, fault, status) in [
         (Endpoint::Token, Fault::Status { code: 503, retry_after: Some(SECOND * 7) }, StatusCode::SERVICE_UNAVAILABLE),
+        (Endpoint::Token, Fault::Status { code: 503, retry_after: None }, StatusCode::SERVICE_UNAVAILABLE),
+        (Endpoint::Token, Fault::Status { code: 404, retry_after: None }, StatusCode::BAD_GATEWAY),
         (Endpoint::Token, Fault::Refuse, StatusCode::SERVICE_UNAVAILABLE),
         (Endpoint::Token, Fault::Truncate, StatusCode::SERVICE_UNAVAILABLE),
         (Endpoint::Token, html(), StatusCode::BAD_GATEWAY),
