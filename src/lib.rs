@@ -92,6 +92,11 @@ mod manager;
 pub mod manual {
     #![doc = include_str!("../docs/constants.md")]
 
+    /// FAPI 2.0, clause by clause.
+    pub mod fapi {
+        #![doc = include_str!("../docs/fapi.md")]
+    }
+
     /// What went wrong elsewhere, and what is done here.
     pub mod lessons {
         #![doc = include_str!("../docs/lessons.md")]

@@ -173,3 +173,70 @@ impl fmt::Debug for SigningKey {
         f.debug_struct("SigningKey").field("alg", &self.alg).field("id", &self.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::jwt::{KeySet, UnverifiedJwt};
+
+    /// The key of RFC 9449 §4.2's example, and its thumbprint in §6.1.
+    const EC: &str = r#"{"kty":"EC","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+        "y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA","crv":"P-256"}"#;
+    /// That of RFC 7638 §3.1.
+    const RSA: &str = r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"PS256","kid":"2011-04-29"}"#;
+    /// With its private part: RFC 8037, appendix A.
+    const ED: &str = r#"{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait]
+    impl Signer for Nobody {
+        async fn sign(&self, _: &[u8]) -> Result<Vec<u8>, BoxError> {
+            Err("nobody signs".into())
+        }
+    }
+
+    #[test]
+    fn thumbprints_are_those_of_the_rfcs() {
+        let of = |jwk: &str| SigningKey::from_signer(jwk, Nobody).unwrap();
+        assert_eq!(of(EC).thumbprint().as_str(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        let rsa = of(RSA);
+        assert_eq!(rsa.thumbprint().as_str(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        assert_eq!(rsa.published_jwk()["kid"], "2011-04-29");
+        assert_eq!(rsa.clone().with_key_id("mine").published_jwk()["kid"], "mine");
+        let ed = SigningKey::from_jwk(ED).unwrap();
+        assert_eq!(ed.thumbprint().as_str(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        assert!(ed.published_jwk().get("d").is_none());
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_not_repeated() {
+        for wrong in [
+            "",
+            "{}",
+            r#"{"kty":"oct","k":"c2VjcmV0"}"#,
+            &EC.replace("P-256", "P-384"),
+            &EC.replace("\"x\"", "\"z\""),
+            &RSA.replace("PS256", "RS256"),
+            r#"{"kty":"RSA","n":"c2VjcmV0","e":"AQAB"}"#,
+        ] {
+            let error = SigningKey::from_signer(wrong, Nobody).unwrap_err().to_string();
+            assert!(error.starts_with("signing_key is ") && !error.contains("c2VjcmV0"), "{wrong}: {error}");
+        }
+        assert!(SigningKey::from_jwk(EC).is_err(), "there is no private part");
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_verifies_by_what_is_published() {
+        let pem = |alg: &'static rcgen::SignatureAlgorithm| {
+            SigningKey::from_pem(rcgen::KeyPair::generate_for(alg).unwrap().serialize_pem()).unwrap()
+        };
+        for key in [pem(&rcgen::PKCS_ECDSA_P256_SHA256), pem(&rcgen::PKCS_ED25519), SigningKey::from_jwk(ED).unwrap()] {
+            let token = key.sign_as_itself(&json!({"iss": "shop"})).await.unwrap();
+            let keys = json!({"keys": [key.published_jwk()]}).to_string();
+            let keys = KeySet::parse(keys.as_bytes(), key.alg()).unwrap();
+            assert!(UnverifiedJwt::parse(&token).unwrap().verify(&keys, key.alg()).is_ok(), "{key:?}");
+        }
+    }
+}

@@ -73,6 +73,8 @@ mod tests {
         for (reason, online, offline) in [
             (EndReason::AbsoluteLifetime, true, true),
             (EndReason::AccessTokenRejected, false, false),
+            (EndReason::FrontChannelLogout, false, false),
+            (EndReason::SessionRevoked, true, false),
             (EndReason::BackChannelLogout, true, false),
             (EndReason::EndedByApplication, true, true),
             (EndReason::IdleTimeout, true, true),
@@ -92,7 +94,7 @@ mod tests {
                 assert!(!revokes(reason, offline_access, Siblings::Alive), "{reason} {offline_access}");
             }
         }
-        assert_eq!(EndReason::ALL.len(), 15, "a row for each");
+        assert_eq!(EndReason::ALL.len(), 17, "a row for each");
     }
 
     #[test]
