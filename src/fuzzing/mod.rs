@@ -12,7 +12,7 @@ mod provider;
 mod stored;
 
 pub use browser::{callback_query, cookie_header, form_body, login_query, partition_id};
-pub use provider::{discovery_document, jwk_set, jwt, logout_body, token_response, www_authenticate};
+pub use provider::{discovery_document, jwk_set, jwt, logout_body, security_event, token_response, www_authenticate};
 pub use stored::{session_record, store_entry};
 
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ use crate::protocol::names::{ClientId, Issuer, Registration};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("callback_query", callback_query),
     ("cookie_header", cookie_header),
     ("discovery_document", discovery_document),
@@ -33,6 +33,7 @@ pub const TARGETS: [Target; 13] = [
     ("login_query", login_query),
     ("logout_body", logout_body),
     ("partition_id", partition_id),
+    ("security_event", security_event),
     ("session_record", session_record),
     ("store_entry", store_entry),
     ("token_response", token_response),

@@ -17,9 +17,10 @@ use crate::protocol::challenge::{self, ApiVerdict};
 use crate::protocol::id_token::{AuthenticationRequest, IdToken, OriginalLogin};
 use crate::protocol::issuers::Issuers;
 use crate::protocol::jwt::{Expected, KeySet, Moment, SigningAlg, UnverifiedJwt, VerifiedJwt};
-use crate::protocol::logout_token::{LogoutToken, LogoutTokenPolicy, MissingExpiry};
+use crate::protocol::logout_token::{LogoutToken, LogoutTokenPolicy, MissingExpiry, Whom};
 use crate::protocol::metadata::ProviderMetadata;
 use crate::protocol::names::{AccessToken, Issuer, Subject};
+use crate::protocol::security_event::{ExpectedEvent, SecurityEvent, SecurityEventToken};
 use crate::protocol::token_response::{self, TokenType, TokenVerdict};
 use crate::protocol::url::PlainHttp;
 use crate::session::step_up;
@@ -251,6 +252,28 @@ pub fn www_authenticate(bytes: &[u8]) {
             let link = Paths::default().login(Some(&PathAndQuery::from_static("/me")), &wanted);
             let query = link.split_once('?').expect("a query").1;
             assert_eq!(Authentication::parse(query), Some(wanted), "{query}");
+        }
+    }
+}
+
+/// The claims of a security event token, which its transmitter has signed.
+pub fn security_event(bytes: &[u8]) {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","typ":"secevent+jwt"}"#);
+    let Some(jwt) = verify(&sign(&format!("{header}.{}", URL_SAFE_NO_PAD.encode(bytes)))) else { return };
+    let (transmitter, issuers) = (Issuer::new("https://events.example"), Issuers::one(Issuer::new(ISSUER)));
+    let at = Moment { now: now(), tolerance: TOLERANCE };
+    let expected = ExpectedEvent { transmitter: &transmitter, audience: "shop", issuers: &issuers, at };
+    let Ok(token) = SecurityEventToken::validate(jwt, &expected) else { return };
+    assert!(!token.jti.is_empty() && !token.events.is_empty());
+    for event in token.events {
+        if let SecurityEvent::SessionRevoked(revocation) = event {
+            // P13: nobody who signs in later is reached by it.
+            assert!(revocation.at <= now() + TOLERANCE);
+            assert!(revocation.issuer.is_none_or(|issuer| issuer.as_str() == ISSUER));
+            assert!(match revocation.whom {
+                Whom::Sid { sid, .. } => !sid.as_str().is_empty(),
+                Whom::Subject(subject) => !subject.as_str().is_empty(),
+            });
         }
     }
 }
