@@ -97,6 +97,10 @@ secret! {
     /// A client secret.
     pub(crate) ClientSecret
 }
+secret! {
+    /// What an ID token has to repeat of the request that it answers.
+    pub(crate) Nonce
+}
 
 /// One client at one provider. Registries keep the sessions of different registrations apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

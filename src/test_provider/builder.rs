@@ -22,7 +22,7 @@ use super::state::{
     AccessTokens, Coordination, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse, RefreshTokens, Settings,
     Sids, SignIn, State, Tampering, TestClient,
 };
-use super::{Shared, TestProvider, authorize, logout, metadata, token};
+use super::{OnSecret, Shared, TestProvider, authorize, logout, metadata, token};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::jwt::SigningAlg;
 
@@ -40,6 +40,7 @@ pub struct TestProviderBuilder {
     users: BTreeMap<String, Map<String, Value>>,
     clients: HashMap<String, TestClient>,
     settings: Settings,
+    on_secret: OnSecret,
 }
 
 impl TestProviderBuilder {
@@ -63,6 +64,7 @@ impl TestProviderBuilder {
                 sign_in: SignIn::default(),
                 issuer_in_response: IssuerInResponse::default(),
             },
+            on_secret: Arc::new(|_| {}),
         }
     }
 
@@ -162,6 +164,13 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Shows every secret that the provider issues or is sent: codes, tokens, cookies of its own, client secrets, `state`,
+    /// `nonce`, PKCE verifiers. So a test can search logs and answers for them.
+    pub fn on_secret(mut self, show: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_secret = Arc::new(show);
+        self
+    }
+
     /// Adds a client.
     pub fn client(mut self, client: TestClient) -> Self {
         self.clients.insert(client.id.clone(), client);
@@ -207,7 +216,8 @@ impl TestProviderBuilder {
             revoked: 0,
             logouts: Vec::new(),
         };
-        let shared = Arc::new(Shared { issuer, clock: self.clock, alg: self.alg, http, state: Mutex::new(state) });
+        let (clock, alg, on_secret) = (self.clock, self.alg, self.on_secret);
+        let shared = Arc::new(Shared { issuer, clock, alg, http, on_secret, state: Mutex::new(state) });
         let sweeper = tokio::spawn({
             let shared = shared.clone();
             async move {

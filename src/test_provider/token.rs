@@ -43,6 +43,7 @@ impl Shared {
         } else {
             (form.get("client_id")?.clone(), form.get("client_secret")?.clone())
         };
+        (self.on_secret)(&secret);
         self.state().clients.get(&id).filter(|client| client.secret == secret).map(|client| client.id.clone())
     }
 }
@@ -55,6 +56,8 @@ pub(super) async fn token(
     let Some(client_id) = shared.authenticate(&headers, &form) else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     };
+    let secrets = ["code", "code_verifier", "refresh_token"].into_iter().filter_map(|name| form.get(name));
+    secrets.for_each(|secret| (shared.on_secret)(secret));
     match form.get("grant_type").map(String::as_str) {
         Some("authorization_code") => by_code(&shared, &client_id, &form),
         Some("refresh_token") => by_refresh_token(&shared, &client_id, &form).await,
@@ -204,6 +207,8 @@ fn answer(
     if let Some(tamper) = state.tampering.token_response.clone() {
         tamper(&mut response);
     }
+    let tokens = ["access_token", "refresh_token", "id_token"].into_iter().filter_map(|name| response[name].as_str());
+    tokens.for_each(|token| (shared.on_secret)(token));
     ([(CACHE_CONTROL, "no-store")], Json(response)).into_response()
 }
 

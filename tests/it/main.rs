@@ -27,6 +27,7 @@ mod inactivity;
 #[path = "../support/jar.rs"]
 mod jar;
 mod layers;
+mod leaks;
 mod login;
 mod logout;
 mod operating;

@@ -25,12 +25,15 @@ use tower_oidc_session::{
 use tower_sessions::{Session, SessionManagerLayer};
 
 use crate::browser::{Browser, Page};
+use crate::leaks;
 use crate::registry::Registry;
 use crate::until::until;
 
 pub(crate) const T: Duration = Duration::from_secs(900);
 pub(crate) const G: Duration = Duration::from_secs(300);
 pub(crate) const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
+/// Of every client. It stands in no text.
+pub(crate) const CLIENT_SECRET: &str = "vK3dQ9xT7mW2bZ5nR8cL4hY6jP1fG0sA";
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Everything one test needs.
@@ -39,6 +42,8 @@ pub(crate) struct World {
     pub provider: TestProvider,
     pub app: App,
     pub browser: Browser,
+    /// The last to be dropped.
+    pub _search: leaks::Search,
 }
 
 /// An application with its relying party.
@@ -95,7 +100,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            provider: TestProvider::builder()
+            provider: leaks::provider()
                 .sign_in(SignIn::Automatic("alice".to_owned()))
                 .session_lifetime(T)
                 // Longer than G, which cuts it.
@@ -131,7 +136,7 @@ impl World {
         };
         let app = App::start(&provider, &clock, "shop", registry, configure, &options.client, options.api.clone());
         let app = app.await;
-        Self { clock, provider, app, browser: Browser::new() }
+        Self { clock, provider, app, browser: Browser::new(), _search: leaks::Search }
     }
 
     /// A world whose user is signed in.
@@ -181,12 +186,15 @@ impl World {
         apis: &[tower_oidc_session::Api],
         api: Option<String>,
     ) -> App {
-        let builder =
-            RelyingParty::builder(self.provider.issuer(), ClientCredentials::secret("shop", "secret"), &self.app.url)
-                .cookie_key(key())
-                .policy(policy())
-                .clock(self.clock.clone())
-                .registry(registry);
+        let builder = RelyingParty::builder(
+            self.provider.issuer(),
+            ClientCredentials::secret("shop", CLIENT_SECRET),
+            &self.app.url,
+        )
+        .cookie_key(key())
+        .policy(policy())
+        .clock(self.clock.clone())
+        .registry(registry);
         let builder = apis.iter().cloned().fold(builder, RelyingPartyBuilder::api);
         App::serve(listener().await, builder, self.app.registry.clone(), api)
     }
@@ -212,11 +220,12 @@ impl App {
     ) -> Self {
         let listener = listener().await;
         let url = format!("http://{}", listener.local_addr().unwrap());
-        provider.register(client(TestClient::at(client_id, "secret", &url)));
-        let builder = RelyingParty::builder(provider.issuer(), ClientCredentials::secret(client_id, "secret"), &url)
-            .cookie_key(key())
-            .clock(clock.clone())
-            .registry(registry.clone());
+        provider.register(client(TestClient::at(client_id, CLIENT_SECRET, &url)));
+        let builder =
+            RelyingParty::builder(provider.issuer(), ClientCredentials::secret(client_id, CLIENT_SECRET), &url)
+                .cookie_key(key())
+                .clock(clock.clone())
+                .registry(registry.clone());
         Self::serve(listener, configure(builder), registry, api)
     }
 
@@ -232,6 +241,7 @@ impl App {
             .on_event({
                 let events = events.clone();
                 move |event| {
+                    leaks::left(format!("{event:?}").as_bytes());
                     let text = match event.kind() {
                         EventKind::Started => "started".to_owned(),
                         EventKind::Refreshed => "refreshed".to_owned(),
@@ -245,6 +255,7 @@ impl App {
             })
             .build()
             .unwrap();
+        leaks::left(format!("{rp:?} {registry:?}").as_bytes());
         let slow = Slow::new();
         let router = router(&rp, &registry, slow.clone(), api);
         let server = tokio::spawn(async move {
@@ -354,6 +365,7 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
 }
 
 async fn me(session: OidcSession) -> axum::Json<serde_json::Value> {
+    leaks::left(format!("{session:?} {:?}", session.access_token()).as_bytes());
     axum::Json(json!({
         "sub": session.subject().as_str(),
         "iss": session.issuer().as_str(),
