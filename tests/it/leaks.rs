@@ -88,6 +88,12 @@ pub(crate) fn secret(secret: &str) {
     SECRETS.lock().unwrap().extend(pieces);
 }
 
+/// Whether there is a secret in what lies somewhere.
+pub(crate) fn has_a_secret(bytes: &[u8]) -> bool {
+    let secrets = SECRETS.lock().unwrap();
+    pieces(bytes).any(|(_, piece)| secrets.contains(piece))
+}
+
 /// Keeps what leaves.
 pub(crate) fn left(bytes: &[u8]) {
     // What comes while the thread ends is late even for that.
