@@ -22,6 +22,7 @@ mod browser;
 mod cluster;
 mod config;
 mod conformance;
+mod encrypted;
 mod failover;
 mod inactivity;
 #[path = "../support/jar.rs"]
