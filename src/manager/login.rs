@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use super::Manager;
 use super::login_outcome::{Load, LoggedIn, LoginError, LoginOutcome};
 use crate::protocol::id_token::{AuthenticationRequest, IdToken};
+use crate::protocol::jwt;
 use crate::protocol::token_response::{TokenResponse, TokenVerdict};
-use crate::provider::keys::Bearer;
+use crate::provider::keys::{Bearer, VerifyError};
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{Sent, Unavailable};
 use crate::registry::{Committed, Created, Spent};
@@ -267,8 +268,17 @@ impl Manager {
             UserInfoVerdict::Confirmed(claims) => Ok(claims),
             // Core §5.3.2: whose sub this is has been compared; whether it is the provider's word has not.
             UserInfoVerdict::Signed(raw) => {
-                Ok(self.provider.verify(raw.secret(), Bearer::Provider).await?.into_claims())
+                let verified = match self.provider.verify(raw.secret(), Bearer::Provider).await {
+                    Ok(verified) => verified,
+                    Err(VerifyError::Token(error)) => return Err(LoginError::UserInfo(error)),
+                    Err(VerifyError::Unavailable(unavailable)) => return Err(unavailable.into()),
+                };
+                let claims = verified.into_claims();
+                jwt::check_audience_if_any(&claims, self.provider.client().registration.client_id())
+                    .map_err(LoginError::UserInfo)?;
+                Ok(claims)
             }
+            UserInfoVerdict::Unusable(error) => Err(LoginError::UserInfo(error)),
             UserInfoVerdict::Forbidden => Err(LoginError::Nonsense("the access token is none for userinfo")),
             UserInfoVerdict::Refused => Err(LoginError::Nonsense("the userinfo answer is not about this user")),
             UserInfoVerdict::Unavailable(unavailable) => Err(unavailable.into()),

@@ -48,6 +48,8 @@ pub(crate) enum LoginError {
     Nonsense(&'static str),
     #[error("the ID token is not valid: {0}")]
     IdToken(#[from] TokenError),
+    #[error("the userinfo answer is not valid: {0}")]
+    UserInfo(TokenError),
     #[error("the application does not let the user in: {0}")]
     Refused(LoginRefused),
     #[error(transparent)]

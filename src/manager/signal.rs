@@ -364,6 +364,10 @@ impl Manager {
             Ok(UserInfoVerdict::Confirmed(_) | UserInfoVerdict::Signed(_)) => UserInfoAnswer::Confirmed,
             Ok(UserInfoVerdict::Forbidden) => UserInfoAnswer::Forbidden,
             Ok(UserInfoVerdict::Refused) => UserInfoAnswer::Refused,
+            Ok(UserInfoVerdict::Unusable(error)) => {
+                tracing::error!(%error, "userinfo answers cannot be used: sessions are not confirmed until this is mended");
+                UserInfoAnswer::Unavailable(None)
+            }
             Ok(UserInfoVerdict::Unavailable(unavailable)) | Err(unavailable) => {
                 tracing::warn!(error = %unavailable, "the provider cannot be asked for userinfo at the moment");
                 UserInfoAnswer::Unavailable(unavailable.retry_after)

@@ -419,6 +419,15 @@ pub(crate) fn check_audience_alone(claims: &Map<String, Value>, expected: &Expec
     }
 }
 
+/// Checks that this client is meant too, where the claims say who is: signed userinfo answers have to say so (Core §5.3.2), and
+/// some do not.
+pub(crate) fn check_audience_if_any(claims: &Map<String, Value>, client_id: &ClientId) -> Result<(), TokenError> {
+    if claims.contains_key("aud") {
+        audience(claims, client_id)?;
+    }
+    Ok(())
+}
+
 /// Who a token that is meant for this client is meant for besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Audience {

@@ -162,6 +162,10 @@ impl fmt::Debug for AccessToken {
         f.write_str("AccessToken(…)")
     }
 }
+secret! {
+    /// What an ID token has to repeat of the request that it answers.
+    pub(crate) Nonce
+}
 
 /// One client at one provider. Registries keep the sessions of different registrations apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

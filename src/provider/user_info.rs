@@ -15,7 +15,7 @@ use super::dpop::Nonce;
 use super::http::Answer;
 use super::{Provider, Unavailable};
 use crate::protocol::challenge::{self, ApiVerdict};
-use crate::protocol::jwt::UnverifiedJwt;
+use crate::protocol::jwt::{TokenError, UnverifiedJwt};
 use crate::protocol::names::{AccessToken, IdTokenHint, Subject};
 use crate::protocol::token_response;
 
@@ -31,6 +31,8 @@ pub(crate) enum UserInfoVerdict {
     Signed(IdTokenHint),
     /// An answer that neither confirms nor refuses.
     Unavailable(Unavailable),
+    /// The same, and the next will be like it: encrypted, or no JWT though it says so.
+    Unusable(TokenError),
 }
 
 impl Provider {
@@ -74,6 +76,7 @@ impl Provider {
 /// | 2xx, about this user | confirmed |
 /// | 2xx, signed (`application/jwt`), about this user as far as it says | signed: a sign of life; its claims are to be verified |
 /// | 2xx, about somebody else (Core §5.3.2) | refused |
+/// | 2xx, `application/jwt` that is encrypted or none | unusable: no answer |
 /// | 2xx without `sub`, or nothing that can be read | unavailable: no answer |
 /// | 401 that is about the token, or does not say why | refused |
 /// | 403 | forbidden: this token is none for userinfo |
@@ -87,10 +90,11 @@ fn judge_user_info(answer: &Answer, subject: &Subject, now: SystemTime) -> UserI
             answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/jwt"));
         if is_jwt {
             let raw = String::from_utf8_lossy(&answer.body).trim().to_owned();
-            return match UnverifiedJwt::parse(&raw).ok().and_then(|jwt| about(jwt.unverified_claims())) {
-                Some(true) => UserInfoVerdict::Signed(IdTokenHint::new(raw)),
-                Some(false) => UserInfoVerdict::Refused,
-                None => unreadable(),
+            return match UnverifiedJwt::parse(&raw).map(|jwt| about(jwt.unverified_claims())) {
+                Ok(Some(true)) => UserInfoVerdict::Signed(IdTokenHint::new(raw)),
+                Ok(Some(false)) => UserInfoVerdict::Refused,
+                Ok(None) => unreadable(),
+                Err(error) => UserInfoVerdict::Unusable(error),
             };
         }
         let Ok(claims) = serde_json::from_slice::<Map<String, Value>>(&answer.body) else { return unreadable() };

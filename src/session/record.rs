@@ -1,6 +1,7 @@
 //! What the registry keeps of a session.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ use super::login_attempt::LoginTransaction;
 use super::policy::{KeptTokens, SessionPolicy, SilentLogin};
 use crate::protocol::authorization::{Audience, Authentication, Prompt};
 use crate::protocol::id_token::IdToken;
-use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken, Registration, Sid, Subject};
+use crate::protocol::names::{AccessToken, IdTokenHint, Nonce, RefreshToken, Registration, Sid, Subject};
 use crate::protocol::token_response::TokenResponse;
 
 /// How a session tells the provider that its user is active.
@@ -82,11 +83,11 @@ pub(crate) struct OtherToken {
 }
 
 /// What the login established and nothing changes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Login {
     pub(crate) registration: Registration,
     pub(crate) subject: Subject,
-    pub(crate) nonce: String,
+    pub(crate) nonce: Nonce,
     /// The ID token's `iat`: the provider's clock, as in logout tokens.
     pub(crate) issued_at: SystemTime,
     pub(crate) auth_time: Option<SystemTime>,
@@ -102,6 +103,25 @@ pub(crate) struct Login {
     /// The browser that logged in, as far as it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) browser: Option<Box<Browser>>,
+}
+
+/// Of the claims only the names are shown: the nonce is among them, and what nobody but the application has to know of the user.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("registration", &self.registration)
+            .field("subject", &self.subject)
+            .field("issued_at", &self.issued_at)
+            .field("auth_time", &self.auth_time)
+            .field("started_at", &self.started_at)
+            .field("signal", &self.signal)
+            .field("claims", &self.claims.keys())
+            .field("offline_access", &self.offline_access)
+            .field("authentication", &self.authentication)
+            .field("previous_end", &self.previous_end)
+            .field("browser", &self.browser)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The record of a session, as a registry keeps it.
@@ -258,7 +278,7 @@ impl SessionRecord {
             login: Arc::new(Login {
                 registration: login.registration,
                 subject: login.id_token.subject,
-                nonce: login.transaction.nonce.clone(),
+                nonce: Nonce::new(login.transaction.nonce.clone()),
                 issued_at: login.id_token.issued_at,
                 auth_time: login.id_token.auth_time,
                 started_at: sent_at,
@@ -425,7 +445,7 @@ pub(crate) mod samples {
         let login = Login {
             registration: Registration::new(Issuer::new("https://op.example"), ClientId::new("shop")),
             subject: Subject::new("alice"),
-            nonce: "nonce".to_owned(),
+            nonce: Nonce::new("nonce"),
             issued_at: LOGIN,
             auth_time: None,
             started_at: LOGIN,

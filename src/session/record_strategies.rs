@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{ActivitySignal, Login, OtherToken, SessionRecord, Tokens, Version, samples};
 use crate::protocol::authorization::{Authentication, Prompt};
-use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken, Sid, Subject};
+use crate::protocol::names::{AccessToken, IdTokenHint, Nonce, RefreshToken, Sid, Subject};
 use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
 use crate::session::policy::SessionPolicy;
@@ -120,7 +120,7 @@ fn login() -> impl Strategy<Value = Login> {
         |(subject, nonce, times, signal, claims, offline_access, authentication, previous_end, browser)| Login {
             registration: samples::record().login.registration.clone(),
             subject: Subject::new(subject),
-            nonce,
+            nonce: Nonce::new(nonce),
             issued_at: times.0,
             auth_time: times.1,
             started_at: times.2,

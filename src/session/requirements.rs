@@ -72,7 +72,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::names::{ClientId, Issuer, Registration, Subject};
+    use crate::protocol::names::{ClientId, Issuer, Nonce, Registration, Subject};
     use crate::session::record::ActivitySignal;
     use crate::session::step_up::tests::of as wanted;
 
@@ -84,7 +84,7 @@ mod tests {
         Login {
             registration: Registration::new(Issuer::new("https://op"), ClientId::new("shop")),
             subject: Subject::new("alice"),
-            nonce: "nonce".to_owned(),
+            nonce: Nonce::new("nonce"),
             issued_at: at(0),
             auth_time: auth_time.map(at),
             started_at: at(0),

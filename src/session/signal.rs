@@ -419,7 +419,7 @@ impl Verify {
         let login = &self.about.record.login;
         let at = Moment { now: terms.now, tolerance: terms.clock_tolerance };
         let original =
-            OriginalLogin { registration: &login.registration, subject: &login.subject, nonce: &login.nonce };
+            OriginalLogin { registration: &login.registration, subject: &login.subject, nonce: login.nonce.secret() };
         let refreshed = IdToken::of_refresh(verified, at, original)?;
         refreshed.id_token.check_access_token(&self.response.access_token, terms.signing_alg)?;
         Ok(refreshed)

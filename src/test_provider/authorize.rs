@@ -34,6 +34,7 @@ pub(super) async fn authorize(
         let client = state.clients.get(get("client_id"));
         client.and_then(|client| client.redirect_uris.iter().find(|uri| *uri == get("redirect_uri")).cloned())
     };
+    ["state", "nonce", "code_challenge"].map(get).into_iter().for_each(|secret| (shared.on_secret)(secret));
     // Nobody is sent to an address that the client has not registered.
     let Some(redirect_uri) = redirect_uri.and_then(|uri| Url::parse(&uri).ok()) else {
         return (StatusCode::BAD_REQUEST, "unknown client_id or redirect_uri").into_response();
@@ -65,6 +66,9 @@ pub(super) async fn authorize(
     };
     let code = random();
     shared.is_answered(&brought);
+    (shared.on_secret)(&code);
+    // The rest is the `sid`, which many may know.
+    (shared.on_secret)(session.cookie.split('.').next().unwrap_or_default());
     {
         let now = shared.clock.now();
         let mut state = shared.state();

@@ -25,7 +25,7 @@ use super::state::{
     AccessTokens, Coordination, DpopNonces, ExpiredSessions, InlineLogout, Interaction, IssuerInResponse,
     PushedRequests, RefreshTokens, Settings, Sids, SignIn, State, Tampering, TestClient,
 };
-use super::{Shared, TestProvider, authorize, clients, logout, metadata, tls, token};
+use super::{OnSecret, Shared, TestProvider, authorize, clients, logout, metadata, tls, token};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::jwt::SigningAlg;
 
@@ -44,6 +44,7 @@ pub struct TestProviderBuilder {
     clients: HashMap<String, TestClient>,
     settings: Settings,
     tls: Option<(String, String)>,
+    on_secret: OnSecret,
 }
 
 impl TestProviderBuilder {
@@ -70,6 +71,7 @@ impl TestProviderBuilder {
                 dpop_nonces: DpopNonces::default(),
                 pushed_requests: PushedRequests::default(),
             },
+            on_secret: Arc::new(|_| {}),
         }
     }
 
@@ -187,6 +189,13 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Shows every secret that the provider issues or is sent: codes, tokens, cookies of its own, client secrets, `state`,
+    /// `nonce`, PKCE verifiers. So a test can search logs and answers for them.
+    pub fn on_secret(mut self, show: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_secret = Arc::new(show);
+        self
+    }
+
     /// Adds a client.
     pub fn client(mut self, client: TestClient) -> Self {
         self.clients.insert(client.id.clone(), client);
@@ -237,7 +246,8 @@ impl TestProviderBuilder {
             revoked: 0,
             logouts: Vec::new(),
         };
-        let shared = Arc::new(Shared { issuer, clock: self.clock, alg: self.alg, http, state: Mutex::new(state) });
+        let (clock, alg, on_secret) = (self.clock, self.alg, self.on_secret);
+        let shared = Arc::new(Shared { issuer, clock, alg, http, on_secret, state: Mutex::new(state) });
         let sweeper = tokio::spawn({
             let shared = shared.clone();
             async move {

@@ -53,6 +53,8 @@ impl Shared {
             Some((decode(id)?, decode(secret)?))
         });
         let assertion = form.get("client_assertion");
+        let secrets = [basic.as_ref().and_then(|basic| Some(&basic.as_ref()?.1)), form.get("client_secret"), assertion];
+        secrets.into_iter().flatten().for_each(|secret| (self.on_secret)(secret));
         let id = match (&basic, assertion) {
             (Some(basic), _) => basic.as_ref()?.0.clone(),
             (None, Some(assertion)) => by_assertion(assertion)?,

@@ -113,7 +113,7 @@ impl Shared {
                 let uri = client.backchannel_logout_uri.clone()?;
                 let sid = client.gets_sid.then_some(session.sid.as_str());
                 let claims = self.logout_claims(&client.id, Some(&session.sub), sid);
-                let token = state.keys.first()?.sign(&json!({"typ": "logout+jwt"}), &claims);
+                let token = self.signed(state.keys.first()?, &json!({"typ": "logout+jwt"}), &claims);
                 Some((client.id.clone(), uri, token))
             });
             told.collect()

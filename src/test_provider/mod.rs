@@ -107,12 +107,23 @@ struct Shared {
     clock: Arc<dyn Clock>,
     alg: SigningAlg,
     http: reqwest::Client,
+    on_secret: OnSecret,
     state: Mutex<State>,
 }
+
+/// Who is shown secrets.
+type OnSecret = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A JWT, which is a secret from then on.
+    fn signed(&self, key: &SigningKey, header: &Value, claims: &Value) -> String {
+        let token = key.sign(header, claims);
+        (self.on_secret)(&token);
+        token
     }
 }
 
@@ -274,7 +285,7 @@ impl TestProvider {
     #[must_use]
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let key = self.shared.state().keys.first().cloned();
-        key.map(|key| key.sign(header, claims)).unwrap_or_default()
+        key.map(|key| self.shared.signed(&key, header, claims)).unwrap_or_default()
     }
 
     /// A JWT as a forger makes it: the right `kid`, another key.
@@ -282,7 +293,7 @@ impl TestProvider {
     pub fn sign_with_foreign_key(&self, header: &Value, claims: &Value) -> String {
         let key = self.shared.state().keys.first().cloned();
         let forged = key.and_then(|key| key.forged());
-        forged.map(|key| key.sign(header, claims)).unwrap_or_default()
+        forged.map(|key| self.shared.signed(&key, header, claims)).unwrap_or_default()
     }
 
     /// The claims of a valid logout token, to be signed as they are or after some damage.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::protocol::authorization::Authentication;
-use crate::protocol::names::{AccessToken, IdTokenHint, RefreshToken, Registration, Sid, Subject};
+use crate::protocol::names::{AccessToken, IdTokenHint, Nonce, RefreshToken, Registration, Sid, Subject};
 use crate::session::end_reason::EndReason;
 use crate::session::id::{ClientTag, SessionId, SessionKey};
 use crate::session::record::{ActivitySignal, Login, SessionRecord, Tokens, Version};
@@ -26,7 +26,7 @@ pub fn sample_record(
         login: std::sync::Arc::new(Login {
             registration: registration.clone(),
             subject,
-            nonce: "nonce".to_owned(),
+            nonce: Nonce::new("nonce"),
             issued_at,
             auth_time: None,
             started_at: issued_at,

@@ -98,6 +98,7 @@ impl Shared {
             return Err(invalid("there are several"));
         }
         let proof = proof.to_str().map_err(|_| invalid("it is no JWT"))?;
+        (self.on_secret)(proof);
         let header = jsonwebtoken::decode_header(proof).map_err(|_| invalid("it is no JWT"))?;
         if header.typ.as_deref() != Some("dpop+jwt") {
             return Err(invalid("its typ is wrong"));

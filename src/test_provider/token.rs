@@ -38,6 +38,8 @@ pub(super) async fn token(
     let Some(client_id) = shared.authenticate(&headers, &form, certificate.as_ref()).await else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     };
+    let secrets = ["code", "code_verifier", "refresh_token"].into_iter().filter_map(|name| form.get(name));
+    secrets.for_each(|secret| (shared.on_secret)(secret));
     let bound_to = match shared.check_proof(("POST", &shared.at("/token")), &headers, None) {
         Ok(Some(key)) => Binding::Key(key),
         Ok(None) => {
@@ -224,6 +226,8 @@ fn answer(
     if let Some(tamper) = state.tampering.token_response.clone() {
         tamper(&mut response);
     }
+    let tokens = ["access_token", "refresh_token", "id_token"].into_iter().filter_map(|name| response[name].as_str());
+    tokens.for_each(|token| (shared.on_secret)(token));
     ([(CACHE_CONTROL, "no-store")], Json(response)).into_response()
 }
 

@@ -5,12 +5,12 @@ use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, Refres
 use tower_oidc_session::{Clock, EndReason};
 
 use crate::api_server::{Answer, Api, FOR_ITS_OWN_ORIGIN};
-use crate::world::{ABSOLUTE, G, Options, SECOND, World};
+use crate::world::{ABSOLUTE, CLIENT_SECRET, G, Options, SECOND, World};
 
 pub(crate) async fn world(api: &Api, provider: impl Fn(Options) -> Options) -> World {
     let options = provider(Options { api: Some(api.url.clone()), ..Options::default() });
     let world = World::with(options).await;
-    world.provider.register(TestClient::new("api", "secret"));
+    world.provider.register(TestClient::new("api", CLIENT_SECRET));
     world.sign_in().await;
     world
 }
@@ -90,7 +90,7 @@ async fn a_rejected_token_is_refreshed_once_and_the_call_sent_again() {
     api.answers(Answer::Ask(world.provider.issuer()));
     assert_eq!(world.browser.get(&world.app.at("/api/x")).await.status, StatusCode::OK);
     let old = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
-    let form = format!("token={}&client_id=shop&client_secret=secret", old.as_str().unwrap());
+    let form = format!("token={}&client_id=shop&client_secret={CLIENT_SECRET}", old.as_str().unwrap());
     let revoke = world.browser.request(Method::POST, &format!("{}/revoke", world.provider.issuer()));
     let revoke = revoke.header("content-type", "application/x-www-form-urlencoded").body(form);
     assert_eq!(world.browser.page(revoke).await.status, StatusCode::OK);

@@ -12,6 +12,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::world::CLIENT_SECRET;
+
 /// What the API answers.
 #[derive(Clone)]
 pub(crate) enum Answer {
@@ -90,7 +92,7 @@ fn token(headers: &HeaderMap) -> String {
 
 /// What the provider says about a token.
 pub(crate) async fn introspect(issuer: &str, token: &str) -> Value {
-    let form = [("client_id", "api"), ("client_secret", "secret"), ("token", token)];
+    let form = [("client_id", "api"), ("client_secret", CLIENT_SECRET), ("token", token)];
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = reqwest::Client::new()
         .post(format!("{issuer}/introspect"))

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use crate::jar::Jar;
+use crate::leaks;
 
 #[derive(Clone, Default)]
 pub(crate) struct Browser {
@@ -77,6 +78,7 @@ impl Browser {
         }
         let response = client.execute(request).await?;
         self.jar.keep(&url, response.headers());
+        leaks::headers(&url, response.headers());
         Ok(response)
     }
 
@@ -87,7 +89,9 @@ impl Browser {
     pub(crate) async fn page(&self, request: reqwest::RequestBuilder) -> Page {
         let response = self.send(request).await.unwrap();
         let (url, status, headers) = (response.url().clone(), response.status(), response.headers().clone());
-        Page { url, status, headers, body: response.text().await.unwrap() }
+        let page = Page { url, status, headers, body: response.text().await.unwrap() };
+        leaks::page(&page);
+        page
     }
 
     /// What a script's `fetch` gets.

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use tower_oidc_session::test_provider::{PushedRequests, TestClient, TestProviderBuilder};
 use tower_oidc_session::{ClientAuthentication, ClientCredentials, RelyingParty, RelyingPartyBuilder, SigningKey};
 
+use crate::world::CLIENT_SECRET;
+
 /// The keys of this application: of its assertions, and of its proofs.
 static KEYS: LazyLock<[SigningKey; 2]> = LazyLock::new(|| [new_key(), new_key()]);
 
@@ -24,7 +26,7 @@ fn is_bound() -> bool {
 /// A relying party with such a client.
 pub(crate) fn relying_party(issuer: String, client_id: &str, url: &str) -> RelyingPartyBuilder {
     if !is_bound() {
-        return RelyingParty::builder(issuer, ClientCredentials::secret(client_id, "secret"), url);
+        return RelyingParty::builder(issuer, ClientCredentials::secret(client_id, CLIENT_SECRET), url);
     }
     let [key, dpop] = &*KEYS;
     let credentials = ClientCredentials::new(client_id, ClientAuthentication::PrivateKeyJwt(key.clone()));

@@ -21,9 +21,10 @@ use tower_oidc_session::{
 use crate::api_server::introspect;
 use crate::browser::Browser;
 use crate::clients::new_key;
+use crate::leaks;
 use crate::registry::Registry;
 use crate::until::until;
-use crate::world::{App, Bare, G, Options, SECOND, T, World};
+use crate::world::{App, Bare, CLIENT_SECRET, G, Options, SECOND, T, World};
 
 /// How one application of these tests is set up.
 struct Setup {
@@ -138,9 +139,9 @@ impl Bare {
         let app = App::start_as(&provider, &clock, (&setup.credentials, &register), registry, apply, url).await;
         if let Some(api) = api {
             *api.provider.lock().unwrap() = Some(provider.clone());
-            provider.register(TestClient::new("api", "secret"));
+            provider.register(TestClient::new("api", CLIENT_SECRET));
         }
-        World { clock, provider, app, browser: Browser::new() }
+        World { clock, provider, app, browser: Browser::new(), _search: leaks::Search }
     }
 }
 
@@ -172,23 +173,23 @@ async fn a_key_signs_the_client_in_for_everything_and_is_published_without_its_s
     names.sort_unstable();
     assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
     // There is nothing to publish of a secret.
-    let setup = Setup { credentials: ClientCredentials::secret("shop", "secret"), ..Setup::new() };
+    let setup = Setup { credentials: ClientCredentials::secret("shop", CLIENT_SECRET), ..Setup::new() };
     let world = setup.world().await;
     assert_eq!(world.browser.get(&world.app.at("/auth/jwks.json")).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
 async fn p4_a_secret_is_replaced_by_a_key_and_nobody_notices() {
-    let secret = ClientAuthentication::ClientSecretPost(ClientSecret::new("secret"));
+    let secret = ClientAuthentication::ClientSecretPost(ClientSecret::new(CLIENT_SECRET));
     let credentials = by_key(&new_key()).or(secret);
     let world = Setup { credentials, dpop: None, ..Setup::new() }.world().await;
     // It has the key of the provider's client; first it is one with a secret.
-    world.provider.register(TestClient::at("shop", "secret", &world.app.url));
+    world.provider.register(TestClient::at("shop", CLIENT_SECRET, &world.app.url));
     world.sign_in().await;
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK);
     let keys = world.app.at("/auth/jwks.json");
-    world.provider.register(TestClient::at("shop", "secret", &world.app.url).jwks_uri(keys));
+    world.provider.register(TestClient::at("shop", CLIENT_SECRET, &world.app.url).jwks_uri(keys));
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK);
     assert_eq!(world.app.events().iter().filter(|event| *event == "refreshed").count(), 2);

@@ -23,12 +23,14 @@ mod clients;
 mod cluster;
 mod config;
 mod conformance;
+mod encrypted;
 mod failover;
 mod high_security;
 mod inactivity;
 #[path = "../support/jar.rs"]
 mod jar;
 mod layers;
+mod leaks;
 mod login;
 mod logout;
 mod operating;

@@ -8,6 +8,7 @@ use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, Sids};
 use tower_oidc_session::{Clock, EndReason, EventTransmitter, RelyingPartyBuilder};
 
 use crate::browser::{Browser, Page};
+use crate::leaks;
 use crate::registry::Registry;
 use crate::until::until;
 use crate::world::{App, Bare, G, Options, SECOND, World};
@@ -119,7 +120,7 @@ async fn with_events() -> World {
         builder.policy(crate::world::policy()).security_events(EventTransmitter::at(&*transmitter))
     };
     let app = App::start(&provider, &clock, "shop", Registry::new().await, configure, &|client| client, None).await;
-    World { clock, provider, app, browser: Browser::new() }
+    World { clock, provider, app, browser: Browser::new(), _search: leaks::Search }
 }
 
 /// A token with one event; `change` may damage it.

@@ -10,6 +10,8 @@ use tower_oidc_session::test_provider::{SignIn, TestClient, TestProvider};
 use tower_oidc_session::{ClientCredentials, OidcSession, RelyingParty};
 
 use crate::browser::Browser;
+use crate::leaks;
+use crate::world::CLIENT_SECRET;
 
 /// What stands before the application.
 #[derive(Clone, Copy, Debug)]
@@ -21,16 +23,16 @@ enum Proxy {
 }
 
 async fn serve(proxy: Proxy) -> (TestProvider, RelyingParty, String) {
-    let provider = TestProvider::builder().sign_in(SignIn::Automatic("alice".to_owned())).start().await.unwrap();
+    let provider = leaks::provider().sign_in(SignIn::Automatic("alice".to_owned())).start().await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/shop", listener.local_addr().unwrap());
     provider.register(
-        TestClient::new("shop", "secret")
+        TestClient::new("shop", CLIENT_SECRET)
             .redirect_uri(format!("{url}/sign-in/callback"))
             .post_logout_redirect_uri(format!("{url}/"))
             .backchannel_logout_uri(format!("{url}/sign-in/backchannel-logout")),
     );
-    let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", "secret"), &url)
+    let rp = RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", CLIENT_SECRET), &url)
         .auth_path("/sign-in")
         .build()
         .unwrap();

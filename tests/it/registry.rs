@@ -1,5 +1,6 @@
 //! The registry that the tests run over: in memory, or the one that `TEST_STORE_URL` names.
 
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -16,6 +17,8 @@ use tower_oidc_session::{
 use tower_sessions::session::{Id, Record};
 use tower_sessions::{SessionStore, session_store};
 
+use crate::leaks;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Registry {
     sessions: Arc<dyn SessionRegistry>,
@@ -24,6 +27,15 @@ pub(crate) struct Registry {
     memory: Option<MemoryRegistry>,
     /// The session that was stored last.
     last: Arc<Mutex<Option<SessionKey>>>,
+}
+
+/// What is told of a result leaves with logs and answers.
+fn told<T: Debug>(result: Result<T, RegistryError>) -> Result<T, RegistryError> {
+    match &result {
+        Ok(answer) => leaks::left(format!("{answer:?}").as_bytes()),
+        Err(error) => leaks::left(format!("{error:?} {error}").as_bytes()),
+    }
+    result
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -90,11 +102,12 @@ impl SessionRegistry for Registry {
         now: SystemTime,
     ) -> Result<Created, RegistryError> {
         *self.last.lock().unwrap() = Some(*record.key());
-        self.sessions.create(record, attempt, now).await
+        leaks::left(format!("{record:?} {attempt:?}").as_bytes());
+        told(self.sessions.create(record, attempt, now).await)
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
-        self.sessions.load(key).await
+        told(self.sessions.load(key).await)
     }
 
     fn load_at_once(&self, key: &SessionKey) -> Option<Loaded> {
@@ -126,7 +139,7 @@ impl SessionRegistry for Registry {
     }
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
-        self.sessions.claim_refresh(key, version, lease).await
+        told(self.sessions.claim_refresh(key, version, lease).await)
     }
 
     async fn release_refresh(&self, key: &SessionKey, holder: LeaseHolder) -> Result<(), RegistryError> {
@@ -134,11 +147,11 @@ impl SessionRegistry for Registry {
     }
 
     async fn commit(&self, record: SessionRecord, now: SystemTime) -> Result<Committed, RegistryError> {
-        self.sessions.commit(record, now).await
+        told(self.sessions.commit(record, now).await)
     }
 
     async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
-        self.sessions.end(key, reason).await
+        told(self.sessions.end(key, reason).await)
     }
 
     async fn end_matching(
@@ -147,7 +160,7 @@ impl SessionRegistry for Registry {
         reason: EndReason,
         now: SystemTime,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        self.sessions.end_matching(target, reason, now).await
+        told(self.sessions.end_matching(target, reason, now).await)
     }
 
     async fn remove_expired(&self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {

@@ -8,15 +8,16 @@ use axum::routing::get;
 use http::header::{ACCEPT, ORIGIN, SET_COOKIE, USER_AGENT};
 use http::{Method, StatusCode};
 use serde_json::json;
-use tower_oidc_session::test_provider::{Endpoint, Fault, IssuerInResponse, SignIn, TestClient, TestProvider};
+use tower_oidc_session::test_provider::{Endpoint, Fault, IssuerInResponse, SignIn, TestClient};
 use tower_oidc_session::{
     ClientCredentials, Dangerous, EventKind, OidcSession, RelyingParty, RelyingPartyBuilder, SessionEvent,
 };
 
 use crate::backchannel_logout::post_token;
 use crate::browser::Browser;
+use crate::leaks;
 use crate::secrets::collect_log;
-use crate::world::{Options, World};
+use crate::world::{CLIENT_SECRET, Options, World};
 
 fn configured(configure: impl Fn(RelyingPartyBuilder) -> RelyingPartyBuilder + 'static) -> Options {
     Options { configure: Box::new(configure), ..Options::default() }
@@ -52,7 +53,7 @@ async fn development_cookies_go_over_plain_http() {
 #[tokio::test]
 async fn a_provider_is_found_inside_where_browsers_do_not_find_it() {
     const OUTSIDE: &str = "http://op.localhost:1";
-    let provider = TestProvider::builder()
+    let provider = leaks::provider()
         .sign_in(SignIn::Automatic("alice".to_owned()))
         .issuer_in_response(IssuerInResponse::Absent)
         .start()
@@ -60,14 +61,14 @@ async fn a_provider_is_found_inside_where_browsers_do_not_find_it() {
         .unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    provider.register(TestClient::at("shop", "secret", &url));
+    provider.register(TestClient::at("shop", CLIENT_SECRET, &url));
     let inside = provider.issuer().clone();
     provider.tamper_metadata({
         let inside = inside.clone();
         move |json| *json = serde_json::from_str(&json.to_string().replace(&inside, OUTSIDE)).unwrap()
     });
     provider.tamper_id_token(|_, claims| claims["iss"] = OUTSIDE.into());
-    let rp = RelyingParty::builder(OUTSIDE, ClientCredentials::secret("shop", "secret"), &url)
+    let rp = RelyingParty::builder(OUTSIDE, ClientCredentials::secret("shop", CLIENT_SECRET), &url)
         .internal_provider_url(&inside)
         .build()
         .unwrap();
@@ -192,7 +193,7 @@ async fn p12_a_strangers_junk_makes_a_bounded_number_of_lines_and_events() {
 
 #[tokio::test]
 async fn the_test_provider_has_users_with_claims_and_a_way_out() {
-    let provider = TestProvider::builder()
+    let provider = leaks::provider()
         .sign_in(SignIn::Page)
         .user_claims("carol", [("groups", json!(["staff"])), ("email", json!("carol@shop.example"))]);
     let world = World::with(Options { provider, ..Options::default() }).await;

@@ -15,21 +15,23 @@ use tower_oidc_session::{
 };
 
 use crate::browser::{Browser, Page};
+use crate::leaks;
 use crate::registry::Registry;
 use crate::secrets::collect_log;
+use crate::world::CLIENT_SECRET;
 
 const STAFF: &str = "staff";
 const CUSTOMERS: &str = "customers";
 
 async fn provider() -> TestProvider {
-    TestProvider::builder().sign_in(SignIn::Automatic("alice".to_owned())).start().await.unwrap()
+    leaks::provider().sign_in(SignIn::Automatic("alice".to_owned())).start().await.unwrap()
 }
 
 /// A provider with one discovery document for all of its tenants, as Microsoft Entra ID, and the template of their issuers. Who
 /// signs in is of the tenant that `tenant` says.
 pub(crate) async fn provider_of_many(tenant: impl Fn() -> String + Send + Sync + 'static) -> (TestProvider, String) {
     let sign_in = SignIn::Automatic("alice".to_owned());
-    let provider = TestProvider::builder().sign_in(sign_in).issuer_in_response(IssuerInResponse::Absent);
+    let provider = leaks::provider().sign_in(sign_in).issuer_in_response(IssuerInResponse::Absent);
     let provider = provider.start().await.unwrap();
     let template = format!("{}/{{tenantid}}/v2.0", provider.issuer());
     provider.tamper_metadata({
@@ -48,14 +50,14 @@ pub(crate) async fn provider_of_many(tenant: impl Fn() -> String + Send + Sync +
 }
 
 pub(crate) fn client(url: &str, routes: &str) -> TestClient {
-    TestClient::new("shop", "secret")
+    TestClient::new("shop", CLIENT_SECRET)
         .redirect_uri(format!("{url}{routes}/callback"))
         .post_logout_redirect_uri(format!("{url}/"))
         .backchannel_logout_uri(format!("{url}{routes}/backchannel-logout"))
 }
 
 pub(crate) fn at(provider: &TestProvider, url: &str) -> RelyingPartyBuilder {
-    RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", "secret"), url)
+    RelyingParty::builder(provider.issuer(), ClientCredentials::secret("shop", CLIENT_SECRET), url)
 }
 
 fn app(parties: &RelyingParties) -> Router {
@@ -345,7 +347,7 @@ async fn p12_sessions_of_tenants_have_issuers_of_their_own() {
     let issuer_of = |tenant: &str| template.replace("{tenantid}", tenant);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    provider.register(TestClient::at("shop", "secret", &url));
+    provider.register(TestClient::at("shop", CLIENT_SECRET, &url));
     let registry = Registry::new().await;
     let rp = at(&provider, &url)
         .issuer_template(&template, IssuerTenants::only(["acme", "globex"]))

@@ -17,16 +17,18 @@ use tower_oidc_session::{
 };
 
 use crate::browser::{Browser, Page};
+use crate::leaks;
 use crate::registry::Registry;
 use crate::several::{at, client, provider_of_many};
 use crate::stores::within;
+use crate::world::CLIENT_SECRET;
 
 const SITE: &str = "sec-fetch-site";
 const MODE: &str = "sec-fetch-mode";
 
 async fn provider() -> TestProvider {
     let sign_in = SignIn::Automatic("alice".to_owned());
-    TestProvider::builder().sign_in(sign_in).issuer_in_response(IssuerInResponse::Absent).start().await.unwrap()
+    leaks::provider().sign_in(sign_in).issuer_in_response(IssuerInResponse::Absent).start().await.unwrap()
 }
 
 fn app(parties: &RelyingParties) -> Router {
@@ -174,13 +176,13 @@ async fn tenants_of(
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (one, two) = (format!("{url}/t/acme/auth/callback"), format!("{url}/t/globex/auth/callback"));
-    provider.register(TestClient::new("shop", "secret").redirect_uri(one).redirect_uri(two));
+    provider.register(TestClient::new("shop", CLIENT_SECRET).redirect_uri(one).redirect_uri(two));
     let tenants = RelyingParties::builder().registry(Registry::new().await).tenants(
         |request| request.uri.path().strip_prefix("/t/")?.split('/').next().map(str::to_owned),
         {
             let (issuer, url) = (provider.issuer(), url.clone());
             move |name: String| {
-                let credentials = ClientCredentials::secret("shop", "secret");
+                let credentials = ClientCredentials::secret("shop", CLIENT_SECRET);
                 let builder = RelyingParty::builder(&issuer, credentials, format!("{url}/t/{name}"));
                 std::future::ready(Ok::<_, std::io::Error>(Some(configure(builder, &name))))
             }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use redis::AsyncCommands;
 use tokio::time::{Instant, sleep, timeout};
-use tower_oidc_session::EndReason;
-use tower_oidc_session::test_provider::Endpoint;
+use tower_oidc_session::test_provider::{Endpoint, GateAt};
+use tower_oidc_session::{EndReason, StorageKey};
 
+use crate::browser::Browser;
+use crate::leaks;
 use crate::registry::{Registry, over_postgres, over_redis};
 use crate::servers::Store;
 use crate::until::until;
@@ -406,7 +408,7 @@ async fn p8_a_store_that_takes_no_writes_brings_nobody_in_and_out(kind: Kind) {
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK, "a signal that cannot be recorded is not sent; the session stands");
     assert_eq!(world.provider.requests(Endpoint::Token), tokens);
-    let stranger = crate::browser::Browser::new();
+    let stranger = Browser::new();
     let page = stranger.go(&world.app.at("/me")).await;
     assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{page:?}");
 
@@ -482,6 +484,75 @@ async fn redis_keys_are_gone_when_their_sessions_are() {
     // Why it ended, the tombstone of its sid, and the attempt that was spent.
 }
 
+/// All that lies in a store.
+async fn all_bytes(kind: Kind, store: &Store) -> Vec<u8> {
+    let mut all = Vec::new();
+    match kind {
+        Kind::Redis => {
+            let mut admin = redis_admin(store).await;
+            // As it is: a dump is compressed else.
+            redis::cmd("CONFIG").arg("SET").arg("rdbcompression").arg("no").exec_async(&mut admin).await.unwrap();
+            let keys: Vec<Vec<u8>> = admin.keys("*").await.unwrap();
+            for key in keys {
+                let dump: Option<Vec<u8>> = redis::cmd("DUMP").arg(&key).query_async(&mut admin).await.unwrap();
+                all.extend(key);
+                all.extend(dump.unwrap_or_default());
+            }
+        }
+        Kind::Postgres => {
+            let admin = postgres_admin(store).await;
+            let query = "SELECT table_name::text, column_name::text, data_type::text FROM information_schema.columns \
+                WHERE table_schema = 'shop'";
+            for row in admin.query(query, &[]).await.unwrap() {
+                let (table, column, kind): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+                let bytes = if kind == "bytea" { column } else { format!("convert_to({column}::text, 'UTF8')") };
+                let query = format!("SELECT {bytes} FROM shop.{table}");
+                for row in admin.query(&query, &[]).await.unwrap() {
+                    all.extend(row.get::<_, Option<Vec<u8>>>(0).unwrap_or_default());
+                }
+            }
+        }
+    }
+    all
+}
+
+async fn p9_a_store_with_keys_holds_no_secret_that_can_be_read(kind: Kind) {
+    let key = || StorageKey::from_base64("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+    for keys in [vec![], vec![key()]] {
+        let store = kind.start();
+        let are_sealed = !keys.is_empty();
+        let registry = match kind {
+            Kind::Postgres => Registry::over(over_postgres(store.url(), "shop", keys).await),
+            Kind::Redis => Registry::over(over_redis(store.url(), "shop", keys).await),
+        };
+        let world = World::over(registry, Options::default()).await;
+        world.sign_in().await;
+        world.browser.post(&world.app.at("/remember")).await;
+        let other = Browser::new();
+        other.go(&world.app.at("/me")).await;
+        // After a login, a refresh, with a lease that is held, and after ends by each door.
+        let mut bytes = all_bytes(kind, &store).await;
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK);
+        bytes.extend(all_bytes(kind, &store).await);
+        let mut gate = world.provider.gate(Endpoint::Token, GateAt::Request);
+        world.clock.advance(G);
+        let refresh = tokio::spawn({
+            let (browser, me) = (world.browser.clone(), world.app.at("/me"));
+            async move { browser.get(&me).await.status }
+        });
+        gate.arrived().await;
+        bytes.extend(all_bytes(kind, &store).await);
+        gate.open();
+        assert_eq!(refresh.await.unwrap(), StatusCode::OK);
+        other.post(&world.app.at("/auth/logout")).await;
+        world.provider.end_sessions_of("alice").await;
+        bytes.extend(all_bytes(kind, &store).await);
+        assert!(bytes.len() > 2000, "{}", bytes.len());
+        assert_eq!(leaks::has_a_secret(&bytes), !are_sealed);
+    }
+}
+
 macro_rules! over_each_store {
     ($($test:ident)*) => {
         mod redis_store {
@@ -495,6 +566,7 @@ macro_rules! over_each_store {
 
 over_each_store! {
     p10_each_operation_is_one_round_trip
+    p9_a_store_with_keys_holds_no_secret_that_can_be_read
     p11_streams_on_other_replicas_are_cut_within_a_second
     p8_a_paused_store_is_503_within_a_bound
     p8_a_store_that_takes_no_writes_brings_nobody_in_and_out

@@ -26,12 +26,15 @@ use tower_sessions::{Session, SessionManagerLayer};
 
 use crate::browser::{Browser, Page};
 use crate::clients;
+use crate::leaks;
 use crate::registry::Registry;
 use crate::until::until;
 
 pub(crate) const T: Duration = Duration::from_secs(900);
 pub(crate) const G: Duration = Duration::from_secs(300);
 pub(crate) const ABSOLUTE: Duration = Duration::from_secs(12 * 3600);
+/// Of every client. It stands in no text.
+pub(crate) const CLIENT_SECRET: &str = "vK3dQ9xT7mW2bZ5nR8cL4hY6jP1fG0sA";
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Everything one test needs.
@@ -40,6 +43,8 @@ pub(crate) struct World {
     pub provider: TestProvider,
     pub app: App,
     pub browser: Browser,
+    /// The last to be dropped.
+    pub _search: leaks::Search,
 }
 
 /// A world without an application.
@@ -102,7 +107,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            provider: TestProvider::builder()
+            provider: leaks::provider()
                 .sign_in(SignIn::Automatic("alice".to_owned()))
                 .session_lifetime(T)
                 // Longer than G, which cuts it.
@@ -138,7 +143,7 @@ impl World {
         };
         let app = App::start(&provider, &clock, "shop", registry, configure, &options.client, options.api.clone());
         let app = app.await;
-        Self { clock, provider, app, browser: Browser::new() }
+        Self { clock, provider, app, browser: Browser::new(), _search: leaks::Search }
     }
 
     /// A provider, and a browser.
@@ -230,7 +235,7 @@ impl App {
     ) -> Self {
         let listener = listener().await;
         let url = format!("http://{}", listener.local_addr().unwrap());
-        provider.register(client(clients::registered(TestClient::at(client_id, "secret", &url), &url)));
+        provider.register(client(clients::registered(TestClient::at(client_id, CLIENT_SECRET, &url), &url)));
         let builder = clients::relying_party(provider.issuer(), client_id, &url)
             .cookie_key(key())
             .clock(clock.clone())
@@ -249,7 +254,7 @@ impl App {
     ) -> Self {
         let listener = listener().await;
         let url = format!("http://{}", listener.local_addr().unwrap());
-        provider.register(register(TestClient::at("shop", "secret", &url), &url));
+        provider.register(register(TestClient::at("shop", CLIENT_SECRET, &url), &url));
         let builder = RelyingParty::builder(provider.issuer(), credentials.clone(), &url)
             .clock(clock.clone())
             .registry(registry.clone());
@@ -268,6 +273,7 @@ impl App {
             .on_event({
                 let events = events.clone();
                 move |event| {
+                    leaks::left(format!("{event:?}").as_bytes());
                     let text = match event.kind() {
                         EventKind::Started => "started".to_owned(),
                         EventKind::Refreshed => "refreshed".to_owned(),
@@ -284,6 +290,7 @@ impl App {
             })
             .build()
             .unwrap();
+        leaks::left(format!("{rp:?} {registry:?}").as_bytes());
         let slow = Slow::new();
         let router = router(&rp, &registry, slow.clone(), api);
         let server = tokio::spawn(async move {
@@ -393,6 +400,7 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
 }
 
 async fn me(session: OidcSession) -> axum::Json<serde_json::Value> {
+    leaks::left(format!("{session:?} {:?}", session.access_token()).as_bytes());
     axum::Json(json!({
         "sub": session.subject().as_str(),
         "iss": session.issuer().as_str(),

@@ -301,7 +301,7 @@ fn failed(context: &Context, error: &LoginError, return_to: &ReturnTo) -> Respon
     match error {
         LoginError::CodeRefused(_) => bad_request(context, "not_accepted", return_to),
         LoginError::LoggedOut => bad_request(context, "overtaken", return_to),
-        LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) => {
+        LoginError::Misconfigured(_) | LoginError::Nonsense(_) | LoginError::IdToken(_) | LoginError::UserInfo(_) => {
             cannot_sign_in(context, StatusCode::BAD_GATEWAY, "unusable", return_to)
         }
         LoginError::Refused(refused) => match refused.blame {
