@@ -56,7 +56,7 @@ impl Drop for Left {
     /// The end of the thread: its test has been judged by now, so that nothing but the whole run can fail.
     fn drop(&mut self) {
         if let Some(found) = self.find() {
-            eprintln!("{:?}: {found}", std::thread::current().name());
+            let _ = writeln!(std::io::stderr(), "{:?}: {found}", std::thread::current().name());
             std::process::abort();
         }
     }
