@@ -12,6 +12,8 @@ const IAT: Duration = Duration::from_secs(2);
 const COVER: Duration = Duration::from_secs(30);
 /// How exactly times are told.
 const SLACK: Duration = Duration::from_millis(100);
+/// A replica may read a store that another has taken the place of for so long (docs/stores.md).
+const OLD_STORE: Duration = Duration::from_secs(4);
 /// After a fault it takes so long until a replica finds that all is well.
 const RECOVERY: Duration = Duration::from_secs(3);
 
@@ -178,7 +180,11 @@ impl<'e> Indexed<'e> {
         for event in self.events {
             match event {
                 Event::SignOut { local, acknowledged: Some(at), .. } => end(*local, *at, "sign-out"),
-                Event::Request { local, got, answer: Answer::Over { .. }, .. } => end(*local, *got, "said to be over"),
+                Event::Request { local, sent, got, answer: Answer::Over { reason }, .. }
+                    if !self.may_not_know(reason.as_deref(), *sent, *got) =>
+                {
+                    end(*local, *got, "said to be over");
+                }
                 Event::LogoutToken { target, issued, acknowledged: Some(at), .. } => {
                     for (local, _) in
                         self.sessions.iter().filter(|(_, session)| is_ended(session, target, *issued, *at))
@@ -213,10 +219,22 @@ impl<'e> Indexed<'e> {
         }
     }
 
+    /// Who is told no reason may have been asked for at a store that does not know the session yet, nor that another has taken over.
+    fn may_not_know(&self, reason: Option<&str>, sent: At, got: At) -> bool {
+        reason.is_none()
+            && self.faults.iter().any(|fault| {
+                matches!(fault.kind, Kind::Failover | Kind::StoreCrash)
+                    && fault.overlaps(sent.saturating_sub(OLD_STORE), got)
+            })
+    }
+
     fn ends(&self, figures: &mut Figures, violations: &mut Vec<Violation>) {
         let mut told = HashSet::new();
         for event in self.events {
-            let Event::Request { local, got, answer: Answer::Over { reason }, .. } = event else { continue };
+            let Event::Request { local, sent, got, answer: Answer::Over { reason }, .. } = event else { continue };
+            if self.may_not_know(reason.as_deref(), *sent, *got) {
+                continue;
+            }
             let Some(session) = self.sessions.get(local) else { continue };
             let is_first = told.insert((*local, None));
             let word = self.why_over(*local, session, *got, reason.as_deref());

@@ -241,6 +241,18 @@ fn p4_p8_an_end_that_nobody_spoke_or_another_one_than_is_told() {
 }
 
 #[test]
+fn p14_a_store_that_is_being_replaced_may_not_know_a_session_yet() {
+    let lost = |reason: &str| [Violation::Lost { local: ONE, at: at(20.1), reason: Some(reason.to_owned()) }];
+    assert_ne!(violations([over_for(20.0, None)]), []);
+    assert_ne!(violations([over_for(20.0, None), fault(Kind::Failover, 12.0, 15.0)]), [], "it is long ago");
+    assert_eq!(violations([over_for(20.0, None), fault(Kind::Failover, 12.0, 17.0)]), []);
+    // Nor is it an end: it is served when the new store is asked.
+    assert_eq!(violations([over_for(20.0, None), fault(Kind::Failover, 12.0, 17.0), served(10.0)]), []);
+    let told = violations([over_for(20.0, Some("idle_timeout")), fault(Kind::Failover, 12.0, 17.0)]);
+    assert_eq!(told, lost("idle_timeout"));
+}
+
+#[test]
 fn sessions_that_do_not_end_though_they_should() {
     let of = |how, sent| asked(how, sent, Answer::Served { sub: "alice".to_owned(), sid: "sid".to_owned() });
     let unended = |how, sent, since| vec![Violation::Unended { local: ONE, sent: at(sent), since: at(since), how }];

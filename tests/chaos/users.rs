@@ -254,8 +254,10 @@ impl User {
             let viewed = before.as_ref().filter(|_| url.path() == "/me").and_then(|cookie| {
                 Some((self.old.iter().find(|held| held.cookie == *cookie)?.local, world.history.now()))
             });
-            if is_callback && let Some(Held { local, .. }) = self.session {
-                world.history.push(Event::Callback { had: local, sent: world.history.now() });
+            // What the browser has is a login's to end, whatever the user was told of it.
+            let had = before.as_ref().and_then(|cookie| self.old.iter().find(|held| held.cookie == *cookie));
+            if is_callback && let Some(Held { local, .. }) = had {
+                world.history.push(Event::Callback { had: *local, sent: world.history.now() });
             }
             let page = if is_callback && self.rng.random_bool(0.1) {
                 // The page is loaded twice. What comes first is what the browser shows.
