@@ -408,7 +408,7 @@ async fn p8_a_store_that_takes_no_writes_brings_nobody_in_and_out(kind: Kind) {
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK, "a signal that cannot be recorded is not sent; the session stands");
     assert_eq!(world.provider.requests(Endpoint::Token), tokens);
-    let stranger = crate::browser::Browser::new();
+    let stranger = Browser::new();
     let page = stranger.go(&world.app.at("/me")).await;
     assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{page:?}");
 
