@@ -5,6 +5,7 @@ pub mod contestants;
 pub mod figure;
 #[cfg(feature = "all")]
 pub mod peers;
+pub mod random;
 #[cfg(feature = "all")]
 pub mod stores;
 pub mod user;

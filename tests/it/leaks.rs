@@ -54,6 +54,7 @@ impl Left {
 
 impl Drop for Left {
     /// The end of the thread: its test has been judged by now, so that nothing but the whole run can fail.
+    #[expect(clippy::print_stderr, reason = "nobody can be told otherwise")]
     fn drop(&mut self) {
         if let Some(found) = self.find() {
             let _ = writeln!(std::io::stderr(), "{:?}: {found}", std::thread::current().name());

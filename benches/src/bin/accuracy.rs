@@ -16,6 +16,7 @@ use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, ManualClock, 
 use tower_oidc_session::{ClientCredentials, Clock, MemoryRegistry, RelyingParty, SessionPolicy};
 use tower_oidc_session_benches::contestants::{Look, PUBLIC_URL, page_of};
 use tower_oidc_session_benches::figure::{self, quantile};
+use tower_oidc_session_benches::random::Random;
 use tower_oidc_session_benches::user::{request, sign_in};
 
 /// Everything in seconds.
@@ -24,35 +25,6 @@ const HOUR: f64 = 3600.0;
 /// The provider is away for so long, once in so long.
 const OUTAGE: f64 = 120.0;
 const BETWEEN_OUTAGES: f64 = 1200.0;
-/// The mean pause between two requests of an active user.
-const MEAN_PAUSE: f64 = 20.0;
-
-/// Repeatable random numbers (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn of(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// Between 0 and 1.
-    fn next(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() * bound as f64) as usize
-    }
-
-    /// A pause: mostly short, at times a longer look at a page, never longer than `longest`.
-    fn pause(&mut self, longest: f64) -> f64 {
-        let mean = if self.next() < 0.95 { MEAN_PAUSE } else { longest / 2.0 };
-        (-mean * (1.0 - self.next()).ln()).clamp(0.5, longest)
-    }
-}
 
 /// How an application tells the provider that its user is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
