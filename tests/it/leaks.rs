@@ -57,7 +57,7 @@ impl Drop for Left {
     #[expect(clippy::print_stderr, reason = "nobody can be told otherwise")]
     fn drop(&mut self) {
         if let Some(found) = self.find() {
-            let _ = writeln!(std::io::stderr(), "{:?}: {found}", std::thread::current().name());
+            eprintln!("{:?}: {found}", std::thread::current().name());
             std::process::abort();
         }
     }
