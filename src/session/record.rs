@@ -115,7 +115,7 @@ impl fmt::Debug for Login {
             .field("auth_time", &self.auth_time)
             .field("started_at", &self.started_at)
             .field("signal", &self.signal)
-            .field("claims", &self.claims.keys())
+            .field("claims", &self.claims.keys().collect::<Vec<_>>())
             .field("offline_access", &self.offline_access)
             .field("authentication", &self.authentication)
             .field("previous_end", &self.previous_end)

@@ -460,7 +460,8 @@ async fn store(users: usize, for_so_long: u64) {
     assert_flat(&counts, for_so_long >= 3 * REMEMBERED);
     let after = count(entries).await;
     assert!(after.entries <= before.entries, "entries are left: {before:?}, {after:?}");
-    assert!(after.tasks <= before.tasks + 4.0, "tasks are left: {before:?}, {after:?}");
+    // A pool keeps its connections, each of which is a task.
+    assert!(after.tasks <= before.tasks + 16.0, "tasks are left: {before:?}, {after:?}");
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
