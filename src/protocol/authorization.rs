@@ -161,7 +161,8 @@ impl AuthorizationResponse {
     }
 }
 
-fn single(query: &str, name: &'static str) -> Result<Option<String>, AuthorizationError> {
+/// A parameter that may come once; an empty one is taken as absent (RFC 6749 §3.1).
+pub(crate) fn single(query: &str, name: &'static str) -> Result<Option<String>, AuthorizationError> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(n, _)| n == name).map(|(_, value)| value);
     let first = values.next().filter(|value| !value.is_empty());
     if values.next().is_some() {

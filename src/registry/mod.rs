@@ -39,6 +39,7 @@ use http::StatusCode;
 pub use self::codec::{Codec, StorageKey};
 pub use self::listeners::Listeners;
 use crate::clock::Clock;
+use crate::protocol::logout_token::Whom;
 pub use crate::protocol::names::{Registration, Sid, Subject};
 pub use crate::session::end_reason::EndMark;
 use crate::session::end_reason::EndReason;
@@ -314,6 +315,14 @@ pub enum LogoutTarget {
 }
 
 impl LogoutTarget {
+    /// Those whom a verified token names.
+    pub(crate) fn of(whom: Whom, registration: Registration, token: TokenMark) -> Self {
+        match whom {
+            Whom::Sid { sid, subject } => Self::Sid { registration, sid, subject, token },
+            Whom::Subject(subject) => Self::Subject { registration, subject, token: Some(token) },
+        }
+    }
+
     /// Where.
     #[must_use]
     pub fn registration(&self) -> &Registration {

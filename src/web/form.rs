@@ -106,7 +106,7 @@ impl KeptForm {
 }
 
 /// The media type without its parameters.
-fn media_type(content_type: &str) -> &str {
+pub(crate) fn media_type(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 

@@ -29,7 +29,7 @@ use super::own_session::OwnContext;
 use super::receiver::{KEY_TIMEOUT, NoBody, read};
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
-use crate::protocol::logout_token::{LogoutReason, LogoutToken, Whom};
+use crate::protocol::logout_token::{LogoutReason, LogoutToken};
 use crate::provider::keys::{Bearer, VerifyError};
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
@@ -163,11 +163,7 @@ async fn receive(context: &Context, request: Request<Body>) -> Result<usize, Ref
 
 fn target(context: &Context, token: LogoutToken) -> LogoutTarget {
     let registration = context.provider().client().at(token.issuer);
-    let mark = TokenMark::new(token.issued_at, &token.jti);
-    match token.whom {
-        Whom::Sid { sid, subject } => LogoutTarget::Sid { registration, sid, subject, token: mark },
-        Whom::Subject(subject) => LogoutTarget::Subject { registration, subject, token: Some(mark) },
-    }
+    LogoutTarget::of(token.whom, registration, TokenMark::new(token.issued_at, &token.jti))
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::join;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{StatusCode, Uri};
-use url::{Url, form_urlencoded};
+use url::Url;
 
 use super::own_session::OwnContext;
+use crate::protocol::authorization::single;
 use crate::protocol::names::{Issuer, Sid};
 use crate::web::context::{Context, FrontChannel};
 
@@ -43,11 +44,7 @@ pub(super) async fn frontchannel_logout(OwnContext(context): OwnContext, uri: Ur
 
 /// `iss` and `sid`, once each.
 fn parameters(query: &str) -> Option<(Issuer, Sid)> {
-    let one = |wanted: &str| {
-        let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == wanted);
-        let (_, value) = found.next()?;
-        (found.next().is_none() && !value.is_empty()).then(|| value.into_owned())
-    };
+    let one = |name| single(query, name).ok().flatten();
     Some((Issuer::new(one("iss")?), Sid::new(one("sid")?)))
 }
 

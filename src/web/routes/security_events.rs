@@ -22,13 +22,13 @@ use super::own_session::OwnContext;
 use super::receiver::{KEY_TIMEOUT, NoBody, read};
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
-use crate::protocol::logout_token::Whom;
 use crate::protocol::security_event::{Initiator, Revocation, SecurityEvent};
 use crate::provider::keys::VerifyError;
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
 use crate::session::event::{EventKind, SessionEvent};
 use crate::web::context::Context;
+use crate::web::form::media_type;
 use crate::web::page::{json, no_store, with_retry_after};
 
 /// Why an event was not taken. The texts are ours and go into the answer.
@@ -144,10 +144,7 @@ async fn revoke(context: &Context, revocation: Revocation, jti: &str) -> Result<
         Initiator::Other => EndReason::SessionRevoked,
         Initiator::User => EndReason::ProviderUserLogout,
     };
-    let target = match revocation.whom {
-        Whom::Sid { sid, subject } => LogoutTarget::Sid { registration, sid, subject, token },
-        Whom::Subject(subject) => LogoutTarget::Subject { registration, subject, token: Some(token) },
-    };
+    let target = LogoutTarget::of(revocation.whom, registration, token);
     let ended = context.manager().end_matching(target, reason).await?;
     tracing::info!(ended, "a security event has revoked sessions");
     Ok(())
@@ -155,5 +152,5 @@ async fn revoke(context: &Context, revocation: Revocation, jti: &str) -> Result<
 
 fn is_event(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/secevent+jwt")
+    media_type(kind).eq_ignore_ascii_case("application/secevent+jwt")
 }
