@@ -28,8 +28,10 @@ pub(crate) const USE_DPOP_NONCE: &str = "use_dpop_nonce";
 /// The keys, and what each server said last.
 #[derive(Debug)]
 pub(crate) struct Dpop {
-    /// New tokens are bound to the first.
-    keys: Vec<SigningKey>,
+    /// New tokens are bound to it.
+    current: SigningKey,
+    /// Tokens that sessions have may be bound to these.
+    others: Vec<SigningKey>,
     /// By origin: the provider's, and those of the APIs that are listed.
     nonces: Mutex<HashMap<String, HeaderValue>>,
 }
@@ -42,18 +44,18 @@ pub(crate) enum Nonce {
 }
 
 impl Dpop {
-    pub(crate) fn new(first: SigningKey, others: impl IntoIterator<Item = SigningKey>) -> Self {
-        Self { keys: std::iter::once(first).chain(others).collect(), nonces: Mutex::default() }
+    pub(crate) fn new(current: SigningKey, others: Vec<SigningKey>) -> Self {
+        Self { current, others, nonces: Mutex::default() }
     }
 
     /// The key that new tokens are bound to.
-    pub(crate) fn current(&self) -> Option<&SigningKey> {
-        self.keys.first()
+    pub(crate) fn current(&self) -> &SigningKey {
+        &self.current
     }
 
     /// The key of this thumbprint.
     pub(crate) fn key(&self, thumbprint: &KeyThumbprint) -> Option<&SigningKey> {
-        self.keys.iter().find(|key| key.thumbprint() == thumbprint)
+        std::iter::once(&self.current).chain(&self.others).find(|key| key.thumbprint() == thumbprint)
     }
 
     /// A proof for one request (§4.2), with the nonce that its server gave last.

@@ -283,9 +283,8 @@ impl Provider {
             tracing::warn!(%issuer, alg, "the provider does not declare the signing algorithm in \
                 id_token_signing_alg_values_supported: its ID tokens may be refused");
         }
-        let key = self.client.dpop.as_ref().and_then(|dpop| dpop.current());
         let algs = metadata.dpop_signing_alg_values_supported.as_deref().unwrap_or_default();
-        if let Some(key) = key
+        if let Some(key) = self.current_key()
             && !algs.iter().any(|alg| alg == key.alg().as_str())
         {
             tracing::warn!(%issuer, alg = key.alg().as_str(), "the provider does not declare the algorithm of the DPoP key \

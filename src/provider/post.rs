@@ -27,42 +27,44 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 /// The parameters of a request.
 pub(super) type Form = Vec<(String, String)>;
 
+/// The parameters of these names.
+pub(super) fn form<const N: usize>(parameters: [(&str, &str); N]) -> Form {
+    parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// What is sent, by whichever credentials.
+#[derive(Clone, Copy)]
+pub(super) struct Post<'p> {
+    pub(super) endpoint: &'p Url,
+    pub(super) form: &'p Form,
+    /// With a proof that the application has this key.
+    pub(super) key: Option<&'p SigningKey>,
+    pub(super) patience: Patience,
+}
+
 impl Provider {
     /// Posts a form as this client: with the next of its credentials where the provider does not know it by the first, and once more
     /// where it wants another nonce in the proof. Either answer says that nothing else of the request was looked at, so that no code
     /// and no token is spent by it.
-    pub(super) async fn post(
-        &self,
-        endpoint: &Url,
-        form: &Form,
-        key: Option<&SigningKey>,
-        patience: Patience,
-    ) -> Result<Answer, Unavailable> {
+    pub(super) async fn post(&self, post: Post<'_>) -> Result<Answer, Unavailable> {
         let credentials = &self.client.credentials;
         let tried = credentials.current();
-        let answer = self.post_by(tried.authentication, endpoint, form, key, patience).await?;
+        let answer = self.post_by(tried.authentication, post).await?;
         let Some(next) = credentials.after(tried, &answer) else { return Ok(answer) };
-        let answer = self.post_by(next.authentication, endpoint, form, key, patience).await?;
+        let answer = self.post_by(next.authentication, post).await?;
         credentials.settle(next, &answer);
         Ok(answer)
     }
 
-    async fn post_by(
-        &self,
-        authentication: &ClientAuthentication,
-        endpoint: &Url,
-        form: &Form,
-        key: Option<&SigningKey>,
-        patience: Patience,
-    ) -> Result<Answer, Unavailable> {
-        let answer = self.post_once(authentication, endpoint, form, key, patience).await?;
-        if let (Some(dpop), Some(_)) = (&self.client.dpop, key)
-            && dpop.note(endpoint, &answer.headers) == Nonce::Given
+    async fn post_by(&self, authentication: &ClientAuthentication, post: Post<'_>) -> Result<Answer, Unavailable> {
+        let answer = self.post_once(authentication, post).await?;
+        if post.key.is_some()
+            && self.note_nonce(post.endpoint, &answer.headers) == Nonce::Given
             && answer.status.is_client_error()
             && error_of(&answer).as_deref() == Some(USE_DPOP_NONCE)
         {
-            let answer = self.post_once(authentication, endpoint, form, key, patience).await?;
-            dpop.note(endpoint, &answer.headers);
+            let answer = self.post_once(authentication, post).await?;
+            self.note_nonce(post.endpoint, &answer.headers);
             return Ok(answer);
         }
         Ok(answer)
@@ -71,10 +73,7 @@ impl Provider {
     async fn post_once(
         &self,
         authentication: &ClientAuthentication,
-        endpoint: &Url,
-        form: &Form,
-        key: Option<&SigningKey>,
-        patience: Patience,
+        Post { endpoint, form, key, patience }: Post<'_>,
     ) -> Result<Answer, Unavailable> {
         let mut request = Request::post(endpoint.as_str())
             .header(ACCEPT, "application/json")

@@ -12,8 +12,9 @@ use url::Url;
 
 use super::circuit::Failure;
 use super::credentials::{ClientAuthentication, error_of};
+use super::dpop::Dpop;
 use super::http::{Answer, Patience};
-use super::post::Form;
+use super::post::{Form, Post, form};
 use super::signing_key::SigningKey;
 use super::{Provider, PushedAuthorization, Sent, Unavailable};
 use crate::protocol::authorization::Audience;
@@ -63,7 +64,7 @@ impl Provider {
     fn authorization_request(&self, transaction: &LoginTransaction) -> Form {
         let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, transaction.pkce_verifier.as_bytes()));
         let authentication = transaction.authentication.parameters();
-        let mut request: Form = [
+        let mut request = form([
             ("response_type", "code"),
             ("client_id", self.client_id()),
             ("state", &transaction.state),
@@ -72,9 +73,7 @@ impl Provider {
             ("redirect_uri", self.client.redirect_uri.as_str()),
             ("scope", &self.client.scopes.join(" ")),
             ("nonce", &transaction.nonce),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
+        ]);
         // A step-up says better which authentication is wanted.
         let is_said = |name: &str| authentication.iter().any(|(said, _)| *said == name);
         let others = self.client.parameters.with(&transaction.linked).filter(|(name, _)| !is_said(name));
@@ -87,7 +86,7 @@ impl Provider {
 
     /// Gives the provider a request for a login, and gets the name that the browser brings.
     async fn push(self: &Arc<Self>, endpoint: &Url, request: Form) -> Result<String, NotPushed> {
-        let answer = self.post(endpoint, &request, None, Patience::Ours).await?;
+        let answer = self.post(Post { endpoint, form: &request, key: None, patience: Patience::Ours }).await?;
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let name = json.get("request_uri").and_then(Value::as_str).filter(|name| !name.is_empty());
         match (answer.status, name) {
@@ -110,7 +109,7 @@ impl Provider {
 
     /// The key that the tokens of a login which begins now are to be bound to.
     pub(crate) fn key_for_logins(&self) -> Option<KeyThumbprint> {
-        Some(self.client.dpop.as_ref()?.current()?.thumbprint().clone())
+        self.current_key().map(|key| key.thumbprint().clone())
     }
 
     /// Exchanges an authorization code for tokens; they are bound to the key that the login began with.
@@ -122,18 +121,17 @@ impl Provider {
         let metadata = self.metadata().await?;
         let begun_with = self.client.dpop.as_ref().zip(transaction.dpop_jkt.as_ref());
         let key = begun_with.and_then(|(dpop, key)| dpop.key(key)).or(self.current_key());
-        let form = [
+        let form = form([
             ("grant_type", "authorization_code"),
             ("code", &code),
             ("redirect_uri", self.client.redirect_uri.as_str()),
             ("code_verifier", &transaction.pkce_verifier),
-        ];
-        let form: Form = form.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        ]);
         self.token_request(&metadata, &form, key, Patience::Ours).await
     }
 
-    fn current_key(&self) -> Option<&SigningKey> {
-        self.client.dpop.as_ref().and_then(|dpop| dpop.current())
+    pub(super) fn current_key(&self) -> Option<&SigningKey> {
+        self.client.dpop.as_ref().map(Dpop::current)
     }
 
     /// Presents a refresh token of `subject`'s, once; for an access token to `audience`, if one is given. Waits for the
@@ -146,8 +144,7 @@ impl Provider {
     ) -> Result<TokenVerdict, Unavailable> {
         let metadata = self.metadata().await?;
         self.enter()?;
-        let mut form: Form =
-            vec![("grant_type".into(), "refresh_token".into()), ("refresh_token".into(), token.secret().into())];
+        let mut form = form([("grant_type", "refresh_token"), ("refresh_token", token.secret())]);
         if let Some(audience) = audience {
             form.extend(audience.parameters().map(|(name, value)| (name.to_owned(), value)));
             if !audience.scopes.is_empty() {
@@ -173,7 +170,7 @@ impl Provider {
         key: Option<&SigningKey>,
         patience: Patience,
     ) -> Result<TokenVerdict, Unavailable> {
-        let answer = self.post(&metadata.token_endpoint, form, key, patience).await;
+        let answer = self.post(Post { endpoint: &metadata.token_endpoint, form, key, patience }).await;
         self.look_for_endpoint_after(&answer);
         let answer = answer?;
         let asked = key.map_or(TokenType::Bearer, |key| TokenType::Dpop(key.thumbprint().clone()));
@@ -197,9 +194,9 @@ impl Provider {
     pub(crate) async fn revoke(self: &Arc<Self>, token: RefreshToken) {
         let Ok(metadata) = self.metadata().await else { return };
         let Some(endpoint) = &metadata.revocation_endpoint else { return };
-        let form: Form =
-            vec![("token".into(), token.secret().into()), ("token_type_hint".into(), "refresh_token".into())];
-        match self.post(endpoint, &form, self.current_key(), Patience::Ours).await {
+        let form = form([("token", token.secret()), ("token_type_hint", "refresh_token")]);
+        let post = Post { endpoint, form: &form, key: self.current_key(), patience: Patience::Ours };
+        match self.post(post).await {
             Ok(answer) if answer.status.is_success() => tracing::debug!("refresh token revoked"),
             Ok(answer) => tracing::info!(status = %answer.status, "the provider did not revoke the refresh token"),
             Err(error) => tracing::info!(%error, "the refresh token could not be revoked"),
