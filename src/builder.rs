@@ -622,8 +622,7 @@ impl RelyingPartyBuilder {
 
     fn build_in(self, shared: &Shared, place: Place<'_>) -> Result<Context, ConfigError> {
         let plain_http = &self.dangerous.plain_http;
-        self.check()?;
-        let origin = self.check_without_query("public_url", &self.public_url)?;
+        let origin = self.check()?;
         let paths = Arc::new(Paths::new(origin.path(), &self.auth_path, place.provider()));
         let certificate = self.certificate()?;
         let signing_alg = self.agreed_alg();
@@ -705,14 +704,14 @@ impl RelyingPartyBuilder {
         }))
     }
 
-    /// Refuses what is wrong by itself.
-    fn check(&self) -> Result<(), ConfigError> {
+    /// Refuses what is wrong by itself; the public URL, read.
+    fn check(&self) -> Result<Url, ConfigError> {
         let plain_http = &self.dangerous.plain_http;
         if self.dangerous.is_used() {
             tracing::warn!(settings = ?self.dangerous, "protections are off: this is for development");
         }
         self.check_without_query("issuer", &self.issuer)?;
-        self.check_without_query("public_url", &self.public_url)?;
+        let origin = self.check_without_query("public_url", &self.public_url)?;
         if !is_route_path(&self.auth_path) {
             let takes = "a path, as /auth: letters, digits, and -._~/";
             return Err(ConfigError::new("auth_path", &self.auth_path, takes));
@@ -729,10 +728,14 @@ impl RelyingPartyBuilder {
             pushed_authorization: self.pushed_authorization,
             has_dangers: self.dangerous.is_used(),
         })?;
-        for origin in &self.trusted_origins {
-            check_url("trusted_origin", origin, plain_http)?;
-            if Url::parse(origin).map(|url| url.origin().ascii_serialization()).as_deref() != Ok(origin) {
-                return Err(ConfigError::new("trusted_origin", origin, "an origin alone, as https://app.shop.example"));
+        for trusted in &self.trusted_origins {
+            let url = check_url("trusted_origin", trusted, plain_http)?;
+            if url.origin().ascii_serialization() != *trusted {
+                return Err(ConfigError::new(
+                    "trusted_origin",
+                    trusted,
+                    "an origin alone, as https://app.shop.example",
+                ));
             }
         }
         if let Some(name) = self.parameters.wrong_name() {
@@ -743,7 +746,7 @@ impl RelyingPartyBuilder {
         if let Some(transmitter) = &self.transmitter {
             check_url("security_events", &transmitter.issuer, plain_http)?;
         }
-        Ok(())
+        Ok(origin)
     }
 
     fn check_without_query(&self, setting: &'static str, url: &str) -> Result<Url, ConfigError> {
