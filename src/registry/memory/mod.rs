@@ -107,6 +107,10 @@ impl MemoryRegistry {
         self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn records_of(&self, name: Name<'_>) -> Vec<Arc<SessionRecord>> {
+        self.read().sessions.of(name).map(|(_, record)| record.clone()).collect()
+    }
+
     fn find(&self, key: &SessionKey) -> Loaded {
         let state = self.read();
         match state.sessions.get(key) {
@@ -326,9 +330,7 @@ impl SessionRegistry for MemoryRegistry {
         registration: &Registration,
         subject: &Subject,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let state = self.read();
-        let found = state.sessions.of(Name::Subject(registration, subject)).map(|(_, record)| record.clone());
-        Ok(found.collect())
+        Ok(self.records_of(Name::Subject(registration, subject)))
     }
 
     async fn sessions_with_sid(
@@ -336,9 +338,7 @@ impl SessionRegistry for MemoryRegistry {
         registration: &Registration,
         sid: &Sid,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let state = self.read();
-        let found = state.sessions.of(Name::Sid(registration, sid)).map(|(_, record)| record.clone());
-        Ok(found.collect())
+        Ok(self.records_of(Name::Sid(registration, sid)))
     }
 
     async fn count(&self) -> Result<Option<u64>, RegistryError> {

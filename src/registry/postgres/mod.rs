@@ -216,6 +216,11 @@ impl PostgresRegistry {
         answers.pop().ok_or_else(|| unexpected("nothing"))
     }
 
+    async fn list(&self, call: &Call, name: &[u8]) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let answers = self.call(call, &[&name]).await?;
+        answers.iter().map(|answer| self.read(answer)).collect()
+    }
+
     /// What cannot be read is no word about the session: it is an error.
     fn read(&self, answer: &Answer) -> Result<Arc<SessionRecord>, RegistryError> {
         let version = answer.version.and_then(|version| version.try_into().ok()).map(Version::from_number);
@@ -361,8 +366,7 @@ impl SessionRegistry for PostgresRegistry {
         subject: &Subject,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
         let subject = SubjectHash::of(registration, subject);
-        let answers = self.call(&self.shared.calls.sessions_of, &[&subject.as_bytes().as_slice()]).await?;
-        answers.iter().map(|answer| self.read(answer)).collect()
+        self.list(&self.shared.calls.sessions_of, subject.as_bytes()).await
     }
 
     async fn sessions_with_sid(
@@ -370,9 +374,7 @@ impl SessionRegistry for PostgresRegistry {
         registration: &Registration,
         sid: &Sid,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
-        let sid = hash_of_sid(registration, sid);
-        let answers = self.call(&self.shared.calls.sessions_with_sid, &[&sid.as_slice()]).await?;
-        answers.iter().map(|answer| self.read(answer)).collect()
+        self.list(&self.shared.calls.sessions_with_sid, &hash_of_sid(registration, sid)).await
     }
 
     async fn count(&self) -> Result<Option<u64>, RegistryError> {
