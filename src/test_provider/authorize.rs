@@ -1,6 +1,5 @@
 //! The authorization endpoint and the page that users sign in with.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,9 @@ use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode};
 use url::{Url, form_urlencoded};
 
+use super::clients::Parameters;
 use super::state::{Code, Grant, Interaction, IssuerInResponse, ProviderSession, SignIn};
 use super::{Shared, escape, random};
-
-type Parameters = HashMap<String, String>;
 
 pub(super) async fn authorize(
     State(shared): State<Arc<Shared>>,

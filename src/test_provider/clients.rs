@@ -1,21 +1,22 @@
 //! Who a request is from, and the requests for a login that clients push.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Form, Json};
+use axum::{Form, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::json;
 use url::form_urlencoded;
 
-use super::signed::Pushed;
-use super::state::{DpopNonces, PushedRequests};
+use super::state::{DpopNonces, Pushed, PushedRequests};
 use super::token::failure;
 use super::{Shared, random};
 
@@ -30,6 +31,17 @@ const NAME: &str = "urn:ietf:params:oauth:request_uri:";
 /// The hash of the certificate that the other end of a connection has shown.
 #[derive(Clone, Debug)]
 pub(super) struct PeerCertificate(pub(super) Arc<str>);
+
+/// What the other end of a request's connection has shown, if anything.
+pub(super) struct Shown(pub(super) Option<PeerCertificate>);
+
+impl<S: Sync> FromRequestParts<S> for Shown {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get().cloned()))
+    }
+}
 
 impl Shared {
     /// The URL of an endpoint.
@@ -120,11 +132,10 @@ fn by_assertion(assertion: &str) -> Option<String> {
 /// The pushed authorization request endpoint (RFC 9126).
 pub(super) async fn push(
     State(shared): State<Arc<Shared>>,
-    certificate: Option<Extension<PeerCertificate>>,
+    Shown(certificate): Shown,
     headers: HeaderMap,
     Form(form): Form<Parameters>,
 ) -> Response {
-    let certificate = certificate.map(|Extension(certificate)| certificate);
     let client_id = shared.authenticate(&headers, &form, certificate.as_ref()).await;
     let Some(client_id) = client_id.filter(|id| form.get("client_id") == Some(id)) else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");

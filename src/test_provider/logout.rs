@@ -1,6 +1,5 @@
 //! The ends of sessions: logout by browser, by idleness, by an administrator; and the logout tokens that follow.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +13,11 @@ use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
 use super::authorize::STYLE;
+use super::clients::Parameters;
 use super::state::{ExpiredSessions, LogoutDelivery, ProviderSession};
 use super::{Shared, random, seconds};
 
 pub(super) const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-
-type Parameters = HashMap<String, String>;
 
 pub(super) async fn end_session(
     State(shared): State<Arc<Shared>>,

@@ -10,7 +10,7 @@ use super::Shared;
 use super::state::{IssuerInResponse, PushedRequests};
 
 pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let at = |path: &str| format!("{}{path}", shared.issuer);
+    let at = |path| shared.at(path);
     let state = shared.state();
     let mut metadata = json!({
         "issuer": shared.issuer,

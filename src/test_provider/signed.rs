@@ -1,8 +1,8 @@
 //! What clients sign: assertions and proofs, checked strictly.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -161,10 +161,4 @@ impl Binding {
             Self::Certificate(hash) => serde_json::json!({ "x5t#S256": &**hash }),
         }
     }
-}
-
-/// A pushed authorization request.
-pub(super) struct Pushed {
-    pub(super) parameters: HashMap<String, String>,
-    pub(super) expires_at: SystemTime,
 }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::fault::{Endpoint, Fault, GateKeeper};
 use super::keys::SigningKey;
 use super::random;
-use super::signed::{Binding, Pushed};
+use super::signed::Binding;
 
 /// Whether access tokens can be read by the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -349,6 +349,12 @@ pub(super) struct Code {
     pub(super) dpop_jkt: Option<String>,
     pub(super) redirect_uri: String,
     pub(super) challenge: String,
+    pub(super) expires_at: SystemTime,
+}
+
+/// A pushed authorization request.
+pub(super) struct Pushed {
+    pub(super) parameters: HashMap<String, String>,
     pub(super) expires_at: SystemTime,
 }
 

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Form, Json};
+use axum::{Form, Json};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::clients::{Parameters, PeerCertificate};
+use super::clients::{Parameters, PeerCertificate, Shown};
 use super::signed::{Binding, DpopError};
 use super::state::{
     AccessTokens, Extent, Grant, InlineLogout, IssuedAccess, IssuedRefresh, RefreshTokens, State as Known,
@@ -30,11 +30,10 @@ fn invalid_grant() -> Response {
 
 pub(super) async fn token(
     State(shared): State<Arc<Shared>>,
-    certificate: Option<Extension<PeerCertificate>>,
+    Shown(certificate): Shown,
     headers: HeaderMap,
     Form(form): Form<Parameters>,
 ) -> Response {
-    let certificate = certificate.map(|Extension(certificate)| certificate);
     let Some(client_id) = shared.authenticate(&headers, &form, certificate.as_ref()).await else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     };
@@ -233,7 +232,7 @@ fn answer(
 
 pub(super) async fn user_info(
     State(shared): State<Arc<Shared>>,
-    certificate: Option<Extension<PeerCertificate>>,
+    Shown(certificate): Shown,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
@@ -250,7 +249,7 @@ pub(super) async fn user_info(
     let is_bound_to = |bound_to: &Binding| match bound_to {
         Binding::Nothing => scheme == "Bearer",
         Binding::Key(key) => proven.as_ref() == Some(key),
-        Binding::Certificate(hash) => certificate.as_ref().is_some_and(|Extension(PeerCertificate(of))| of == hash),
+        Binding::Certificate(hash) => certificate.as_ref().is_some_and(|PeerCertificate(of)| of == hash),
     };
     let is_good = state.access.get(token).is_some_and(|issued| is_bound_to(&issued.bound_to));
     let grant = live_access(&mut state, token, shared.clock.now()).filter(|_| is_good);
@@ -284,11 +283,10 @@ fn live_access(state: &mut Known, token: &str, now: SystemTime) -> Option<Grant>
 
 pub(super) async fn introspection(
     State(shared): State<Arc<Shared>>,
-    certificate: Option<Extension<PeerCertificate>>,
+    Shown(certificate): Shown,
     headers: HeaderMap,
     Form(form): Form<Parameters>,
 ) -> Response {
-    let certificate = certificate.map(|Extension(certificate)| certificate);
     if shared.authenticate(&headers, &form, certificate.as_ref()).await.is_none() {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     }
@@ -307,11 +305,10 @@ pub(super) async fn introspection(
 
 pub(super) async fn revocation(
     State(shared): State<Arc<Shared>>,
-    certificate: Option<Extension<PeerCertificate>>,
+    Shown(certificate): Shown,
     headers: HeaderMap,
     Form(form): Form<Parameters>,
 ) -> Response {
-    let certificate = certificate.map(|Extension(certificate)| certificate);
     let Some(client_id) = shared.authenticate(&headers, &form, certificate.as_ref()).await else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     };
