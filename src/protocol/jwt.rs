@@ -191,7 +191,8 @@ struct PublishedKey {
 
 impl KeySet {
     /// Reads a JWK Set; keys that cannot be read or do not fit `alg` are left out
-    /// ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)).
+    /// ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)). Without any other it is none: it must not take the
+    /// place of a good one.
     pub(crate) fn parse(json: &[u8], alg: SigningAlg) -> Option<Self> {
         let set: Map<String, Value> = serde_json::from_slice(json).ok()?;
         let keys = set.get("keys")?.as_array()?;
@@ -202,7 +203,7 @@ impl KeySet {
             let key = alg.fits(&jwk).then(|| DecodingKey::from_jwk(&jwk).ok())??;
             Some(PublishedKey { id: jwk.common.key_id, issuer, key })
         });
-        Some(Self { keys: keys.collect() })
+        Some(Self { keys: keys.collect() }).filter(|set| !set.keys.is_empty())
     }
 
     /// Those of the keys that vouch for a token.
@@ -212,11 +213,6 @@ impl KeySet {
             return Cow::Borrowed(self);
         }
         Cow::Owned(Self { keys: self.keys.iter().filter(|key| vouches(key)).cloned().collect() })
-    }
-
-    /// Whether no key can be used.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
     }
 
     /// The keys that may have signed a token: several only where they share the `kid` that it names, as providers publish

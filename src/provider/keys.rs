@@ -13,7 +13,7 @@ use super::{Provider, Unavailable};
 use crate::protocol::jwt::{KeySet, TokenError, UnverifiedJwt, VerifiedJwt};
 
 /// Older keys verify nothing any more: one that was withdrawn must not live on.
-const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a token could not be verified.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,9 +119,8 @@ impl Provider {
     async fn fetch_keys(self: &Arc<Self>) -> Option<KeySet> {
         let metadata = self.metadata().await.ok()?;
         let answer = self.fetch("keys", metadata.jwks_uri.as_str()).await?;
-        let keys = KeySet::parse(&answer.body, self.client.signing_alg).filter(|keys| !keys.is_empty());
+        let keys = KeySet::parse(&answer.body, self.client.signing_alg);
         if keys.is_none() {
-            // It takes the place of no good set.
             tracing::error!(url = %metadata.jwks_uri, "the provider's JWK Set has no key that can be used");
         }
         keys

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::cached::{Cached, Fetched, Held, Newer};
 use super::http::Http;
-use super::keys::{Bearer, VerifyError};
+use super::keys::{Bearer, OLDEST, VerifyError};
 use super::{CLOCK_TOLERANCE, Unavailable};
 use crate::clock::Clock;
 use crate::protocol::issuers::Issuers;
@@ -108,7 +108,11 @@ impl Transmitter {
         // Events are rare: who brings one waits for newer keys where it is time for them.
         let keys = match self.keys.held(self.clock.now()) {
             Held::Good(keys) => keys,
-            Held::Due(old) => return Ok(by(jwt, &self.fetched(Some(&old)).await?)?),
+            Held::Due(old) => match self.fetched(Some(&old)).await {
+                Ok(keys) => return Ok(by(jwt, &keys)?),
+                Err(_) if !old.is_older_than(OLDEST, self.clock.now()) => old,
+                Err(unavailable) => return Err(unavailable.into()),
+            },
             Held::Nothing => return Ok(by(jwt, &self.fetched(None).await?)?),
         };
         let (jwt, error) = match jwt.verify(&keys.value, self.signing_alg) {
@@ -149,7 +153,11 @@ impl Transmitter {
             return None;
         }
         let keys = serde_json::to_vec(&self.fetch(jwks_uri.as_str()).await?).ok()?;
-        KeySet::parse(&keys, self.signing_alg)
+        let keys = KeySet::parse(&keys, self.signing_alg);
+        if keys.is_none() {
+            tracing::error!(url = %jwks_uri, "the JWK Set of the transmitter of security events has no key that can be used");
+        }
+        keys
     }
 
     async fn fetch(&self, url: &str) -> Option<Map<String, Value>> {

@@ -316,3 +316,31 @@ async fn p6_an_event_does_not_wait_for_a_refresh_and_keys_that_are_away_are_503(
     let (status, ()) = futures_util::future::join(refresh, end).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn p6_an_empty_key_set_of_the_transmitter_takes_the_place_of_no_good_one() {
+    let world = with_events().await;
+    world.sign_in().await;
+    let subject = of_alice(&world);
+    let token = |event_name: &str| event(&world, event_name, &json!({}), |claims| claims["sub_id"] = subject.clone());
+    assert_eq!(push(&world, token("https://example.org/other")).await.status, StatusCode::ACCEPTED);
+    world.provider.tamper_jwks(|set| set["keys"] = json!([]));
+    // A key that nobody knows, and then time, speak for newer keys.
+    world.clock.advance(SECOND * 60);
+    let junk = json!({"typ": "secevent+jwt", "alg": "RS256", "kid": "no-such-key"});
+    let claims = json!({"iss": world.provider.issuer(), "aud": "shop", "iat": now(&world), "jti": "junk"});
+    let page = push(&world, world.provider.sign_with_foreign_key(&junk, &claims)).await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "no key is not a wrong token");
+    assert_eq!(push(&world, token(SESSION_REVOKED)).await.status, StatusCode::ACCEPTED, "by the keys that there were");
+    world.app.assert_ended(EndReason::SessionRevoked);
+
+    // They do for a day, and are then no reason to take a token for wrong.
+    let at = |age: u64| event(&world, VERIFICATION, &json!({"state": age.to_string()}), |_| {});
+    world.clock.advance(SECOND * 3600);
+    assert_eq!(push(&world, at(1)).await.status, StatusCode::ACCEPTED);
+    world.clock.advance(SECOND * 3600 * 23);
+    assert_eq!(push(&world, at(24)).await.status, StatusCode::SERVICE_UNAVAILABLE, "it is to be sent again");
+    world.provider.tamper_jwks(|_| {});
+    world.clock.advance(SECOND * 10);
+    assert_eq!(push(&world, at(24)).await.status, StatusCode::ACCEPTED);
+}
