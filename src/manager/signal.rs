@@ -17,6 +17,7 @@ use crate::provider::keys::{Bearer, VerifyError};
 use crate::provider::user_info::UserInfoVerdict;
 use crate::provider::{CLOCK_TOLERANCE, Sent, Unavailable};
 use crate::registry::{Claimed, Lease, LeaseHolder, RegistryError};
+use crate::session::decide::is_confirmed;
 use crate::session::end_reason::EndReason;
 use crate::session::event::{EventKind, SessionEvent};
 use crate::session::id::{SessionKey, random_fraction};
@@ -70,6 +71,12 @@ impl Manager {
     /// The signal is finished, and rotated tokens are stored, without the caller.
     pub(crate) async fn signal(self: &Arc<Self>, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, Refusal> {
         let arrived = self.take_part(record, None, |landed| match landed.outcome {
+            // Where the store was in trouble, it may be written down when it does not count any more.
+            Outcome::Confirmed(record) | Outcome::Overtaken(record)
+                if !is_confirmed(&record, &self.policy, self.now()) =>
+            {
+                Arrival::GoOn(Some(record))
+            }
             Outcome::Confirmed(record) | Outcome::Overtaken(record) => Arrival::Here(Ok(record)),
             Outcome::Ended(reason) => Arrival::Here(Err(Refusal::over(reason))),
             Outcome::Unavailable(retry_after) => Arrival::Here(Err(self.no_answer(retry_after))),

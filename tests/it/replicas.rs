@@ -1,7 +1,7 @@
 //! Several replicas on one store. Here they share the registry in memory; the promises are the same.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use tower_oidc_session::{Clock, EndReason, LogoutTarget, RegistryError, SessionK
 use crate::registry::Registry;
 use crate::stores::{assert_last, rest_of};
 use crate::until::until;
-use crate::world::{G, SECOND, World};
+use crate::world::{G, SECOND, T, World};
 
 /// A request to a replica with the cookies of the application.
 async fn at_replica(world: &World, replica: &crate::world::App, path: &str) -> StatusCode {
@@ -77,11 +77,20 @@ struct Failing {
     claims: Arc<AtomicUsize>,
     /// How often it was asked while it failed.
     failures: Arc<AtomicUsize>,
+    /// What it says when it is asked for a session next: an answer that was long on its way.
+    late: Arc<Mutex<Option<Loaded>>>,
 }
 
 impl Failing {
     fn new(inner: Registry) -> Self {
-        Self { inner, fails: Arc::default(), is_mute: false, claims: Arc::default(), failures: Arc::default() }
+        Self {
+            inner,
+            fails: Arc::default(),
+            is_mute: false,
+            claims: Arc::default(),
+            failures: Arc::default(),
+            late: Arc::default(),
+        }
     }
 
     fn mute(inner: Registry) -> Self {
@@ -121,6 +130,9 @@ impl SessionRegistry for Failing {
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
         self.check()?;
+        if let Some(late) = self.late.lock().unwrap().take() {
+            return Ok(late);
+        }
         SessionRegistry::load(&self.inner, key).await
     }
 
@@ -236,6 +248,21 @@ async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
     assert_eq!(world.me().await, StatusCode::OK, "the rotated token is the one in the store");
     world.clock.advance(SECOND);
     assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p4_what_another_replica_was_told_longer_ago_than_t_serves_nobody() {
+    let world = World::signed_in().await;
+    let registry = Failing::new(world.app.registry.clone());
+    let replica = world.replica(registry.clone()).await;
+    let before = SessionRegistry::load(&world.app.registry, &world.app.registry.last()).await.unwrap();
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    world.clock.advance(T);
+    // It finds that the other was faster, and that its word does not count any more.
+    *registry.late.lock().unwrap() = Some(before);
+    assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::UNAUTHORIZED, "the provider has to be asked");
+    assert_eq!(world.provider.requests(Endpoint::Token), 3);
 }
 
 #[tokio::test]
