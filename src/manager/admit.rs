@@ -74,7 +74,7 @@ impl Manager {
             // A script cannot; it is told where to navigate to.
             _ if record.login.signal == ActivitySignal::SilentLogin => Err(Refusal::Unconfirmed),
             _ if was_just_confirmed(&record, &self.policy, self.now()) => Ok(record),
-            _ => self.signal(&record).await,
+            _ => self.signal_and_look(&record).await,
         }
     }
 
@@ -90,12 +90,21 @@ impl Manager {
     }
 
     async fn admit_after_signal(self: &Arc<Self>, record: Arc<SessionRecord>) -> Result<Arc<SessionRecord>, Refusal> {
-        match self.signal(&record).await {
+        match self.signal_and_look(&record).await {
             // The provider's silence is no refusal: within T the session stands, unless it ended meanwhile.
             Err(Refusal::Unavailable(_)) if is_confirmed(&record, &self.policy, self.now()) => {
                 self.look(record.key()).await
             }
             signalled => signalled,
+        }
+    }
+
+    /// Signals, which takes its time: the session may have come to its end meanwhile.
+    async fn signal_and_look(self: &Arc<Self>, record: &Arc<SessionRecord>) -> Result<Arc<SessionRecord>, Refusal> {
+        let record = self.signal(record).await?;
+        match decide(&record, &self.policy, self.now(), RequestKind::UserActivity) {
+            Decision::End(reason) => self.refuse_for_good(record.key(), reason).await,
+            _ => Ok(record),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method, StatusCode};
 use tower_oidc_session::EndReason;
-use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, RefreshTokens};
+use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, GateAt, RefreshTokens};
 
 use crate::until::until;
 use crate::world::{ABSOLUTE, G, Options, SECOND, T, World, policy};
@@ -188,6 +188,24 @@ async fn the_absolute_lifetime_ends_active_sessions() {
     world.clock.advance(SECOND);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
     world.app.until_ended(EndReason::AbsoluteLifetime).await;
+}
+
+#[tokio::test]
+async fn a_session_that_comes_to_its_end_while_the_provider_is_asked_serves_nobody() {
+    let world = World::with(Options::default()).await;
+    let expiry = seconds_of(&world) + G.as_secs() + 1;
+    world.provider.tamper_id_token(move |_, claims| claims["session_expiry"] = expiry.into());
+    world.sign_in().await;
+    world.clock.advance(G);
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let passes = async {
+        gate.arrived().await;
+        world.clock.advance(SECOND);
+        gate.open();
+    };
+    let (status, ()) = futures_util::future::join(world.me(), passes).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    world.app.until_ended(EndReason::SessionExpiry).await;
 }
 
 #[tokio::test]
