@@ -53,10 +53,14 @@ impl Indexed<'_> {
             }
         }
         let idle = self.idle(first.life.replica);
-        let in_hand_until = first.ended + self.under_way(first);
-        // The trouble that it is in when the answer comes.
-        let trouble = idle.iter().find(|(from, to)| *from <= in_hand_until && *to >= first.ended);
-        let in_hand_until = trouble.map_or(in_hand_until, |(_, to)| in_hand_until.max(*to));
+        let mut in_hand_until = first.ended + self.under_way(first);
+        // The trouble that it is in when the answer comes, and what comes before it is out of it.
+        let mut is_in_trouble = false;
+        for (from, to) in idle.iter().filter(|(_, to)| *to >= first.ended) {
+            if *from <= in_hand_until {
+                (in_hand_until, is_in_trouble) = (in_hand_until.max(*to), true);
+            }
+        }
         let is_dead = self
             .deaths(first.life.replica)
             .any(|death| death + ON_ITS_WAY >= first.arrived && death <= in_hand_until && death <= second.arrived);
@@ -66,7 +70,7 @@ impl Indexed<'_> {
         let since = first.arrived.max(second.arrived.saturating_sub(LEASE * 2));
         let lost: Duration =
             idle.iter().filter_map(|(from, to)| (*to).min(second.arrived).checked_sub((*from).max(since))).sum();
-        let is_in_hand = waits || (trouble.is_some() && second.arrived <= in_hand_until + LEASE);
+        let is_in_hand = waits || (is_in_trouble && second.arrived <= in_hand_until + LEASE);
         (lost >= LAPSE && is_in_hand).then_some("holder stood still, or its store")
     }
 
@@ -83,7 +87,7 @@ impl Indexed<'_> {
     fn idle(&self, replica: usize) -> Vec<(At, At)> {
         let of_it = self.faults.iter().filter(|fault| fault.replica.is_none_or(|of| of == replica));
         let mut spans: Vec<(At, At)> = of_it
-            .filter(|fault| fault.kind == Kind::Stop || fault.kind.is_of_store())
+            .filter(|fault| matches!(fault.kind, Kind::Stop | Kind::Still) || fault.kind.is_of_store())
             // It has to find that all is well, and try again.
             .map(|fault| (fault.from, fault.to + UNDER_WAY))
             .collect();

@@ -174,6 +174,13 @@ fn p3_a_token_that_was_delivered_and_is_not_used() {
         (vec![fault(Kind::Stop, 10.5, 15.0)], 16.0, true),
         // It had the token in its hands all the time.
         (vec![fault(Kind::StoreFull, 10.5, 13.0), fault(Kind::Kill, 13.5, 15.0)], 16.0, true),
+        // One trouble after another, though with pauses.
+        (
+            vec![fault(Kind::StoreFull, 10.5, 11.5), fault(Kind::StoreCut, 12.4, 13.5), fault(Kind::Kill, 14.2, 15.0)],
+            16.0,
+            true,
+        ),
+        (vec![everywhere(Kind::Still, 10.5, 11.5), everywhere(Kind::StoreSlow, 12.0, 15.5)], 16.0, true),
         // With the keys it waits for.
         (vec![fault(Kind::ProviderSlow, 10.5, 11.5), fault(Kind::Kill, 13.5, 15.0)], 16.0, true),
         // It had all the time to store it, before or after.
@@ -181,6 +188,12 @@ fn p3_a_token_that_was_delivered_and_is_not_used() {
         (vec![fault(Kind::StoreFull, 12.5, 17.0)], 18.0, false),
         (vec![fault(Kind::StoreFull, 10.5, 12.0), fault(Kind::Kill, 14.5, 15.0)], 16.0, false),
         (vec![fault(Kind::StoreFull, 10.5, 14.0)], 25.0, false),
+        (
+            vec![fault(Kind::StoreFull, 10.5, 11.5), fault(Kind::StoreCut, 14.0, 14.2), fault(Kind::Kill, 15.0, 16.0)],
+            16.5,
+            false,
+        ),
+        (vec![everywhere(Kind::StoreSlow, 10.5, 11.5)], 16.0, false),
         (vec![fault(Kind::Stop, 10.5, 12.0)], 16.0, false),
         (vec![fault(Kind::Restart, 10.5, 12.0)], 16.0, false),
         (vec![everywhere(Kind::ProviderDown, 10.5, 15.0)], 16.0, false),

@@ -128,13 +128,17 @@ pub(crate) enum Kind {
     Failover,
     /// The store's primary dies, and a replica takes over or it starts again.
     StoreCrash,
+    /// The store took no write in time, whatever kept it.
+    StoreSlow,
+    /// The machine did nothing for a while.
+    Still,
 }
 
 impl Kind {
     /// Whether the fault keeps writes from the store.
     pub(crate) fn is_of_store(self) -> bool {
-        use Kind::{Failover, StoreCrash, StoreCut, StoreFull, StorePaused, StoreSilent};
-        matches!(self, StoreCut | StoreSilent | StorePaused | StoreFull | Failover | StoreCrash)
+        use Kind::{Failover, StoreCrash, StoreCut, StoreFull, StorePaused, StoreSilent, StoreSlow};
+        matches!(self, StoreCut | StoreSilent | StorePaused | StoreFull | Failover | StoreCrash | StoreSlow)
     }
 }
 

@@ -30,6 +30,7 @@ mod replicas;
 mod servers;
 mod site;
 mod users;
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +40,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tower_oidc_session::test_provider::{ExpiredSessions, SignIn, TestClient, TestProvider};
 use url::Url;
@@ -100,7 +100,8 @@ async fn run(name: &str, site: Site, confirmed_by: &str) {
         replicas,
         history,
         http,
-        goes_on: watch::Sender::new(true),
+        goes_on: tokio::sync::watch::Sender::new(true),
+        store_urls: tokio::sync::watch::Sender::new(site.urls()),
         locals: AtomicU64::new(0),
     });
     let rng = |number: u64| SmallRng::seed_from_u64(u64::from(seed) * 31 + number);
@@ -111,6 +112,8 @@ async fn run(name: &str, site: Site, confirmed_by: &str) {
         tokio::spawn(nemesis::of_provider(world.clone(), provider.clone(), rng(3))),
         tokio::spawn(admin::end_sessions(world.clone(), provider.clone(), users, rng(4))),
         tokio::spawn(admin::end_those_on_their_way(world.clone(), provider.clone(), answered, rng(5))),
+        tokio::spawn(watch::watch_machine(world.clone())),
+        tokio::spawn(watch::watch_store(world.clone())),
     ];
     let is_over = async {
         sleep(Duration::from_secs(time.into())).await;

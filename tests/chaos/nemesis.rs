@@ -15,6 +15,9 @@ use crate::users::World;
 
 /// Between two faults of one nemesis.
 const CALM: std::ops::Range<u64> = 500..4_000;
+/// At the end of each round nothing new goes wrong anywhere: what has to be when all is well can be seen there alone.
+const ROUND: u64 = 45;
+const PEACE: u64 = 14;
 
 fn millis(rng: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rng.random_range(range))
@@ -22,8 +25,15 @@ fn millis(rng: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
 
 async fn goes_on(world: &World, rng: &mut SmallRng) -> bool {
     let mut goes_on = world.goes_on.subscribe();
+    let calm = async {
+        sleep(millis(rng, CALM)).await;
+        let second = world.history.now().as_secs() % ROUND;
+        if second >= ROUND - PEACE {
+            sleep(Duration::from_secs(ROUND - second)).await;
+        }
+    };
     tokio::select! {
-        () = sleep(millis(rng, CALM)) => true,
+        () = calm => true,
         _ = goes_on.wait_for(|goes_on| !goes_on) => false,
     }
 }
@@ -153,6 +163,7 @@ pub(crate) async fn of_store(world: &World, mut site: Site, mut rng: SmallRng) -
             }
         };
         note(world, kind, of, from);
+        world.store_urls.send_replace(site.urls());
     }
     site
 }

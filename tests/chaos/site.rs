@@ -30,6 +30,16 @@ impl Site {
         }
     }
 
+    /// Where those are that take writes, as far as it is known.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        let nodes = match self {
+            Self::Redis(pair) => std::slice::from_ref(&pair.primary),
+            Self::Cluster(cluster) => &cluster.nodes[..],
+            Self::Postgres(site) => std::slice::from_ref(&site.primary),
+        };
+        nodes.iter().map(|node| node.url().to_owned()).collect()
+    }
+
     /// The store stands still for so long.
     pub(crate) async fn pause(&self, node: usize, time: Duration) {
         let (store, time) = match self {
@@ -92,6 +102,18 @@ async fn ask<T: redis::FromRedisValue>(store: &Store, command: &str) -> redis::R
 /// One that was just started, or follows another anew, may be loading.
 async fn tell(store: &Store, command: &str) {
     until(command, async || ask::<redis::Value>(store, command).await.is_ok()).await;
+}
+
+/// The same where the answer counts.
+async fn told<T: redis::FromRedisValue>(store: &Store, command: &str) -> T {
+    let begin = Instant::now();
+    loop {
+        match ask(store, command).await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(begin.elapsed() < RECOVERY, "{command}: {error}"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -195,7 +217,7 @@ impl Cluster {
             .await;
         }
         for primary in 0..3 {
-            let id: String = ask(&nodes[primary], "CLUSTER MYID").await.unwrap();
+            let id: String = told(&nodes[primary], "CLUSTER MYID").await;
             tell(&nodes[3 + primary], &format!("CLUSTER REPLICATE {id}")).await;
         }
         let cluster = Self { nodes };
@@ -228,7 +250,7 @@ impl Cluster {
 
     /// Those of a place: the primary, and its replica.
     async fn pair(&self, place: usize) -> (usize, usize) {
-        let role: String = ask(&self.nodes[place], "INFO replication").await.unwrap();
+        let role: String = told(&self.nodes[place], "INFO replication").await;
         if role.contains("role:master") { (place, 3 + place) } else { (3 + place, place) }
     }
 
@@ -278,7 +300,7 @@ impl Postgres {
         configure(&primary, "SET synchronous_standby_names = '*'").await;
         until("the standby confirms", async || {
             let sync = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'";
-            primary.query_one(sync, &[]).await.unwrap().get::<_, i64>(0) == 1
+            primary.query_one(sync, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 1)
         })
         .await;
         sleep(Duration::from_millis(500)).await;
@@ -291,10 +313,19 @@ impl Postgres {
     }
 }
 
+/// One that was just started may not take connections yet.
 async fn admin(store: &Store) -> Client {
-    let (client, connection) = tokio_postgres::connect(store.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+    let begin = Instant::now();
+    loop {
+        match tokio_postgres::connect(store.url(), tokio_postgres::NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                return client;
+            }
+            Err(error) => assert!(begin.elapsed() < RECOVERY, "{error}"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn configure(admin: &Client, what: &str) {

@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) http: reqwest::Client,
     /// Whether the run goes on.
     pub(crate) goes_on: watch::Sender<bool>,
+    /// Where the store is now.
+    pub(crate) store_urls: watch::Sender<Vec<String>>,
     pub(crate) locals: AtomicU64,
 }
 
