@@ -308,6 +308,10 @@ async fn activity_extends(world: &World, report: &mut Report) {
     world.enter(&alice, APP2).await;
     world.assert_lives(&alice, APP).await;
     report.holds(Column::SignalExtends);
+    // Of the second application Keycloak asks for all three.
+    for column in [Column::PrivateKeyJwt, Column::Pushed, Column::Dpop] {
+        report.holds(column);
+    }
 }
 
 async fn idleness_ends(world: &World, report: &mut Report) {

@@ -10,7 +10,9 @@
 )]
 
 mod examples;
+mod glewlwyd;
 mod hydra;
+mod idpyoidc;
 #[allow(dead_code, reason = "each binary of tests uses its part")]
 #[path = "../support/jar.rs"]
 mod jar;

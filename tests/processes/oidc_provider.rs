@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::mutual_tls::{Authority, Certificate};
 use crate::parts::{is_there, key_file};
 use crate::process::{Process, address, free_ports, web_app};
 use crate::report::{Column, Report};
@@ -33,6 +34,8 @@ fn folder() -> PathBuf {
 enum Client {
     /// With keys, as the FAPI 2.0 Security Profile has it, which the provider enforces.
     Fapi2,
+    /// The same with a certificate.
+    Fapi2MutualTls,
     Secret,
 }
 
@@ -54,11 +57,26 @@ impl World {
             .env("ACCESS_TTL", T.as_secs().to_string())
             .env("NODE_NO_WARNINGS", "1");
         let mut app = web_app();
-        app.env("OIDC_ISSUER", format!("http://127.0.0.1:{port}"))
-            .env("OIDC_CLIENT_ID", "web-app")
-            .env("OP_SESSION_LIFETIME", format!("{}s", T.as_secs()))
-            .env("ACCESS_TOKEN_LIFETIME", format!("{}s", G.as_secs()));
+        let mut issuer = format!("http://127.0.0.1:{port}");
+        let mut visitor = Visitor::new();
+        let mut certificate = None;
         match kind {
+            Client::Fapi2MutualTls => {
+                issuer = issuer.replace("http:", "https:");
+                let (authority, own) = (Authority::new(), Certificate::new("oidc-provider"));
+                let file = |name: &str, pem: &str| own.write_beside(name, pem);
+                op.env("FAPI2", "on")
+                    .env("ALG", "PS256")
+                    .env("TLS_CERT", file("provider.pem", &authority.certificate))
+                    .env("TLS_KEY", file("provider-key.pem", &authority.key));
+                app.env("FAPI2", "on")
+                    .env("SSL_CERT_FILE", file("root.pem", &authority.root))
+                    .env("CLIENT_AUTH", "self_signed_tls_client_auth")
+                    .env("CLIENT_CERT", &own.certificate)
+                    .env("CLIENT_KEY", &own.key);
+                visitor = Visitor::trusting(&authority.root);
+                certificate = Some(own.jwk());
+            }
             Client::Fapi2 => {
                 op.env("FAPI2", "on").env("ALG", "PS256");
                 app.env("FAPI2", "on")
@@ -68,11 +86,15 @@ impl World {
             }
             Client::Secret => _ = app.env("OIDC_CLIENT_SECRET", "web-app-secret"),
         }
+        app.env("OIDC_ISSUER", &issuer)
+            .env("OIDC_CLIENT_ID", "web-app")
+            .env("OP_SESSION_LIFETIME", format!("{}s", T.as_secs()))
+            .env("ACCESS_TOKEN_LIFETIME", format!("{}s", G.as_secs()));
         let op = Process::start_until(&mut op, |line| line.contains("ready"));
         let web_app = Process::start(&mut app);
         let app = address(&web_app);
         let world = Self {
-            visitor: Visitor::new(),
+            visitor,
             admin: format!("http://127.0.0.1:{admin_port}"),
             app: app.clone(),
             _processes: [op, web_app],
@@ -90,6 +112,10 @@ impl World {
                 "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
                 "jwks_uri": format!("{app}/auth/jwks.json"), "dpop_bound_access_tokens": true,
                 "require_pushed_authorization_requests": true,
+            }),
+            Client::Fapi2MutualTls => json!({
+                "token_endpoint_auth_method": "self_signed_tls_client_auth", "jwks": {"keys": [certificate]},
+                "tls_client_certificate_bound_access_tokens": true, "require_pushed_authorization_requests": true,
             }),
             Client::Secret => {
                 json!({"client_secret": "web-app-secret", "token_endpoint_auth_method": "client_secret_basic"})
@@ -137,6 +163,11 @@ async fn the_same_with_the_profile_of_fapi_2() {
     as_long_as_the_provider_says(Client::Fapi2, "npm oidc-provider 9, FAPI 2.0").await;
 }
 
+#[tokio::test]
+async fn the_same_with_a_certificate() {
+    as_long_as_the_provider_says(Client::Fapi2MutualTls, "npm oidc-provider 9, FAPI 2.0 with mutual TLS").await;
+}
+
 async fn as_long_as_the_provider_says(client: Client, name: &'static str) {
     if !is_there("oidc-provider", &folder().join("node_modules/oidc-provider")) {
         return;
@@ -158,6 +189,18 @@ async fn as_long_as_the_provider_says(client: Client, name: &'static str) {
     assert!((4..=6).contains(&refreshes), "{refreshes} refreshes");
     report.holds(Column::SignalExtends);
     report.holds(Column::Rotation);
+    match client {
+        Client::Fapi2 => {
+            report.holds(Column::PrivateKeyJwt);
+            report.holds(Column::Pushed);
+            report.is(Column::Dpop, "yes, with nonces");
+        }
+        Client::Fapi2MutualTls => {
+            report.holds(Column::Pushed);
+            report.holds(Column::MutualTls);
+        }
+        Client::Secret => {}
+    }
 
     // An administrator ends it: the logout token arrives, and the next request is refused.
     assert_eq!(world.admin(&Method::POST, "/end-session?sub=alice", "").await["ended"], 1);

@@ -16,10 +16,14 @@ pub(crate) enum Column {
     LogoutBySub,
     Rotation,
     IdleEndSeen,
+    PrivateKeyJwt,
+    Pushed,
+    Dpop,
+    MutualTls,
 }
 
 impl Column {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::Login,
         Self::SignalExtends,
         Self::RefusedRefreshEnds,
@@ -27,6 +31,10 @@ impl Column {
         Self::LogoutBySub,
         Self::Rotation,
         Self::IdleEndSeen,
+        Self::PrivateKeyJwt,
+        Self::Pushed,
+        Self::Dpop,
+        Self::MutualTls,
     ];
 }
 

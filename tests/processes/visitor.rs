@@ -78,6 +78,13 @@ impl Visitor {
         self.send(Method::GET, &Url::parse(url).unwrap(), "application/json").await
     }
 
+    /// A request of a script with JSON in it.
+    pub(crate) async fn send_json(&self, method: Method, url: &str, body: &Value) -> Page {
+        let url = Url::parse(url).unwrap();
+        let request = self.http.request(method, url.clone()).header(ACCEPT, "application/json");
+        self.execute(request.header(CONTENT_TYPE, "application/json").body(body.to_string()), &url).await
+    }
+
     /// A request of a script to another address of the application at `origin`.
     pub(crate) async fn try_get_as(&self, origin: &str, url: &str) -> reqwest::Result<StatusCode> {
         Ok(self.send_as(origin, url).await?.status())
