@@ -15,6 +15,7 @@
 //! | complex, with `user` alone | the user's sessions |
 //! | anything else, another issuer's user, complex with more to it | nobody: who is meant is not known here |
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
@@ -25,6 +26,9 @@ use super::logout_token::Whom;
 use super::names::{Issuer, Sid, Subject};
 
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+/// A reason in more languages, or a longer one, is none that somebody wrote for a user.
+const MOST_TEXTS: usize = 64;
+const LONGEST_TEXT: usize = 2048;
 const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 
 /// What a token is compared with.
@@ -61,6 +65,8 @@ pub(crate) struct Revocation {
     /// When it happened, by the transmitter's clock.
     pub(crate) at: SystemTime,
     pub(crate) by: Initiator,
+    /// Why, for the user, by language (`reason_user`).
+    pub(crate) reason_user: BTreeMap<String, String>,
 }
 
 /// Who revoked the session.
@@ -126,14 +132,24 @@ fn read_event(
             };
             // Before CAEP was final the subject stood in the event.
             let subject = claims.get("sub_id").or(event.get("subject")).and_then(Value::as_object);
+            let reason_user = texts(event.get("reason_user"));
             let named = subject.and_then(|subject| whom(subject, expected.issuers));
             Ok(named.map_or_else(
                 || SecurityEvent::Other(kind.to_owned()),
-                |(issuer, whom)| SecurityEvent::SessionRevoked(Revocation { issuer, whom, at, by }),
+                |(issuer, whom)| SecurityEvent::SessionRevoked(Revocation { issuer, whom, at, by, reason_user }),
             ))
         }
         kind => Ok(SecurityEvent::Other(kind.to_owned())),
     }
+}
+
+/// Texts by language ([CAEP 1.0 §2](https://openid.net/specs/openid-caep-1_0-final.html#section-2)), as far as they are such: what a
+/// session ended for must not depend on how well that is written.
+fn texts(value: Option<&Value>) -> BTreeMap<String, String> {
+    let all = value.and_then(Value::as_object).into_iter().flatten();
+    let texts = all.filter_map(|(language, text)| Some((language, text.as_str()?)));
+    let is_short = |(language, text): &(&String, &str)| language.len() <= 35 && text.len() <= LONGEST_TEXT;
+    texts.filter(is_short).take(MOST_TEXTS).map(|(language, text)| (language.clone(), text.to_owned())).collect()
 }
 
 /// Whom a subject names, if that can be told.

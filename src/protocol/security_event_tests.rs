@@ -79,9 +79,29 @@ fn an_event_says_when_and_by_whom() {
         (json!({"initiating_entity": 7}), NOW, Initiator::Other),
     ] {
         let whom = Whom::Sid { sid: Sid::new("s"), subject: None };
-        let expected = Revocation { issuer: None, whom, at: at(when), by };
+        let expected = Revocation { issuer: None, whom, at: at(when), by, reason_user: BTreeMap::new() };
         let events = validate(&claims(&event)).unwrap().events;
         assert_eq!(events, [SecurityEvent::SessionRevoked(expected)], "{event}");
+    }
+}
+
+#[test]
+fn words_for_the_user_are_taken_as_far_as_they_are_such() {
+    let long = "x".repeat(LONGEST_TEXT + 1);
+    let many: Map<String, Value> = (0..100).map(|number| (format!("l{number}"), json!("x"))).collect();
+    for (written, expected) in [
+        (json!(null), 0),
+        (json!("in one language"), 0),
+        (json!({}), 0),
+        (json!({"en": "a", "de": "b"}), 2),
+        (json!({"en": "a", "de": 1, "fr": null, "nl": ["c"]}), 1),
+        (json!({"en": &long[1..], "de": long}), 1),
+        (json!({"x".repeat(36): "a"}), 0),
+        (Value::Object(many), MOST_TEXTS),
+    ] {
+        let events = validate(&claims(&json!({"reason_user": written}))).unwrap().events;
+        let [SecurityEvent::SessionRevoked(Revocation { reason_user, .. })] = &*events else { panic!("{events:?}") };
+        assert_eq!(reason_user.len(), expected, "{written}");
     }
 }
 

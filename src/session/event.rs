@@ -1,5 +1,6 @@
 //! What happens to sessions and logins, for logs, metrics and the application.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::browser::Browser;
@@ -54,6 +55,19 @@ pub enum EventKind {
     SecurityEventRefused {
         /// Why, in words for the log.
         reason: String,
+    },
+    /// A transmitter revoked sessions. Each that there was has its own [`Ended`](Self::Ended) before this.
+    #[non_exhaustive]
+    SessionsRevoked {
+        /// Whose, if it names a user.
+        subject: Option<Subject>,
+        /// Which one, if it names one.
+        sid: Option<Sid>,
+        /// How many sessions ended.
+        ended: usize,
+        /// The transmitter's `reason_user`, words for the user by language (BCP 47): for your own pages and mails. The crate's pages have
+        /// their own, by who did it. It is the transmitter's text: escape it.
+        reason_user: BTreeMap<String, String>,
     },
     /// A user logged in, and the session began.
     Started,

@@ -176,6 +176,26 @@ async fn p1_an_event_ends_the_sessions_that_it_names() {
     }
 }
 
+#[tokio::test]
+async fn p14_why_a_session_was_revoked_is_told_in_the_words_for_its_user() {
+    let world = with_events().await;
+    world.sign_in().await;
+    let subject = of_alice(&world);
+    let words =
+        json!({"en": "Your laptop was reported stolen.", "de": "Ihr Laptop wurde gestohlen gemeldet.", "fr": 1});
+    let told = json!({"initiating_entity": "admin", "reason_user": words, "reason_admin": {"en": "case 4711"}});
+    let token = event(&world, SESSION_REVOKED, &told, |claims| claims["sub_id"] = subject.clone());
+    assert_eq!(push(&world, token).await.status, StatusCode::ACCEPTED);
+    let revoked = |ended: usize, words: &str| format!("revoked: {ended} of Some(\"alice\") None {words}");
+    let both = r#"{"de": "Ihr Laptop wurde gestohlen gemeldet.", "en": "Your laptop was reported stolen."}"#;
+    assert_eq!(world.app.events(), ["started", "ended: provider_terminated", &revoked(1, both)]);
+    // Nothing of that kind keeps a session alive.
+    let told = json!({"reason_user": "of an earlier draft", "n": 2});
+    let token = event(&world, SESSION_REVOKED, &told, |claims| claims["sub_id"] = subject);
+    assert_eq!(push(&world, token).await.status, StatusCode::ACCEPTED);
+    assert_eq!(world.app.events().last(), Some(&revoked(0, "{}")));
+}
+
 fn second_sid(world: &World) -> String {
     world.provider.sessions()[1].sid().to_owned()
 }

@@ -20,7 +20,7 @@ use tower::{Layer, ServiceExt};
 use tower_oidc_session::test_provider::{ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder};
 use tower_oidc_session::{
     ApiError, ApiResponse, ClientCredentials, CookieKey, EndReason, EventKind, OidcSession, RelyingParty,
-    RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRegistry,
+    RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRegistry, Sid, Subject,
 };
 use tower_sessions::{Session, SessionManagerLayer};
 
@@ -283,6 +283,10 @@ impl App {
                         | EventKind::LogoutTokenRefused { .. }
                         | EventKind::SecurityEventRefused { .. } => return,
                         EventKind::SecurityEvent { event, .. } => format!("event: {event}"),
+                        EventKind::SessionsRevoked { subject, sid, ended, reason_user, .. } => {
+                            let (sub, sid) = (subject.as_ref().map(Subject::as_str), sid.as_ref().map(Sid::as_str));
+                            format!("revoked: {ended} of {sub:?} {sid:?} {reason_user:?}")
+                        }
                         other => panic!("an event that no test knows: {other:?}"),
                     };
                     events.lock().unwrap().push(text);

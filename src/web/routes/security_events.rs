@@ -22,6 +22,7 @@ use super::own_session::OwnContext;
 use super::receiver::{KEY_TIMEOUT, NoBody, read};
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
+use crate::protocol::logout_token::Whom;
 use crate::protocol::security_event::{Initiator, Revocation, SecurityEvent};
 use crate::provider::keys::VerifyError;
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
@@ -144,9 +145,15 @@ async fn revoke(context: &Context, revocation: Revocation, jti: &str) -> Result<
         Initiator::Other => EndReason::SessionRevoked,
         Initiator::User => EndReason::ProviderUserLogout,
     };
+    let (subject, sid) = match &revocation.whom {
+        Whom::Sid { sid, subject } => (subject.clone(), Some(sid.clone())),
+        Whom::Subject(subject) => (Some(subject.clone()), None),
+    };
     let target = LogoutTarget::of(revocation.whom, registration, token);
     let ended = context.manager().end_matching(target, reason).await?;
     tracing::info!(ended, "a security event has revoked sessions");
+    let kind = EventKind::SessionsRevoked { subject, sid, ended, reason_user: revocation.reason_user };
+    context.manager().emit(&SessionEvent::of_nobody(kind, context.now()));
     Ok(())
 }
 
