@@ -13,8 +13,8 @@ use crate::users::World;
 const TICK: Duration = Duration::from_millis(50);
 /// A machine that did nothing for longer stood still.
 const STILL: Duration = Duration::from_millis(500);
-/// A store that takes longer for one write keeps replicas from theirs: they wait for an answer no longer.
-const SLOW: Duration = Duration::from_millis(800);
+/// A store that takes longer for one write keeps replicas from theirs, which wait for an answer no longer than twice that.
+const SLOW: Duration = Duration::from_millis(500);
 /// A write that takes longer is tried again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,7 +45,7 @@ pub(crate) async fn watch_store(world: Arc<World>) {
         let urls = world.store_urls.borrow().clone();
         let from = world.history.now();
         // What is refused at once is a fault that was made, and is written down where it was.
-        let _ = timeout(PATIENCE, join_all(urls.iter().map(|url| write(url)))).await;
+        let _ = timeout(PATIENCE, join_all(urls.iter().map(|url| write(url, urls.len() == 1)))).await;
         if world.history.now().saturating_sub(from) > SLOW {
             note(&world, Kind::StoreSlow, from);
         }
@@ -54,7 +54,7 @@ pub(crate) async fn watch_store(world: Arc<World>) {
 }
 
 /// As whoever comes anew.
-async fn write(url: &str) -> Option<()> {
+async fn write(url: &str, is_alone: bool) -> Option<()> {
     if url.starts_with("postgres") {
         let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.ok()?;
         let connection = tokio::spawn(connection);
@@ -66,6 +66,13 @@ async fn write(url: &str) -> Option<()> {
         return written;
     }
     let mut connection = redis::Client::open(url).ok()?.get_multiplexed_async_connection().await.ok()?;
-    // Nodes of a cluster have their own parts of the keys; this is none of anybody's.
-    redis::cmd("PUBLISH").arg("probe").arg(1).query_async::<redis::Value>(&mut connection).await.ok().map(drop)
+    let mut write = redis::pipe();
+    if is_alone {
+        // With what confirms it.
+        write.cmd("SET").arg("probe").arg(1).cmd("WAIT").arg(1).arg(0);
+    } else {
+        // Nodes of a cluster have their own parts of the keys; this is in none.
+        write.cmd("PUBLISH").arg("probe").arg(1);
+    }
+    write.query_async::<redis::Value>(&mut connection).await.ok().map(drop)
 }
