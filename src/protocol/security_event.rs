@@ -26,8 +26,9 @@ use super::logout_token::Whom;
 use super::names::{Issuer, Sid, Subject};
 
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
-/// A reason in more languages, or a longer one, is none that somebody wrote for a user.
+/// Nobody writes a reason in more languages for a user.
 const MOST_TEXTS: usize = 64;
+/// Some sentences.
 const LONGEST_TEXT: usize = 2048;
 const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 

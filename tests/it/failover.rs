@@ -358,6 +358,10 @@ async fn redis_p1_confirmed_by_one_an_end_survives_the_loss_of_the_primary() {
     pair.two.go_on();
     within(RECOVERY, "the replica has it", async || log_out_at(&world, &world.app).await == Ok(200)).await;
     pair.lose_the_primary().await;
+    assert_ne!(world.me().await, StatusCode::OK);
+    // Nobody is told as long as this one might be lost, too.
+    pair.one.restart();
+    tell(&pair.one, &format!("REPLICAOF 127.0.0.1 {}", pair.two.port())).await;
     ends_without_being_served(&world).await;
 }
 
@@ -430,6 +434,21 @@ async fn redis_p1_an_end_that_was_not_confirmed_is_not_by_asking_again() {
     tell(&pair.two, "REPLICAOF NO ONE").await;
     let loaded = SessionRegistry::load(&over_two, &keys[0]).await.unwrap();
     assert!(matches!(loaded, Loaded::Ended(mark) if mark.reason == EndReason::IdleTimeout), "{loaded:?}");
+}
+
+#[tokio::test]
+async fn redis_p1_nobody_is_told_of_an_end_that_the_replica_does_not_know() {
+    let mut pair = Pair::start().await;
+    let world = world_over(pair.address.registry().await.confirmed_by(1)).await;
+    // The replica hears nothing any more.
+    tell(&pair.two, "REPLICAOF 127.0.0.1 9").await;
+    assert_eq!(log_out_at(&world, &world.app).await, Ok(503), "it has ended, and nothing confirms that");
+    for attempt in 1..=2 {
+        assert_eq!(world.me().await, StatusCode::SERVICE_UNAVAILABLE, "attempt {attempt}");
+    }
+    // The end is lost with the primary: nobody was told, and the provider says it once more.
+    pair.lose_the_primary().await;
+    within(RECOVERY, "the session stands", async || world.me().await == StatusCode::OK).await;
 }
 
 /// What `confirmed_by` is for.

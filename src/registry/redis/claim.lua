@@ -4,7 +4,7 @@
 only_here()
 local value = redis.call('GET', KEYS[1])
 local head = read(value)
-if not head then return {'gone', reason_of(value)} end
+if not head then return gone(value) end
 if head.v ~= tonumber(ARGV[4]) then return {'changed', value} end
 local lease, here = prefix .. ':l:' .. ARGV[3], now()
 local held = redis.call('GET', lease)

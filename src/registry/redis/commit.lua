@@ -4,10 +4,10 @@ only_here()
 local hex, new = ARGV[3], cjson.decode(ARGV[4])
 local value = redis.call('GET', KEYS[1])
 local old = read(value)
-if not old then return {'gone', reason_of(value)} end
+if not old then return gone(value) end
 if old.v ~= tonumber(ARGV[7]) then
     -- It may be our own, which was not confirmed: what is asked for again has to be on the replicas all the same.
-    redis.call('PEXPIRE', KEYS[1], math.max(redis.call('PTTL', KEYS[1]), 1))
+    touch()
     return {'stale', value}
 end
 -- What is known there of the sid that it has, it was known by when it got it.

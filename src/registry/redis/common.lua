@@ -43,6 +43,19 @@ local function reason_of(value)
     return nil
 end
 
+-- Writes what there is once more: what is told has to be on the replicas, and WAIT speaks of writes of its own connection only. (Redis 7.0
+-- waits for all that was written before; that is not promised.)
+local function touch()
+    local left = redis.call('PTTL', KEYS[1])
+    if left > 0 then redis.call('PEXPIRE', KEYS[1], left) end
+end
+
+-- The answer that a session is no more, of its value.
+local function gone(value)
+    if value then touch() end
+    return {'gone', reason_of(value)}
+end
+
 local function keep_for(key, ttl)
     if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end

@@ -32,9 +32,10 @@ mod peer;
 #[cfg(feature = "tower-sessions")]
 mod tower_sessions;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -71,6 +72,9 @@ const BATCH: usize = 100;
 /// In so many partitions.
 const PARTITIONS_AT_ONCE: usize = 8;
 
+/// So many confirmed ends are remembered, some 200 kB; then all are forgotten.
+const MOST_CONFIRMED_ENDS: usize = 4096;
+
 const COMMON: &str = include_str!("common.lua");
 
 /// Sessions, and application data of tower-sessions, in Redis (6.2 or later) or Valkey, shared by replicas.
@@ -92,8 +96,28 @@ struct Shared {
     clock: StoreClock,
     codec: Codec,
     recent: Recent,
+    confirmed_ends: ConfirmedEnds,
     scripts: Scripts,
     listeners: Listeners,
+}
+
+/// Ends that replicas have confirmed to this process, so that requests with the cookie of an old session ask them once. Forgetting costs
+/// no more than asking again.
+#[derive(Default)]
+struct ConfirmedEnds(Mutex<HashSet<SessionKey>>);
+
+impl ConfirmedEnds {
+    fn have(&self, key: &SessionKey) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    fn add(&self, key: SessionKey) {
+        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ends.len() >= MOST_CONFIRMED_ENDS {
+            ends.clear();
+        }
+        ends.insert(key);
+    }
 }
 
 #[cfg_attr(not(feature = "tower-sessions"), expect(dead_code, reason = "nobody runs those for application data"))]
@@ -188,6 +212,7 @@ impl RedisRegistry {
             clock: StoreClock::default(),
             codec: Codec::new(keys),
             recent: Recent::new(),
+            confirmed_ends: ConfirmedEnds::default(),
             scripts: Scripts::new(),
             listeners: Listeners::default(),
         });
@@ -202,7 +227,8 @@ impl RedisRegistry {
     ///
     /// Each such write costs a second round trip and waits for the replicas. With fewer than `replicas` of them in reach,
     /// or if they are not in time, it fails: users get 503 while they sign in, sign out or refresh, and the write may have
-    /// happened nonetheless. With 0, the default, nothing waits.
+    /// happened nonetheless. So does the first request to a process with the cookie of a session that has ended: nobody is told of an end
+    /// that whoever takes over may not know. With 0, the default, nothing waits.
     #[must_use]
     pub fn confirmed_by(self, replicas: u32) -> Self {
         self.shared.connection.confirm_by(replicas);
@@ -314,6 +340,15 @@ impl RedisRegistry {
         }
     }
 
+    /// Nobody is told of an end that whoever takes over may not know: its session would come back. An end on which somebody else waits for
+    /// the replicas is not confirmed by being there.
+    async fn confirm_end(&self, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
+        if !self.shared.connection.is_confirmed() || self.shared.confirmed_ends.have(key) {
+            return Ok(());
+        }
+        SessionRegistry::end(self, key, reason).await.map(drop)
+    }
+
     /// The sessions of an answer that lists keys, values and the names of application data, which goes with them. All of
     /// them have ended, also those that cannot be read.
     fn conclude(&self, answer: &[Vec<u8>]) -> Vec<Arc<SessionRecord>> {
@@ -423,7 +458,9 @@ impl SessionRegistry for RedisRegistry {
         };
         if let Some(mark) = value.strip_prefix(b"E") {
             self.shared.recent.forget(key);
-            return end_mark(mark).map(Loaded::Ended);
+            let mark = end_mark(mark)?;
+            self.confirm_end(key, mark.reason).await?;
+            return Ok(Loaded::Ended(mark));
         }
         self.shared.recent.read(key, value, |value| self.decode(key, value)).map(Loaded::Live)
     }
@@ -462,9 +499,9 @@ impl SessionRegistry for RedisRegistry {
         ];
         let (script, session) = (&self.shared.scripts.claim, self.session(key));
         let mut answer = self.run(script, session.clone(), &arguments).await?;
-        // Who takes over has to know who waits for the provider's answer. Those that only ask whether it is their turn, every few
-        // milliseconds, wait for no replica.
-        if word(&answer) == b"granted" && self.shared.connection.is_confirmed() {
+        // Who takes over has to know who waits for the provider's answer, and of an end that is told. Those that only ask whether it is
+        // their turn, every few milliseconds, wait for no replica.
+        if matches!(word(&answer), b"granted" | b"gone") && self.shared.connection.is_confirmed() {
             answer = self.run_for_good(script, session, &arguments).await?;
         }
         match (word(&answer), answer.get(1)) {
@@ -500,6 +537,7 @@ impl SessionRegistry for RedisRegistry {
     async fn end(&self, key: &SessionKey, reason: EndReason) -> Result<Option<Arc<SessionRecord>>, RegistryError> {
         let arguments = [key.to_string(), reason.as_str().to_owned(), in_millis(END_MARK_RETENTION)];
         let answer = self.run_for_good(&self.shared.scripts.end, self.session(key), &arguments).await?;
+        self.shared.confirmed_ends.add(*key);
         Ok(self.conclude(&answer).pop())
     }
 
