@@ -304,8 +304,6 @@ async fn sessions_live_as_long_as_those_of_the_realm() {
     }
     let mut report = Report::of("Keycloak 26.7.3");
     let mut world = World::start().await;
-    its_policies_for_fapi_are_kept(&world).await;
-    return;
     activity_extends(&world, &mut report).await;
     idleness_ends(&world, &mut report).await;
     a_logout_in_one_application_ends_the_other(&world, &mut report).await;
@@ -326,8 +324,7 @@ async fn its_policies_for_fapi_are_kept(world: &World) {
     // A request that is not pushed is refused.
     let callback = format!("{BANK}/auth/callback");
     let mut plain = Url::parse(&format!("{}/protocol/openid-connect/auth", world.keycloak.issuer())).unwrap();
-    let request =
-        [("client_id", "fapi"), ("redirect_uri", &*callback), ("response_type", "code"), ("scope", "openid")];
+    let request = [("client_id", "fapi"), ("redirect_uri", &*callback), ("response_type", "code"), ("scope", "openid")];
     plain.query_pairs_mut().extend_pairs(request);
     let page = alice.send(Method::GET, &plain, "text/html").await;
     let refusal = page.location.as_ref().and_then(Url::query).unwrap_or_default();

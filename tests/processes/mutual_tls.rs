@@ -36,7 +36,7 @@ impl Authority {
 
 /// A client's certificate in files, as a renewal writes them.
 pub(crate) struct Certificate {
-    pub(crate) certificate: PathBuf,
+    pub(crate) chain: PathBuf,
     pub(crate) key: PathBuf,
     signed: CertifiedKey<KeyPair>,
 }
@@ -45,8 +45,8 @@ impl Certificate {
     pub(crate) fn new(name: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mutual-tls-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let (certificate, key) = (folder.join("client.pem"), folder.join("client-key.pem"));
-        let mut made = Self { certificate, key, signed: self_signed() };
+        let (chain, key) = (folder.join("client.pem"), folder.join("client-key.pem"));
+        let mut made = Self { chain, key, signed: self_signed() };
         made.renew();
         made
     }
@@ -55,7 +55,7 @@ impl Certificate {
     fn renew(&mut self) {
         self.signed = self_signed();
         std::fs::write(&self.key, self.signed.signing_key.serialize_pem()).unwrap();
-        std::fs::write(&self.certificate, self.pem()).unwrap();
+        std::fs::write(&self.chain, self.pem()).unwrap();
     }
 
     fn pem(&self) -> String {
@@ -64,7 +64,7 @@ impl Certificate {
 
     /// Another file in the same folder.
     pub(crate) fn write_beside(&self, name: &str, pem: &str) -> PathBuf {
-        let file = self.certificate.with_file_name(name);
+        let file = self.chain.with_file_name(name);
         std::fs::write(&file, pem).unwrap();
         file
     }
@@ -102,7 +102,7 @@ async fn a_certificate_signs_the_client_in_and_binds_its_tokens() {
             .env("OIDC_CLIENT_ID", "web-app")
             .env("OIDC_USERINFO", "claims")
             .env("CLIENT_AUTH", "self_signed_tls_client_auth")
-            .env("CLIENT_CERT", &own.certificate)
+            .env("CLIENT_CERT", &own.chain)
             .env("CLIENT_KEY", &own.key)
             .env("ACCESS_TOKEN_LIFETIME", "1s"),
     );

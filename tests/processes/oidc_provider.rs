@@ -72,7 +72,7 @@ impl World {
                 app.env("FAPI2", "on")
                     .env("SSL_CERT_FILE", file("root.pem", &authority.root))
                     .env("CLIENT_AUTH", "self_signed_tls_client_auth")
-                    .env("CLIENT_CERT", &own.certificate)
+                    .env("CLIENT_CERT", &own.chain)
                     .env("CLIENT_KEY", &own.key);
                 visitor = Visitor::trusting(&authority.root);
                 certificate = Some(own.jwk());
