@@ -323,7 +323,9 @@ impl RelyingPartyBuilder {
     }
 
     /// A parameter that every authorization request has, as `audience` or `kc_idp_hint`; may be given several times. A link
-    /// may set another value, if [`linked_parameters`](Self::linked_parameters) says so.
+    /// may set another value, if [`linked_parameters`](Self::linked_parameters) says so. `prompt=consent` is for providers that give the
+    /// scope `offline_access` to those only who ask so ([Core §11](https://openid.net/specs/openid-connect-core-1_0.html#OfflineAccess)); a
+    /// silent login goes without.
     pub fn authorization_parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parameters.fixed.push((name.into(), value.into()));
         self

@@ -63,7 +63,14 @@ impl Provider {
 
     fn authorization_request(&self, transaction: &LoginTransaction) -> Form {
         let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, transaction.pkce_verifier.as_bytes()));
-        let authentication = transaction.authentication.parameters();
+        let mut authentication = transaction.authentication.parameters();
+        if self.client.parameters.want_consent()
+            && let Some((_, prompt)) = authentication.iter_mut().find(|(name, _)| *name == "prompt")
+            && prompt != "none"
+            && prompt != "consent"
+        {
+            prompt.push_str(" consent");
+        }
         let mut request = form([
             ("response_type", "code"),
             ("client_id", self.client_id()),

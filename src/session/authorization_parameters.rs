@@ -44,12 +44,22 @@ impl Default for AuthorizationParameters {
     }
 }
 
+/// `prompt=consent`, without which some providers give no `offline_access` (Core §11). Its answer is as any other's.
+fn is_consent((name, value): &(String, String)) -> bool {
+    name == "prompt" && value == "consent"
+}
+
 impl AuthorizationParameters {
     /// A name that is none, or is the crate's own.
     pub(crate) fn wrong_name(&self) -> Option<&str> {
-        let fixed = self.fixed.iter().map(|(name, _)| name.as_str());
+        let fixed = self.fixed.iter().filter(|parameter| !is_consent(parameter)).map(|(name, _)| name.as_str());
         let linked = self.linked.iter().map(String::as_str);
         fixed.chain(linked).find(|name| name.is_empty() || OWN.contains(name))
+    }
+
+    /// Whether each login is to ask for the user's consent.
+    pub(crate) fn want_consent(&self) -> bool {
+        self.fixed.iter().any(is_consent)
     }
 
     /// What a link sets, of what it may.
@@ -124,6 +134,7 @@ mod tests {
             (&[], &["claims"], Some("claims")),
             (&[("redirect_uri", "x")], &[], Some("redirect_uri")),
             (&[("prompt", "login")], &[], Some("prompt")),
+            (&[("prompt", "consent")], &[], None),
             (&[("", "x")], &[], Some("")),
             (&[], &["scope"], Some("scope")),
             (&[], &["prompt"], Some("prompt")),

@@ -14,8 +14,8 @@ use tower_oidc_session::test_provider::{
     DpopError, DpopNonces, Endpoint, Fault, GateAt, PushedRequests, RefreshTokens, TestClient, TestProvider,
 };
 use tower_oidc_session::{
-    ClientAuthentication, ClientCredentials, ClientSecret, MemoryRegistry, PushedAuthorization, RelyingPartyBuilder,
-    Signer, SigningAlg, SigningKey,
+    ClientAuthentication, ClientCredentials, ClientSecret, PushedAuthorization, RelyingPartyBuilder, Signer,
+    SigningAlg, SigningKey,
 };
 
 use crate::api_server::introspect;
@@ -367,7 +367,7 @@ async fn p13_the_key_is_replaced_replica_by_replica() {
     let api = BoundApi::start().await;
     let (old, new) = (new_key(), new_key());
     let setup = Setup { dpop: Some(old.clone()), ..Setup::new() };
-    let registry = MemoryRegistry::new();
+    let registry = Registry::new().await;
     let shared = registry.clone();
     let further = new.clone();
     let setup = setup.configure(move |builder| {

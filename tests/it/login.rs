@@ -4,7 +4,7 @@ use http::header::{ACCEPT, COOKIE, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, IssuerInResponse, SignIn};
-use tower_oidc_session::{ClaimsFrom, EndReason};
+use tower_oidc_session::{ClaimsFrom, EndReason, RelyingPartyBuilder};
 use url::Url;
 
 use crate::browser::{Browser, Page};
@@ -56,6 +56,24 @@ async fn the_authorization_request_has_all_it_needs() {
     assert!(cookie.starts_with("__Host-login-"), "{cookie}");
     for secret in [&query["state"], &query["nonce"]] {
         assert!(!cookie.contains(&secret[12..]), "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn consent_is_asked_for_at_each_login_where_the_application_says_so() {
+    let configure = |builder: RelyingPartyBuilder| builder.authorization_parameter("prompt", "consent");
+    let world = World::with(Options { configure: Box::new(configure), ..Options::default() }).await;
+    for (link, expected) in [
+        ("", "consent"),
+        ("?prompt=consent", "consent"),
+        ("?prompt=login", "login consent"),
+        ("?prompt=select_account&max_age=60", "select_account consent"),
+        ("?acr_values=gold", "consent"),
+        ("?prompt=none", "none"),
+    ] {
+        let url = world.browser.step(&world.app.at(&format!("/auth/login{link}"))).await.location();
+        let prompts: Vec<_> = url.query_pairs().filter(|(name, _)| name == "prompt").map(|(_, value)| value).collect();
+        assert_eq!(prompts, [expected], "{link}");
     }
 }
 

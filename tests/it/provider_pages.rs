@@ -72,6 +72,31 @@ async fn entra_id(secret: &str) -> Result<RelyingParty, ConfigError> {
 }
 
 #[rustfmt::skip]
+async fn glewlwyd(secret: &str) -> Result<RelyingParty, ConfigError> {
+    let lenient = MissingExpiry::AcceptYoungerThan(Duration::from_secs(2 * 60));
+    let rp = RelyingParty::builder("https://login.example/api/oidc", ClientCredentials::secret("client-id", secret), "https://shop.example")
+        .scopes(["openid"])
+        .logout_tokens(LogoutTokenPolicy::new().missing_expiry(lenient))
+        .policy(SessionPolicy::new()
+            .op_session_lifetime(Duration::from_secs(15 * 60))
+            .access_token_lifetime(Duration::from_secs(5 * 60)))
+        .build()?;
+    Ok(rp)
+}
+
+#[rustfmt::skip]
+async fn idpyoidc(secret: &str) -> Result<RelyingParty, ConfigError> {
+    let rp = RelyingParty::builder("https://login.example", ClientCredentials::secret("client-id", secret), "https://shop.example")
+        .scopes(["openid", "profile", "offline_access"])
+        .authorization_parameter("prompt", "consent")
+        .policy(SessionPolicy::new()
+            .op_session_lifetime(Duration::from_secs(15 * 60))
+            .access_token_lifetime(Duration::from_secs(5 * 60)))
+        .build()?;
+    Ok(rp)
+}
+
+#[rustfmt::skip]
 async fn keycloak(secret: &str) -> Result<RelyingParty, ConfigError> {
     let rp = RelyingParty::builder("https://sso.example/realms/shop", ClientCredentials::secret("shop", secret), "https://shop.example")
         .policy(SessionPolicy::new()
@@ -131,12 +156,14 @@ async fn the_pages_say_what_is_tried_here() {
             snippets += 1;
         }
     }
-    assert_eq!(snippets, 9);
+    assert_eq!(snippets, 11);
     auth0("secret").await.unwrap();
     authentik("secret").await.unwrap();
     cognito("secret").await.unwrap();
     duende_identityserver("secret").await.unwrap();
     entra_id("secret").await.unwrap();
+    glewlwyd("secret").await.unwrap();
+    idpyoidc("secret").await.unwrap();
     keycloak("secret").await.unwrap();
     okta("secret").await.unwrap();
     ory_hydra("secret").await.unwrap();

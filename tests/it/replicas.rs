@@ -11,13 +11,13 @@ use tower_oidc_session::registry::{
     AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, Registration,
     SessionRecord, Sid, Spent, Subject, Version,
 };
-use tower_oidc_session::test_provider::{Endpoint, GateAt};
+use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt};
 use tower_oidc_session::{Clock, EndReason, LogoutTarget, RegistryError, SessionKey, SessionRegistry};
 
 use crate::registry::Registry;
 use crate::stores::{assert_last, rest_of};
 use crate::until::until;
-use crate::world::{G, SECOND, T, World};
+use crate::world::{G, Options, SECOND, T, World};
 
 /// A request to a replica with the cookies of the application.
 async fn at_replica(world: &World, replica: &crate::world::App, path: &str) -> StatusCode {
@@ -252,7 +252,9 @@ async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
 
 #[tokio::test]
 async fn p4_what_another_replica_was_told_longer_ago_than_t_serves_nobody() {
-    let world = World::signed_in().await;
+    let options = Options::default();
+    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::signed_in_with(Options { provider, ..options }).await;
     let registry = Failing::new(world.app.registry.clone());
     let replica = world.replica(registry.clone()).await;
     let before = SessionRegistry::load(&world.app.registry, &world.app.registry.last()).await.unwrap();
