@@ -61,6 +61,7 @@ fn each_claim_is_checked() {
         ("events", Some(json!({})), false),
         ("events", Some(json!({SESSION_REVOKED: 1})), false),
         ("events", Some(json!({SESSION_REVOKED: {"event_timestamp": late}})), false),
+        ("events", Some(json!({SESSION_REVOKED: {"event_timestamp": late - 1}})), true),
         ("events", Some(json!({SESSION_REVOKED: {"event_timestamp": NOW * 1000}})), false),
         ("events", Some(json!({SESSION_REVOKED: {"event_timestamp": 0}})), true),
     ] {
