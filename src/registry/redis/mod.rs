@@ -44,7 +44,7 @@ use futures_util::{StreamExt, stream};
 use redis::Script;
 use redis::aio::PubSub;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use self::connection::{Connection, RECONNECT_PAUSE};
 use self::names::{Index, Names};
@@ -72,6 +72,8 @@ const BATCH: usize = 100;
 /// In so many partitions.
 const PARTITIONS_AT_ONCE: usize = 8;
 
+/// A quarter of the connections that wait for replicas.
+const ENDS_CONFIRMED_AT_ONCE: usize = 4;
 /// So many confirmed ends are remembered, some 200 kB; then all are forgotten.
 const MOST_CONFIRMED_ENDS: usize = 4096;
 
@@ -103,16 +105,23 @@ struct Shared {
 
 /// Ends that replicas have confirmed to this process, so that requests with the cookie of an old session ask them once. Forgetting costs
 /// no more than asking again.
-#[derive(Default)]
-struct ConfirmedEnds(Mutex<HashSet<SessionKey>>);
+struct ConfirmedEnds {
+    keys: Mutex<HashSet<SessionKey>>,
+    /// So many ask at a time: who brings old cookies keeps no refresh from being confirmed.
+    asking: Semaphore,
+}
 
 impl ConfirmedEnds {
+    fn new() -> Self {
+        Self { keys: Mutex::default(), asking: Semaphore::new(ENDS_CONFIRMED_AT_ONCE) }
+    }
+
     fn have(&self, key: &SessionKey) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     fn add(&self, key: SessionKey) {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if ends.len() >= MOST_CONFIRMED_ENDS {
             ends.clear();
         }
@@ -212,7 +221,7 @@ impl RedisRegistry {
             clock: StoreClock::default(),
             codec: Codec::new(keys),
             recent: Recent::new(),
-            confirmed_ends: ConfirmedEnds::default(),
+            confirmed_ends: ConfirmedEnds::new(),
             scripts: Scripts::new(),
             listeners: Listeners::default(),
         });
@@ -343,10 +352,14 @@ impl RedisRegistry {
     /// Nobody is told of an end that whoever takes over may not know: its session would come back. An end on which somebody else waits for
     /// the replicas is not confirmed by being there.
     async fn confirm_end(&self, key: &SessionKey, reason: EndReason) -> Result<(), RegistryError> {
-        if !self.shared.connection.is_confirmed() || self.shared.confirmed_ends.have(key) {
+        let ends = &self.shared.confirmed_ends;
+        if !self.shared.connection.is_confirmed() || ends.have(key) {
             return Ok(());
         }
-        SessionRegistry::end(self, key, reason).await.map(drop)
+        let turn = tokio::time::timeout(peer::TIMEOUT, ends.asking.acquire()).await;
+        let _turn = turn.map_err(|_| RegistryError::new("Redis does not confirm in time that a session has ended"))?;
+        // Somebody else with the same cookie may have asked.
+        if ends.have(key) { Ok(()) } else { SessionRegistry::end(self, key, reason).await.map(drop) }
     }
 
     /// The sessions of an answer that lists keys, values and the names of application data, which goes with them. All of
