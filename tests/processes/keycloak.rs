@@ -146,7 +146,6 @@ impl World {
             web_app()
                 .env("OIDC_ISSUER", &issuer)
                 .env("OIDC_CLIENT_ID", "fapi")
-                .env("RUST_LOG", "info")
                 .env("PUBLIC_URL", BANK)
                 .env("FAPI2", "on")
                 .env("CLIENT_AUTH", "private_key_jwt")
