@@ -39,7 +39,7 @@ async fn goes_on(world: &World, rng: &mut SmallRng) -> bool {
 }
 
 /// It is over.
-fn note(world: &World, kind: Kind, replica: Option<usize>, from: At) {
+pub(crate) fn note(world: &World, kind: Kind, replica: Option<usize>, from: At) {
     world.history.push(Event::Fault(history::Fault { kind, replica, from, to: world.history.now() }));
 }
 

@@ -1,5 +1,6 @@
 //! The stores, with what fails over.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -101,16 +102,21 @@ async fn ask<T: redis::FromRedisValue>(store: &Store, command: &str) -> redis::R
 
 /// One that was just started, or follows another anew, may be loading.
 async fn tell(store: &Store, command: &str) {
-    until(command, async || ask::<redis::Value>(store, command).await.is_ok()).await;
+    told::<redis::Value>(store, command).await;
 }
 
 /// The same where the answer counts.
 async fn told<T: redis::FromRedisValue>(store: &Store, command: &str) -> T {
+    in_the_end(command, async || ask(store, command).await).await
+}
+
+/// Tries until it works.
+async fn in_the_end<T, E: Display>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
     let begin = Instant::now();
     loop {
-        match ask(store, command).await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(begin.elapsed() < RECOVERY, "{command}: {error}"),
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => assert!(begin.elapsed() < RECOVERY, "{what}: {error}"),
         }
         sleep(Duration::from_millis(50)).await;
     }
@@ -315,17 +321,10 @@ impl Postgres {
 
 /// One that was just started may not take connections yet.
 async fn admin(store: &Store) -> Client {
-    let begin = Instant::now();
-    loop {
-        match tokio_postgres::connect(store.url(), tokio_postgres::NoTls).await {
-            Ok((client, connection)) => {
-                tokio::spawn(connection);
-                return client;
-            }
-            Err(error) => assert!(begin.elapsed() < RECOVERY, "{error}"),
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
+    let connect = async || tokio_postgres::connect(store.url(), tokio_postgres::NoTls).await;
+    let (client, connection) = in_the_end("PostgreSQL takes connections", connect).await;
+    tokio::spawn(connection);
+    client
 }
 
 async fn configure(admin: &Client, what: &str) {

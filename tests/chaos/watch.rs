@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::history::{self, At, Event, Kind};
+use crate::history::Kind;
+use crate::nemesis::note;
 use crate::users::World;
 
 /// How often it is looked.
@@ -18,11 +19,6 @@ const SLOW: Duration = Duration::from_millis(500);
 /// A write that takes longer is tried again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn note(world: &World, kind: Kind, from: At) {
-    let to = world.history.now();
-    world.history.push(Event::Fault(history::Fault { kind, replica: None, from, to }));
-}
-
 /// Writes down when the machine stood still.
 pub(crate) async fn watch_machine(world: Arc<World>) {
     let watching = tokio::task::spawn_blocking(move || {
@@ -31,7 +27,7 @@ pub(crate) async fn watch_machine(world: Arc<World>) {
             let from = world.history.now();
             std::thread::sleep(TICK);
             if world.history.now().saturating_sub(from) > STILL {
-                note(&world, Kind::Still, from);
+                note(&world, Kind::Still, None, from);
             }
         }
     });
@@ -47,7 +43,7 @@ pub(crate) async fn watch_store(world: Arc<World>) {
         // What is refused at once is a fault that was made, and is written down where it was.
         let _ = timeout(PATIENCE, join_all(urls.iter().map(|url| write(url, urls.len() == 1)))).await;
         if world.history.now().saturating_sub(from) > SLOW {
-            note(&world, Kind::StoreSlow, from);
+            note(&world, Kind::StoreSlow, None, from);
         }
         sleep(TICK * 4).await;
     }
