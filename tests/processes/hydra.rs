@@ -18,7 +18,7 @@ use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use url::form_urlencoded;
 
 use crate::parts::{cache, is_there};
@@ -220,8 +220,7 @@ impl World {
     }
 
     async fn assert_ended(&self, reason: &str) {
-        let page = self.get("/me").await;
-        assert_eq!((page.status, &page.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!(reason)));
+        self.visitor.assert_ended(&self.app, reason).await;
     }
 
     fn refreshes(&self) -> usize {
@@ -230,11 +229,7 @@ impl World {
 
     /// Goes on for so long, as an active user.
     async fn stay_active(&self, duration: Duration) {
-        let begin = Instant::now();
-        while begin.elapsed() < duration {
-            assert_eq!(self.get("/me").await.status, StatusCode::OK);
-            sleep(G / 4).await;
-        }
+        self.visitor.stay_active(&self.app, G / 4, duration).await;
     }
 }
 

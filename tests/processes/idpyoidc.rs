@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::parts::{cache, is_there};
@@ -83,17 +83,12 @@ impl World {
     }
 
     async fn assert_ended(&self, reason: &str) {
-        let page = self.get("/me").await;
-        assert_eq!((page.status, &page.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!(reason)));
+        self.visitor.assert_ended(&self.app, reason).await;
     }
 
     /// Goes on for so long, as an active user.
     async fn stay_active(&self, duration: Duration) {
-        let begin = Instant::now();
-        while begin.elapsed() < duration {
-            assert_eq!(self.get("/me").await.status, StatusCode::OK);
-            sleep(G / 4).await;
-        }
+        self.visitor.stay_active(&self.app, G / 4, duration).await;
     }
 }
 

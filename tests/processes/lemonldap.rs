@@ -119,8 +119,7 @@ impl World {
     }
 
     async fn assert_ended(&self, reason: &str) {
-        let page = self.get("/me").await;
-        assert_eq!((page.status, &page.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!(reason)));
+        self.visitor.assert_ended(&self.app, reason).await;
     }
 }
 
@@ -144,11 +143,7 @@ async fn a_plugin_makes_refreshes_count_as_activity() {
     report.is(Column::LogoutBySub, "front-channel only");
 
     // Active for twice the timeout, with one refresh token that stays.
-    let begin = Instant::now();
-    while begin.elapsed() < T * 2 {
-        assert_eq!(world.get("/me").await.status, StatusCode::OK);
-        sleep(G / 4).await;
-    }
+    world.visitor.stay_active(&world.app, G / 4, T * 2).await;
     report.is(Column::SignalExtends, "with a plugin");
     report.is(Column::Rotation, "no, the refresh token stays");
 

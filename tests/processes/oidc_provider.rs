@@ -148,8 +148,7 @@ impl World {
     }
 
     async fn assert_ended(&self, reason: &str) {
-        let page = self.get("/me").await;
-        assert_eq!((page.status, &page.json()["reason"]), (StatusCode::UNAUTHORIZED, &json!(reason)));
+        self.visitor.assert_ended(&self.app, reason).await;
     }
 }
 
@@ -179,11 +178,7 @@ async fn as_long_as_the_provider_says(client: Client, name: &'static str) {
     report.holds(Column::Login);
 
     // Active for twice the timeout: rotating refreshes keep the provider's session alive.
-    let begin = Instant::now();
-    while begin.elapsed() < T * 2 {
-        assert_eq!(world.get("/me").await.status, StatusCode::OK);
-        sleep(G / 4).await;
-    }
+    world.visitor.stay_active(&world.app, G / 4, T * 2).await;
     let extended = world.events("session.extended").await;
     let refreshes = extended.iter().filter(|event| event["grant_type"] == "refresh_token").count();
     assert!((4..=6).contains(&refreshes), "{refreshes} refreshes");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, LOCATION};
 use http::{Method, StatusCode};
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 use url::Url;
 
 use crate::jar::Jar;
@@ -92,6 +93,21 @@ impl Visitor {
     /// A request of a script.
     pub(crate) async fn get(&self, url: &str) -> Page {
         self.send(Method::GET, &Url::parse(url).unwrap(), "application/json").await
+    }
+
+    /// The session in the application at `app` has ended, for this reason.
+    pub(crate) async fn assert_ended(&self, app: &str, reason: &str) {
+        let page = self.get(&format!("{app}/me")).await;
+        assert_eq!((page.status, page.json()["reason"].as_str()), (StatusCode::UNAUTHORIZED, Some(reason)));
+    }
+
+    /// Goes on there for so long, as an active user who does something every `pause`.
+    pub(crate) async fn stay_active(&self, app: &str, pause: Duration, duration: Duration) {
+        let begin = Instant::now();
+        while begin.elapsed() < duration {
+            assert_eq!(self.get(&format!("{app}/me")).await.status, StatusCode::OK);
+            sleep(pause).await;
+        }
     }
 
     /// A request of a script with JSON in it.
