@@ -131,6 +131,11 @@ impl Connection {
         self.terms.confirmations() > 0
     }
 
+    /// Where a partition is, as far as is known.
+    pub(super) fn node_of(&self, partition: Partition) -> Option<Arc<Node>> {
+        self.places().of(partition)
+    }
+
     pub(super) fn confirm_by(&self, replicas: u32) {
         self.terms.set_confirmations(replicas);
     }
@@ -173,7 +178,7 @@ impl Connection {
 
     /// Leaves a server that answers nobody, and the connections that nobody has used since.
     fn too_late(&self, partition: Partition) -> Failure {
-        let node = self.places().of(partition);
+        let node = self.node_of(partition);
         if let Some(node) = node
             && let Some(peer) = node.silent()
         {
@@ -189,7 +194,7 @@ impl Connection {
         replicas: u32,
         deadline: Instant,
     ) -> Result<Value, Failure> {
-        let node = self.places().of(partition);
+        let node = self.node_of(partition);
         let _turn = match &node {
             Some(node) => Some(node.confirming.acquire().await.map_err(|_| Failure::TooLate)?),
             None => None,
@@ -248,7 +253,7 @@ impl Connection {
         let mut redirects = 0;
         let mut tried = Vec::new();
         loop {
-            let Some(node) = self.places().of(partition) else { return Err(Failure::TooLate) };
+            let Some(node) = self.node_of(partition) else { return Err(Failure::TooLate) };
             let failure = match self.connect(&node, partition, line).await {
                 Ok(peer) => return Ok(Opened { node, peer }),
                 Err(failure) => failure,

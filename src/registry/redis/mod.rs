@@ -44,7 +44,7 @@ use futures_util::{StreamExt, stream};
 use redis::Script;
 use redis::aio::PubSub;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use self::connection::{Connection, RECONNECT_PAUSE};
 use self::names::{Index, Names};
@@ -72,8 +72,6 @@ const BATCH: usize = 100;
 /// In so many partitions.
 const PARTITIONS_AT_ONCE: usize = 8;
 
-/// A quarter of the connections that wait for replicas.
-const ENDS_CONFIRMED_AT_ONCE: usize = 4;
 /// So many confirmed ends are remembered, some 200 kB; then all are forgotten.
 const MOST_CONFIRMED_ENDS: usize = 4096;
 
@@ -105,17 +103,12 @@ struct Shared {
 
 /// Ends that replicas have confirmed to this process, so that requests with the cookie of an old session ask them once. Forgetting costs
 /// no more than asking again.
+#[derive(Default)]
 struct ConfirmedEnds {
     keys: Mutex<HashSet<SessionKey>>,
-    /// So many ask at a time: who brings old cookies keeps no refresh from being confirmed.
-    asking: Semaphore,
 }
 
 impl ConfirmedEnds {
-    fn new() -> Self {
-        Self { keys: Mutex::default(), asking: Semaphore::new(ENDS_CONFIRMED_AT_ONCE) }
-    }
-
     fn have(&self, key: &SessionKey) -> bool {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
@@ -221,7 +214,7 @@ impl RedisRegistry {
             clock: StoreClock::default(),
             codec: Codec::new(keys),
             recent: Recent::new(),
-            confirmed_ends: ConfirmedEnds::new(),
+            confirmed_ends: ConfirmedEnds::default(),
             scripts: Scripts::new(),
             listeners: Listeners::default(),
         });
@@ -356,8 +349,15 @@ impl RedisRegistry {
         if !self.shared.connection.is_confirmed() || ends.have(key) {
             return Ok(());
         }
-        let turn = tokio::time::timeout(peer::TIMEOUT, ends.asking.acquire()).await;
-        let _turn = turn.map_err(|_| RegistryError::new("Redis does not confirm in time that a session has ended"))?;
+        // By node: one without replicas, where each waits in vain, keeps nobody waiting at another.
+        let node = self.shared.connection.node_of(self.session(key).0);
+        let _turn = match &node {
+            Some(node) => {
+                let turn = tokio::time::timeout(peer::TIMEOUT, node.confirming_ends.acquire()).await;
+                Some(turn.map_err(|_| RegistryError::new("Redis does not confirm in time that a session has ended"))?)
+            }
+            None => None,
+        };
         // Somebody else with the same cookie may have asked.
         if ends.have(key) { Ok(()) } else { SessionRegistry::end(self, key, reason).await.map(drop) }
     }

@@ -23,6 +23,8 @@ use crate::error::ConfigError;
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 /// So many writes wait for replicas at a time.
 const CONFIRMING: usize = 16;
+/// So many of them for sessions that ended before: who brings old cookies keeps no refresh from being confirmed.
+const CONFIRMING_ENDS: usize = 4;
 
 pub(super) struct Node {
     way: Way,
@@ -32,6 +34,7 @@ pub(super) struct Node {
     /// Connections whose last write was answered.
     idle: Mutex<Vec<Peer>>,
     pub(super) confirming: Semaphore,
+    pub(super) confirming_ends: Semaphore,
     /// Held by the one who connects for all.
     opening: tokio::sync::Mutex<()>,
     /// When and how connecting failed last.
@@ -134,6 +137,7 @@ impl Node {
             shared: Mutex::default(),
             idle: Mutex::default(),
             confirming: Semaphore::new(CONFIRMING),
+            confirming_ends: Semaphore::new(CONFIRMING_ENDS),
             opening: tokio::sync::Mutex::default(),
             last_failure: Mutex::default(),
             arriving: Mutex::default(),
