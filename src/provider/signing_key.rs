@@ -205,6 +205,7 @@ mod tests {
         assert_eq!(rsa.thumbprint().as_str(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
         assert_eq!(rsa.published_jwk()["kid"], "2011-04-29");
         assert_eq!(rsa.clone().with_key_id("mine").published_jwk()["kid"], "mine");
+        assert_eq!(of(ED).alg(), SigningAlg::EdDSA);
         let ed = SigningKey::from_jwk(ED).unwrap();
         assert_eq!(ed.thumbprint().as_str(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
         assert!(ed.published_jwk().get("d").is_none());
@@ -224,6 +225,8 @@ mod tests {
             let error = SigningKey::from_signer(wrong, Nobody).unwrap_err().to_string();
             assert!(error.starts_with("signing_key is ") && !error.contains("c2VjcmV0"), "{wrong}: {error}");
         }
+        let lacking = SigningKey::from_signer(&EC.replace("\"x\"", "\"z\""), Nobody).unwrap_err().to_string();
+        assert!(lacking.contains("lacks a member"), "{lacking}");
         assert!(SigningKey::from_jwk(EC).is_err(), "there is no private part");
     }
 

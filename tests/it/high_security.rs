@@ -196,6 +196,69 @@ async fn p4_a_secret_is_replaced_by_a_key_and_nobody_notices() {
 }
 
 #[tokio::test]
+async fn a_secret_is_shown_as_is_set_or_else_as_the_provider_wants_it() {
+    #[derive(Debug, PartialEq, Eq)]
+    enum Shown {
+        Basic,
+        Post,
+    }
+    let secret = || ClientSecret::new(CLIENT_SECRET);
+    let (basic, post) = ("client_secret_basic", "client_secret_post");
+    for (authentication, offered, expected) in [
+        (ClientAuthentication::ClientSecret(secret()), json!([basic, post]), Shown::Basic),
+        (ClientAuthentication::ClientSecret(secret()), json!([post]), Shown::Post),
+        (ClientAuthentication::ClientSecretBasic(secret()), json!([post]), Shown::Basic),
+        (ClientAuthentication::ClientSecretPost(secret()), json!([basic]), Shown::Post),
+    ] {
+        let case = format!("{authentication:?} {offered}");
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let client = reqwest::Client::new();
+        let seen = shown.clone();
+        let service = tower::service_fn(move |request: http::Request<axum::body::Body>| {
+            let (client, seen) = (client.clone(), seen.clone());
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, 1 << 16).await?;
+                if parts.uri.path() == "/token" {
+                    let in_form = url::form_urlencoded::parse(&body).any(|(name, _)| name == "client_secret");
+                    assert_ne!(in_form, parts.headers.contains_key("authorization"), "one way alone");
+                    seen.lock().unwrap().push(if in_form { Shown::Post } else { Shown::Basic });
+                }
+                let request = http::Request::from_parts(parts, reqwest::Body::from(body)).try_into()?;
+                Ok::<_, BoxError>(http::Response::from(client.execute(request).await?))
+            }
+        });
+        let credentials = ClientCredentials::new("shop", authentication);
+        let setup = Setup { credentials, dpop: None, ..Setup::new() };
+        let bare = World::without_app(Options::default()).await;
+        bare.provider.tamper_metadata(move |metadata| {
+            metadata["token_endpoint_auth_methods_supported"] = offered.clone();
+        });
+        let world = bare.add_app(&setup.configure(move |builder| builder.http_client(service.clone())), None).await;
+        world.provider.register(TestClient::at("shop", CLIENT_SECRET, &world.app.url));
+        world.sign_in().await;
+        assert_eq!(*shown.lock().unwrap(), [expected], "{case}");
+    }
+}
+
+#[tokio::test]
+async fn p2_a_proof_that_is_refused_without_a_nonce_is_not_sent_again() {
+    let world = Setup::new().world().await;
+    world.sign_in().await;
+    for status in [400, 401] {
+        let body = json!({"error": "use_dpop_nonce"}).to_string();
+        world.provider.set_fault(Endpoint::Token, Fault::Body { status, content_type: "application/json", body });
+        world.clock.advance(G);
+        let before = world.provider.requests(Endpoint::Token);
+        assert_eq!(world.me().await, StatusCode::OK, "within T it is served");
+        assert_eq!(world.provider.requests(Endpoint::Token), before + 1, "{status}");
+        world.provider.clear_faults();
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK, "and nothing has ended");
+    }
+}
+
+#[tokio::test]
 async fn p4_a_key_that_cannot_sign_ends_nothing_and_sends_nothing() {
     #[derive(Clone, Debug)]
     struct Hsm {

@@ -1,7 +1,9 @@
 //! Other roads of a logout: by a frame of the provider's page, and by events that a transmitter pushes.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use axum::routing::get;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, Sids};
@@ -114,8 +116,12 @@ async fn p12_a_frame_leaves_no_tombstone_for_the_next_session_of_the_same_sid() 
 
 /// A world whose provider is the transmitter of events, too.
 async fn with_events() -> World {
-    let Bare { clock, provider } = World::without_app(Options::default()).await;
-    let transmitter = provider.issuer();
+    let bare = World::without_app(Options::default()).await;
+    let transmitter = bare.provider.issuer();
+    with_transmitter(bare, transmitter).await
+}
+
+async fn with_transmitter(Bare { clock, provider }: Bare, transmitter: String) -> World {
     let configure = move |builder: RelyingPartyBuilder| {
         builder.policy(crate::world::policy()).security_events(EventTransmitter::at(&*transmitter))
     };
@@ -363,4 +369,41 @@ async fn p6_an_empty_key_set_of_the_transmitter_takes_the_place_of_no_good_one()
     world.provider.tamper_jwks(|_| {});
     world.clock.advance(SECOND * 10);
     assert_eq!(push(&world, at(24)).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn p6_the_metadata_of_a_transmitter_are_its_own() {
+    // What others say, and what is said with an error, lead to no keys.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let bare = World::without_app(Options::default()).await;
+    let keys = format!("{}/jwks", bare.provider.issuer());
+    let nowhere = format!("{url}/nowhere");
+    let shared_signals = Arc::new(Mutex::new((StatusCode::NOT_FOUND, json!({}))));
+    let said = shared_signals.clone();
+    let own = json!({"issuer": url, "jwks_uri": keys});
+    let router = axum::Router::new()
+        .route(
+            "/.well-known/ssf-configuration",
+            get(move || {
+                let (status, json) = said.lock().unwrap().clone();
+                async move { (status, axum::Json(json)) }
+            }),
+        )
+        .route("/.well-known/openid-configuration", get(async move || axum::Json(own.clone())));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    for (status, json) in [
+        (StatusCode::OK, json!({"issuer": "https://other.example", "jwks_uri": nowhere})),
+        (StatusCode::OK, json!({"issuer": url})),
+        (StatusCode::BAD_GATEWAY, json!({"issuer": url, "jwks_uri": nowhere})),
+    ] {
+        let case = format!("{status} {json}");
+        *shared_signals.lock().unwrap() = (status, json);
+        let world = with_transmitter(World::without_app(Options::default()).await, url.clone()).await;
+        let claims = json!({
+            "iss": url, "aud": "shop", "iat": now(&world), "jti": "j", "events": {VERIFICATION: {"state": "1"}},
+        });
+        let token = bare.provider.sign(&json!({"typ": "secevent+jwt"}), &claims);
+        assert_eq!(push(&world, token).await.status, StatusCode::ACCEPTED, "{case}");
+    }
 }
