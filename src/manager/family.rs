@@ -70,3 +70,40 @@ impl Family {
         of_client.iter().rev().filter_map(Weak::upgrade).find(|member| member.has(registration))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::registry::memory::MemoryRegistry;
+
+    struct Tenant;
+
+    impl Member for Tenant {
+        fn has(&self, _: &Registration) -> bool {
+            true
+        }
+
+        fn conclude(self: Arc<Self>, _: &Arc<SessionRecord>, _: EndReason) {}
+
+        fn drain(self: Arc<Self>, _: Duration) -> BoxFuture<'static, usize> {
+            Box::pin(async { 2 })
+        }
+    }
+
+    #[tokio::test]
+    async fn tenants_that_are_gone_are_forgotten_and_others_are_not() {
+        let family = Family::new(Arc::new(MemoryRegistry::new()), Arc::new(SystemClock));
+        let join = |member: &Arc<dyn Member>| family.join(ClientId::new("shop"), Arc::downgrade(member));
+        let count = || family.members().values().map(Vec::len).sum::<usize>();
+        let (one, two): (Arc<dyn Member>, Arc<dyn Member>) = (Arc::new(Tenant), Arc::new(Tenant));
+        join(&one);
+        join(&two);
+        assert_eq!(count(), 2);
+        assert_eq!(family.drain(Duration::ZERO).await, 4);
+        drop(one);
+        assert_eq!(family.drain(Duration::ZERO).await, 2);
+        join(&two);
+        assert_eq!(count(), 2, "one is gone");
+    }
+}

@@ -191,6 +191,20 @@ async fn the_absolute_lifetime_ends_active_sessions() {
 }
 
 #[tokio::test]
+async fn who_wants_to_stay_signed_in_after_the_end_does_not_and_the_provider_is_not_asked() {
+    let world = World::with(Options::default()).await;
+    let expiry = seconds_of(&world) + G.as_secs() + 1;
+    world.provider.tamper_id_token(move |_, claims| claims["session_expiry"] = expiry.into());
+    world.sign_in().await;
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK, "confirmed a moment before");
+    world.clock.advance(SECOND);
+    assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+    world.app.assert_ended(EndReason::SessionExpiry);
+}
+
+#[tokio::test]
 async fn a_session_that_comes_to_its_end_while_the_provider_is_asked_serves_nobody() {
     let world = World::with(Options::default()).await;
     let expiry = seconds_of(&world) + G.as_secs() + 1;

@@ -268,6 +268,27 @@ async fn p4_what_another_replica_was_told_longer_ago_than_t_serves_nobody() {
 }
 
 #[tokio::test]
+async fn p4_one_replica_begins_a_silent_login_and_another_serves_nobody_longer_for_it() {
+    let options = Options::default();
+    let policy = options.policy.discard_tokens().signal_by_silent_login();
+    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::signed_in_with(Options { provider, policy, ..Options::default() }).await;
+    let registry = Failing::new(world.app.registry.clone());
+    let replica = world.replica(registry.clone()).await;
+    // Whoever comes second finds that the other was faster: before T that is no reason to wait, after T it is.
+    for (silence, expected) in [(G, StatusCode::OK), (T, StatusCode::SERVICE_UNAVAILABLE)] {
+        let before = SessionRegistry::load(&world.app.registry, &world.app.registry.last()).await.unwrap();
+        world.clock.advance(silence);
+        let sent = world.browser.step(&world.app.at("/me")).await;
+        assert_eq!(sent.location().as_str(), world.app.at("/auth/login?return_to=/me&prompt=none"));
+        *registry.late.lock().unwrap() = Some(before);
+        let request = world.browser.request(Method::GET, &replica.at("/me")).header("accept", "text/html");
+        let request = request.header("cookie", world.browser.cookie_header(&world.app.url)).build().unwrap();
+        assert_eq!(reqwest::Client::new().execute(request).await.unwrap().status(), expected, "{silence:?}");
+    }
+}
+
+#[tokio::test]
 async fn p11_streams_of_the_replica_that_ends_a_session_are_cut_without_any_notice() {
     let world = World::signed_in().await;
     let registry = Failing::mute(world.app.registry.clone());

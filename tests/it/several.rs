@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use http::header::{ACCEPT, LOCATION};
 use http::{Method, StatusCode};
 use serde_json::json;
-use tower_oidc_session::test_provider::{Endpoint, IssuerInResponse, SignIn, TestClient, TestProvider};
+use tower_oidc_session::test_provider::{Endpoint, IssuerInResponse, ManualClock, SignIn, TestClient, TestProvider};
 use tower_oidc_session::{
     ClientCredentials, CookieKey, EventKind, IssuerTenants, OidcSession, RelyingParties, RelyingParty,
     RelyingPartyBuilder,
@@ -18,6 +19,7 @@ use crate::browser::{Browser, Page};
 use crate::leaks;
 use crate::registry::Registry;
 use crate::secrets::collect_log;
+use crate::until::until;
 use crate::world::CLIENT_SECRET;
 
 const STAFF: &str = "staff";
@@ -85,7 +87,12 @@ struct TwoProviders {
 
 impl TwoProviders {
     async fn start() -> Self {
-        let (staff, customers) = (provider().await, provider().await);
+        Self::start_at(ManualClock::new()).await
+    }
+
+    async fn start_at(clock: ManualClock) -> Self {
+        let provider = || leaks::provider().sign_in(SignIn::Automatic("alice".to_owned())).clock(clock.clone()).start();
+        let (staff, customers) = (provider().await.unwrap(), provider().await.unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         staff.register(client(&url, "/auth/staff"));
@@ -101,6 +108,7 @@ impl TwoProviders {
         };
         let parties = RelyingParties::builder()
             .registry(registry.clone())
+            .clock(clock)
             .cookie_key(CookieKey::generate())
             .providers([
                 (STAFF, "Staff & friends", listening(at(&staff, &url), STAFF)),
@@ -159,7 +167,7 @@ async fn a_login_at_another_provider_takes_the_place_of_the_one_before_and_revok
     assert_eq!(old.get(&world.at("/me")).await.status, StatusCode::UNAUTHORIZED, "a copy of the old cookie");
     assert!(world.registry.has(1));
     assert_eq!(*world.events.lock().unwrap(), ["staff: superseded_by_login"]);
-    world.parties.drain(std::time::Duration::from_secs(5)).await;
+    world.parties.drain(Duration::from_secs(5)).await;
     assert_eq!(world.staff.requests(Endpoint::Revocation), 0);
 
     // Should a browser have both, the later one counts, as browsers name the older first.
@@ -214,6 +222,24 @@ async fn p12_no_provider_touches_the_sessions_of_another() {
     assert!(world.parties.get("nobody").await.unwrap().is_none());
     assert_eq!(customers.end_sessions_of(&tower_oidc_session::Subject::new("alice")).await.unwrap(), 1);
     assert_eq!(*world.events.lock().unwrap(), ["staff: back_channel_logout", "customers: ended_by_application"]);
+}
+
+#[tokio::test]
+async fn sessions_that_expire_are_told_of_by_whose_they_are() {
+    let clock = ManualClock::new();
+    let world = TwoProviders::start_at(clock.clone()).await;
+    for routes in [STAFF, CUSTOMERS] {
+        assert_eq!(
+            Browser::new().go(&world.at(&format!("/auth/{routes}/login?return_to=/me"))).await.status,
+            StatusCode::OK
+        );
+    }
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    until(|| world.events.lock().unwrap().len() >= 2).await;
+    world.events.lock().unwrap().sort_unstable();
+    assert_eq!(*world.events.lock().unwrap(), ["customers: absolute_lifetime", "staff: absolute_lifetime"]);
+    until(|| [&world.staff, &world.customers].iter().all(|provider| provider.requests(Endpoint::Revocation) == 1))
+        .await;
 }
 
 #[tokio::test]
