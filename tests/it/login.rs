@@ -10,7 +10,7 @@ use url::Url;
 use crate::browser::{Browser, Page};
 use crate::secrets::collect_log;
 use crate::until::until;
-use crate::world::{Options, SECOND, World};
+use crate::world::{Options, SECOND, T, World};
 
 #[tokio::test]
 async fn a_navigation_ends_where_it_wanted_to_go() {
@@ -549,4 +549,27 @@ async fn p15_who_comes_by_another_name_of_this_machine_arrives() {
     let by_name = world.app.at("/me?x=1").replace("127.0.0.1", "localhost");
     let page = world.browser.go(&by_name).await;
     assert_eq!((page.status, page.url.as_str()), (StatusCode::OK, world.app.at("/me?x=1").as_str()));
+}
+
+#[tokio::test]
+async fn lifetimes_of_tokens_that_do_not_fit_the_policy_are_warned_of_once() {
+    let long = "access tokens live as long as its sessions";
+    let short = "takes refresh tokens for less time";
+    for (expires_in, refresh_expires_in, expected) in
+        [(T - SECOND, T, [0, 0]), (T, T, [1, 0]), (T - SECOND, T - SECOND, [0, 1])]
+    {
+        let (log, _guard) = collect_log("warn");
+        let policy = crate::world::policy().refresh_token_lifetime(T);
+        let world = World::with(Options { policy, ..Options::default() }).await;
+        world.provider.tamper_token_response(move |json| {
+            json["expires_in"] = expires_in.as_secs().into();
+            json["refresh_expires_in"] = refresh_expires_in.as_secs().into();
+        });
+        for _ in 0..2 {
+            assert_eq!(Browser::new().go(&world.app.at("/me")).await.status, StatusCode::OK);
+        }
+        let log = log.text();
+        let counts = [long, short].map(|warning| log.matches(warning).count());
+        assert_eq!(counts, expected, "{expires_in:?} {refresh_expires_in:?} {log}");
+    }
 }
