@@ -230,12 +230,73 @@ mod tests {
         assert!(SigningKey::from_jwk(EC).is_err(), "there is no private part");
     }
 
+    /// With its private part: RFC 7517, appendix A.2.
+    const PRIVATE_EC: &str = r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","d":"870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE"}"#;
+
+    /// A new RSA key as PKCS#8 and as PKCS#1 have it, in PEM, and as a JWK.
+    fn rsa() -> [String; 3] {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let pkcs8 = pair.serialize_der();
+        // The content of a DER value, and what comes after it.
+        let read = |der: &[u8]| {
+            let (size, start) = match der[1] {
+                0x81 => (usize::from(der[2]), 3),
+                0x82 => (usize::from(der[2]) << 8 | usize::from(der[3]), 4),
+                short => (usize::from(short), 2),
+            };
+            (der[start..start + size].to_vec(), der[start + size..].to_vec())
+        };
+        let (_version, rest) = read(&read(&pkcs8).0);
+        let (_alg, rest) = read(&rest);
+        let pkcs1 = read(&rest).0;
+        let (_version, mut rest) = read(&read(&pkcs1).0);
+        let mut jwk = Map::from_iter([("kty".to_owned(), json!("RSA"))]);
+        for name in ["n", "e", "d", "p", "q", "dp", "dq", "qi"] {
+            let (number, after) = read(&rest);
+            let zeros = number.iter().take_while(|byte| **byte == 0).count();
+            jwk.insert(name.to_owned(), URL_SAFE_NO_PAD.encode(&number[zeros..]).into());
+            rest = after;
+        }
+        let pkcs1 = base64::engine::general_purpose::STANDARD.encode(pkcs1);
+        let pkcs1 = format!("-----BEGIN RSA PRIVATE KEY-----\n{pkcs1}\n-----END RSA PRIVATE KEY-----\n");
+        [pair.serialize_pem(), pkcs1, Value::Object(jwk).to_string()]
+    }
+
+    #[test]
+    fn a_key_is_the_same_however_it_is_written() {
+        let public = |key: &SigningKey| {
+            let mut jwk = key.published_jwk();
+            jwk.as_object_mut().unwrap().remove("alg");
+            SigningKey::from_signer(&jwk.to_string(), Nobody).unwrap().thumbprint().as_str().to_owned()
+        };
+        let ec = SigningKey::from_jwk(PRIVATE_EC).unwrap();
+        let parts: Value = serde_json::from_str(PRIVATE_EC).unwrap();
+        let published = ec.published_jwk();
+        assert_eq!((&published["x"], &published["y"]), (&parts["x"], &parts["y"]));
+        assert_eq!((ec.alg(), public(&ec).as_str()), (SigningAlg::ES256, ec.thumbprint().as_str()));
+        let [pkcs8, pkcs1, jwk] = rsa();
+        let keys = [SigningKey::from_pem(&pkcs8), SigningKey::from_pem(&pkcs1), SigningKey::from_jwk(&jwk)];
+        let [pkcs8, pkcs1, jwk] = keys.map(Result::unwrap);
+        for key in [&pkcs1, &jwk] {
+            assert_eq!((key.alg(), key.thumbprint()), (SigningAlg::PS256, pkcs8.thumbprint()));
+            assert_eq!(public(key), pkcs8.thumbprint().as_str());
+        }
+    }
+
     #[tokio::test]
     async fn what_is_signed_verifies_by_what_is_published() {
         let pem = |alg: &'static rcgen::SignatureAlgorithm| {
             SigningKey::from_pem(rcgen::KeyPair::generate_for(alg).unwrap().serialize_pem()).unwrap()
         };
-        for key in [pem(&rcgen::PKCS_ECDSA_P256_SHA256), pem(&rcgen::PKCS_ED25519), SigningKey::from_jwk(ED).unwrap()] {
+        let of_jwk = |jwk: &str| SigningKey::from_jwk(jwk).unwrap();
+        for key in [
+            pem(&rcgen::PKCS_ECDSA_P256_SHA256),
+            pem(&rcgen::PKCS_ED25519),
+            of_jwk(ED),
+            of_jwk(PRIVATE_EC),
+            of_jwk(&rsa()[2]),
+        ] {
             let token = key.sign_as_itself(&json!({"iss": "shop"})).await.unwrap();
             let keys = json!({"keys": [key.published_jwk()]}).to_string();
             let keys = KeySet::parse(keys.as_bytes(), key.alg()).unwrap();
