@@ -215,3 +215,59 @@ async fn p2_a_replica_that_is_overtaken_by_another_audience_gets_its_own_token_a
     assert_eq!(world.provider.requests(Endpoint::Token), 3);
     assert!(world.app.ends().is_empty());
 }
+
+/// A request that begins while another of its session waits for the provider; whether it joins that one or comes later, the outcome
+/// is the same.
+async fn meanwhile(world: &World, first: &str, second: &str) -> (StatusCode, StatusCode) {
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let begin = |path: &str| {
+        let (browser, url) = (world.browser.clone(), world.app.at(path));
+        tokio::spawn(async move { browser.get(&url).await.status })
+    };
+    let first = begin(first);
+    gate.arrived().await;
+    let second = begin(second);
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    let (first, second) = futures_util::future::join(first, second).await;
+    (first.unwrap(), second.unwrap())
+}
+
+#[tokio::test]
+async fn a_refresh_for_one_api_is_none_for_another_nor_is_its_refusal() {
+    const STORE: &str = "https://store.example";
+    for (known, expected) in [(true, StatusCode::OK), (false, StatusCode::BAD_GATEWAY)] {
+        let api = Api::start().await;
+        let listed = [("billing", BILLING), ("store", STORE)]
+            .map(|(path, resource)| Listed::at(format!("{}/{path}", api.url)).resource(resource));
+        let world = world(&api, |mut o| {
+            let listed = listed.clone();
+            o.configure =
+                Box::new(move |builder| listed.iter().cloned().fold(builder, |builder, api| builder.api(api)));
+            o.client = Box::new(move |client| {
+                let client = client.resource(STORE);
+                if known { client.resource(BILLING) } else { client }
+            });
+            o
+        })
+        .await;
+        let answers = meanwhile(&world, "/api/billing/x", "/api/store/x").await;
+        assert_eq!(answers, (expected, StatusCode::OK));
+        assert_eq!(world.provider.requests(Endpoint::Token), 3, "the login, and one for each");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_gives_the_same_token_again_is_asked_once() {
+    let api = Api::start().await;
+    let world = world(&api, |o| o).await;
+    let token = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
+    world.provider.tamper_token_response(move |json| json["access_token"] = token.clone());
+    world.provider.tamper_id_token(|_, claims| drop(claims.as_object_mut().unwrap().remove("at_hash")));
+    api.answers_next(Answer::rejected());
+    let status = world.clock.run(world.browser.get(&world.app.at("/api/x"))).await.status;
+    assert_eq!((status, api.calls()), (StatusCode::OK, 2), "who refused it may take it now");
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+}

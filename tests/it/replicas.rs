@@ -12,8 +12,9 @@ use tower_oidc_session::registry::{
     SessionRecord, Sid, Spent, Subject, Version,
 };
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt};
-use tower_oidc_session::{Clock, EndReason, LogoutTarget, RegistryError, SessionKey, SessionRegistry};
+use tower_oidc_session::{Clock, EndReason, LogoutTarget, NotReady, RegistryError, SessionKey, SessionRegistry};
 
+use crate::browser::Browser;
 use crate::registry::Registry;
 use crate::stores::{assert_last, rest_of};
 use crate::until::until;
@@ -67,6 +68,56 @@ async fn p2_replicas_share_one_refresh() {
     assert!(world.app.ends().is_empty() && replica.ends().is_empty());
 }
 
+#[tokio::test]
+async fn p2_a_lease_is_held_for_as_long_as_its_holder_waits_for_the_answer() {
+    let options = Options::default();
+    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::signed_in_with(Options { provider, ..options }).await;
+    let registry = Failing::new(world.app.registry.clone());
+    let replica = world.replica(registry.clone()).await;
+    let key = world.app.registry.last();
+    let Loaded::Live(record) = SessionRegistry::load(&world.app.registry, &key).await.unwrap() else { panic!() };
+    world.clock.advance(G);
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let waits = async {
+        gate.arrived().await;
+        for _ in 0..6 {
+            let claims = registry.claims.load(Ordering::Relaxed);
+            world.clock.advance(SECOND * 2);
+            until(|| registry.claims.load(Ordering::Relaxed) > claims).await;
+            let mut other = registry.lease.lock().unwrap().unwrap();
+            other.holder = LeaseHolder::from_number(7);
+            let claimed = world.app.registry.claim_refresh(&key, record.version(), other).await.unwrap();
+            assert_eq!(claimed, Claimed::Held);
+        }
+        gate.open();
+    };
+    let (status, ()) = join(at_replica(&world, &replica, "/me"), waits).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn p3_a_process_that_stops_begins_no_refresh_and_says_how_many_it_has_left() {
+    let options = Options::default();
+    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let world = World::signed_in_with(Options { provider, ..options }).await;
+    let other = Browser::new();
+    assert_eq!(other.go(&world.app.at("/me")).await.status, StatusCode::OK);
+    let idle = world.replica(world.app.registry.clone()).await;
+    assert_eq!(world.clock.run(idle.rp.drain(SECOND)).await, 0);
+    world.clock.advance(G);
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let (browser, url) = (world.browser.clone(), world.app.at("/me"));
+    let request = tokio::spawn(async move { browser.get(&url).await.status });
+    gate.arrived().await;
+    assert_eq!(world.clock.run(world.app.rp.drain(SECOND)).await, 1);
+    let before = world.provider.requests(Endpoint::Token);
+    assert_eq!(other.get(&world.app.at("/me")).await.status, StatusCode::OK, "within T");
+    assert_eq!(world.provider.requests(Endpoint::Token), before);
+    gate.open();
+    assert_eq!(world.clock.run(request).await.unwrap(), StatusCode::OK);
+}
+
 /// A registry whose store fails when it is told to.
 #[derive(Clone, Debug)]
 struct Failing {
@@ -75,6 +126,8 @@ struct Failing {
     /// Whether its notices of ends get lost.
     is_mute: bool,
     claims: Arc<AtomicUsize>,
+    /// The last that was claimed.
+    lease: Arc<Mutex<Option<Lease>>>,
     /// How often it was asked while it failed.
     failures: Arc<AtomicUsize>,
     /// What it says when it is asked for a session next: an answer that was long on its way.
@@ -88,6 +141,7 @@ impl Failing {
             fails: Arc::default(),
             is_mute: false,
             claims: Arc::default(),
+            lease: Arc::default(),
             failures: Arc::default(),
             late: Arc::default(),
         }
@@ -160,6 +214,7 @@ impl SessionRegistry for Failing {
 
     async fn claim_refresh(&self, key: &SessionKey, version: Version, lease: Lease) -> Result<Claimed, RegistryError> {
         self.check()?;
+        *self.lease.lock().unwrap() = Some(lease);
         let claimed = self.inner.claim_refresh(key, version, lease).await;
         self.claims.fetch_add(1, Ordering::Relaxed);
         claimed
@@ -217,6 +272,10 @@ async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
         assert_eq!(at_replica(&world, &replica, path).await, StatusCode::SERVICE_UNAVAILABLE, "{path}");
     }
     assert_eq!(at_replica(&world, &replica, "/healthz").await, StatusCode::OK);
+    assert_eq!(replica.rp.check_ready().await, Err(NotReady::Store));
+    let sign_out = world.browser.request(Method::POST, &replica.at("/auth/logout"));
+    let sign_out = sign_out.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    assert_eq!(sign_out.status(), StatusCode::SERVICE_UNAVAILABLE, "nor is a sign-out");
     let token = world.provider.logout_token("shop", None, Some(&world.sid()));
     let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
     assert_eq!(answer, Ok(503), "a logout that was not written is no success");
