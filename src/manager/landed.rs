@@ -41,3 +41,28 @@ impl LandedLogins {
         outcomes.iter().find(is_it).map(|(.., outcome)| outcome.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::login_outcome::LoggedIn;
+    use crate::protocol::names::{ClientId, Issuer, Registration};
+
+    #[test]
+    fn the_latest_thousand_are_kept_for_half_a_minute() {
+        let registration = Registration::new(Issuer::new("https://op.example"), ClientId::new("shop"));
+        let attempt = |number: usize| AttemptKey::of(&number.to_string(), &registration);
+        let landed = LandedLogins::default();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for number in 0..=MOST {
+            landed.keep(attempt(number), Ok(LoggedIn::Confirmed), at);
+        }
+        assert_eq!(landed.outcomes().len(), MOST);
+        assert!(landed.of(&attempt(0), at).is_none(), "the oldest is gone");
+        assert!(landed.of(&attempt(1), at).is_some() && landed.of(&attempt(MOST), at).is_some());
+        let later = at + KEPT_FOR;
+        assert!(landed.of(&attempt(1), later).is_none());
+        landed.keep(attempt(0), Ok(LoggedIn::Confirmed), later);
+        assert_eq!(landed.outcomes().len(), 1);
+    }
+}

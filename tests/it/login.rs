@@ -128,6 +128,7 @@ async fn p12_an_attempt_is_redeemed_once_however_often_it_is_brought() {
     let back = world.browser.step(url.as_str()).await;
     assert_eq!((back.status, back.location().as_str()), (StatusCode::SEE_OTHER, world.app.at("/").as_str()));
     assert_eq!(late.step(url.as_str()).await.location().as_str(), world.app.at("/me"));
+    assert_eq!(late.session_cookie(&world.app.url), id, "which is the session that there is");
     assert_eq!((world.me().await, world.app.events()), (StatusCode::OK, vec!["started".to_owned()]));
     // Much later it is spent all the same.
     world.clock.advance(SECOND * 60);
