@@ -566,7 +566,7 @@ async fn lifetimes_of_tokens_that_do_not_fit_the_policy_are_warned_of_once() {
             json["expires_in"] = expires_in.as_secs().into();
             json["refresh_expires_in"] = refresh_expires_in.as_secs().into();
         });
-        for _ in 0..2 {
+        for _ in 0..3 {
             assert_eq!(Browser::new().go(&world.app.at("/me")).await.status, StatusCode::OK);
         }
         let log = log.text();

@@ -276,6 +276,10 @@ async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
     let sign_out = world.browser.request(Method::POST, &replica.at("/auth/logout"));
     let sign_out = sign_out.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
     assert_eq!(sign_out.status(), StatusCode::SERVICE_UNAVAILABLE, "nor is a sign-out");
+    let form = world.browser.request(Method::POST, &replica.at("/me")).header("accept", "text/html").body("a=b");
+    let form = form.header("content-type", "application/x-www-form-urlencoded");
+    let form = form.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    assert_eq!(form.status(), StatusCode::SERVICE_UNAVAILABLE, "a form is sent again, not kept for a login");
     let token = world.provider.logout_token("shop", None, Some(&world.sid()));
     let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
     assert_eq!(answer, Ok(503), "a logout that was not written is no success");
