@@ -280,6 +280,8 @@ async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
     let form = form.header("content-type", "application/x-www-form-urlencoded");
     let form = form.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
     assert_eq!(form.status(), StatusCode::SERVICE_UNAVAILABLE, "a form is sent again, not kept for a login");
+    let old_answer = at_replica(&world, &replica, "/auth/callback?code=c&state=of-long-ago").await;
+    assert_eq!(old_answer, StatusCode::SERVICE_UNAVAILABLE, "whether its user is signed in is not known");
     let token = world.provider.logout_token("shop", None, Some(&world.sid()));
     let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
     assert_eq!(answer, Ok(503), "a logout that was not written is no success");

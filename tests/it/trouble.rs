@@ -193,7 +193,7 @@ async fn p4_a_clock_that_is_off_ends_nothing() {
     for (claim, seconds) in [("iat", 45_i64), ("iat", 100_000), ("nbf", 600), ("exp", -100_000)] {
         let (log, _guard) = collect_log("error");
         let world = World::signed_in_with(silent()).await;
-        let other = another_user(&world).await;
+        let others = [another_user(&world).await, another_user(&world).await];
         world.clock.advance(G);
         world.provider.tamper_id_token(move |_, claims| {
             claims[claim] = json!(claims["iat"].as_i64().unwrap() + seconds);
@@ -202,8 +202,11 @@ async fn p4_a_clock_that_is_off_ends_nothing() {
         let page = world.browser.get(&world.app.at("/me")).await;
         assert_eq!(page.status, StatusCode::OK, "{claim} {seconds}");
         assert_ne!(page.json()["token"], before, "its tokens are used");
-        assert_eq!(other.get(&world.app.at("/me")).await.status, StatusCode::OK);
-        assert_eq!(world.app.events(), ["started", "started", "refreshed", "refreshed"], "{claim} {seconds}");
+        for other in others {
+            assert_eq!(other.get(&world.app.at("/me")).await.status, StatusCode::OK);
+        }
+        let events = [["started"; 3], ["refreshed"; 3]].concat();
+        assert_eq!(world.app.events(), events, "{claim} {seconds}");
         assert_eq!(log.text().matches("are apart").count(), 1, "it is said, not all the time: {}", log.text());
         assert_unharmed(&world);
     }
