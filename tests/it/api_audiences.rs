@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 use tower_oidc_session::test_provider::{Coordination, Endpoint, ExpiredSessions, Fault, GateAt, RefreshTokens};
-use tower_oidc_session::{Api as Listed, EndReason};
+use tower_oidc_session::{Api as Listed, EndReason, RelyingPartyBuilder};
 
 use crate::api::world;
 use crate::api_server::{Answer, Api, introspect};
@@ -244,8 +244,7 @@ async fn a_refresh_for_one_api_is_none_for_another_nor_is_its_refusal() {
             .map(|(path, resource)| Listed::at(format!("{}/{path}", api.url)).resource(resource));
         let world = world(&api, |mut o| {
             let listed = listed.clone();
-            o.configure =
-                Box::new(move |builder| listed.iter().cloned().fold(builder, |builder, api| builder.api(api)));
+            o.configure = Box::new(move |builder| listed.iter().cloned().fold(builder, RelyingPartyBuilder::api));
             o.client = Box::new(move |client| {
                 let client = client.resource(STORE);
                 if known { client.resource(BILLING) } else { client }

@@ -554,8 +554,8 @@ async fn p15_who_comes_by_another_name_of_this_machine_arrives() {
 
 #[tokio::test]
 async fn lifetimes_of_tokens_that_do_not_fit_the_policy_are_warned_of_once() {
-    let long = "access tokens live as long as its sessions";
-    let short = "takes refresh tokens for less time";
+    let outlives = "access tokens live as long as its sessions";
+    let too_short = "takes refresh tokens for less time";
     for (expires_in, refresh_expires_in, expected) in
         [(T - SECOND, T, [0, 0]), (T, T, [1, 0]), (T - SECOND, T - SECOND, [0, 1])]
     {
@@ -569,8 +569,7 @@ async fn lifetimes_of_tokens_that_do_not_fit_the_policy_are_warned_of_once() {
         for _ in 0..3 {
             assert_eq!(Browser::new().go(&world.app.at("/me")).await.status, StatusCode::OK);
         }
-        let log = log.text();
-        let counts = [long, short].map(|warning| log.matches(warning).count());
-        assert_eq!(counts, expected, "{expires_in:?} {refresh_expires_in:?} {log}");
+        let counts = [outlives, too_short].map(|warning| log.text().matches(warning).count());
+        assert_eq!(counts, expected, "{expires_in:?} {refresh_expires_in:?} {}", log.text());
     }
 }

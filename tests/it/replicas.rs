@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use futures_util::future::join;
 use http::{Method, StatusCode};
+use serde_json::json;
 use tower_oidc_session::registry::{
     AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, Registration,
     SessionRecord, Sid, Spent, Subject, Version,
@@ -14,6 +15,7 @@ use tower_oidc_session::registry::{
 use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt};
 use tower_oidc_session::{Clock, EndReason, LogoutTarget, NotReady, RegistryError, SessionKey, SessionRegistry};
 
+use crate::api_server::Api;
 use crate::browser::Browser;
 use crate::registry::Registry;
 use crate::stores::{assert_last, rest_of};
@@ -126,6 +128,7 @@ struct Failing {
     /// Whether its notices of ends get lost.
     is_mute: bool,
     claims: Arc<AtomicUsize>,
+    loads: Arc<AtomicUsize>,
     /// The last that was claimed.
     lease: Arc<Mutex<Option<Lease>>>,
     /// How often it was asked while it failed.
@@ -141,6 +144,7 @@ impl Failing {
             fails: Arc::default(),
             is_mute: false,
             claims: Arc::default(),
+            loads: Arc::default(),
             lease: Arc::default(),
             failures: Arc::default(),
             late: Arc::default(),
@@ -184,6 +188,7 @@ impl SessionRegistry for Failing {
 
     async fn load(&self, key: &SessionKey) -> Result<Loaded, RegistryError> {
         self.check()?;
+        self.loads.fetch_add(1, Ordering::Relaxed);
         if let Some(late) = self.late.lock().unwrap().take() {
             return Ok(late);
         }
@@ -351,6 +356,44 @@ async fn p4_one_replica_begins_a_silent_login_and_another_serves_nobody_longer_f
         let request = request.header("cookie", world.browser.cookie_header(&world.app.url)).build().unwrap();
         assert_eq!(reqwest::Client::new().execute(request).await.unwrap().status(), expected, "{silence:?}");
     }
+}
+
+#[tokio::test]
+async fn p2_a_replica_takes_the_token_that_another_has_got_meanwhile() {
+    let api = Api::start().await;
+    let world = crate::api::world(&api, |options| options).await;
+    let registry = Failing::new(world.app.registry.clone());
+    let listed = [tower_oidc_session::Api::at(&api.url)];
+    let replica = world.replica_calling(registry.clone(), &listed, Some(api.url.clone())).await;
+    let before = SessionRegistry::load(&world.app.registry, &world.app.registry.last()).await.unwrap();
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK);
+    *registry.late.lock().unwrap() = Some(before);
+    assert_eq!(at_replica(&world, &replica, "/passive-orders").await, StatusCode::OK);
+    let token = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
+    assert_eq!((api.calls(), json!(api.tokens()[0])), (1, token));
+    assert_eq!(world.provider.requests(Endpoint::Token), 2);
+}
+
+#[tokio::test]
+async fn a_session_is_looked_up_once_for_a_request_its_calls_and_its_stream() {
+    let api = Api::start().await;
+    let world = crate::api::world(&api, |options| options).await;
+    let registry = Failing::new(world.app.registry.clone());
+    let listed = [tower_oidc_session::Api::at(&api.url)];
+    let replica = world.replica_calling(registry.clone(), &listed, Some(api.url.clone())).await;
+    for (path, calls) in [("/api/x", 1), ("/passive-orders", 2)] {
+        registry.loads.store(0, Ordering::Relaxed);
+        assert_eq!(at_replica(&world, &replica, path).await, StatusCode::OK);
+        assert_eq!((registry.loads.load(Ordering::Relaxed), api.calls()), (1, calls), "{path}");
+    }
+    registry.loads.store(0, Ordering::Relaxed);
+    let request = world.browser.request(Method::GET, &replica.at("/events"));
+    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    events.chunk().await.unwrap().unwrap();
+    // Time enough for whoever would look again at once.
+    assert_eq!(at_replica(&world, &replica, "/healthz").await, StatusCode::OK);
+    assert_eq!(registry.loads.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
