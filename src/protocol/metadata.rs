@@ -324,6 +324,45 @@ mod tests {
     }
 
     #[test]
+    fn who_shows_a_certificate_goes_where_certificates_are_asked_for() {
+        let issuer = Issuers::one(Issuer::new("https://op.example"));
+        let parse = |aliases: Value| {
+            let json = document(|json| {
+                json["userinfo_endpoint"] = "https://op.example/me".into();
+                json["mtls_endpoint_aliases"] = aliases;
+            });
+            ProviderMetadata::parse(&json, &issuer, &PlainHttp::default())
+        };
+        let endpoints = |metadata: ProviderMetadata| {
+            let metadata = metadata.for_mutual_tls();
+            [Some(metadata.token_endpoint), metadata.userinfo_endpoint, metadata.revocation_endpoint]
+                .map(|url| url.map(String::from).unwrap_or_default())
+        };
+        let (token, me) = ("https://op.example/token", "https://op.example/me");
+        for (aliases, expected, unreadable) in [
+            (json!(null), [token, me, ""], false),
+            (json!({}), [token, me, ""], false),
+            (
+                json!({"token_endpoint": "https://mtls.example/t", "revocation_endpoint": "https://mtls.example/r"}),
+                ["https://mtls.example/t", me, "https://mtls.example/r"],
+                false,
+            ),
+            (
+                json!({"token_endpoint": "https://mtls.example/t", "userinfo_endpoint": 7}),
+                ["https://mtls.example/t", me, ""],
+                true,
+            ),
+            (json!("https://mtls.example"), [token, me, ""], true),
+        ] {
+            let metadata = parse(aliases.clone()).unwrap();
+            assert_eq!(metadata.unreadable.contains(&"mtls_endpoint_aliases"), unreadable, "{aliases}");
+            assert_eq!(endpoints(metadata), expected, "{aliases}");
+        }
+        let insecure = parse(json!({"token_endpoint": "http://mtls.example/t"})).err();
+        assert_eq!(insecure, Some(MetadataError::Insecure("mtls_endpoint_aliases")));
+    }
+
+    #[test]
     fn what_is_hardly_needed_is_read_leniently() {
         let issuer = Issuers::one(Issuer::new("https://op.example"));
         let (url, flag, list) =

@@ -61,6 +61,13 @@ async fn the_authorization_request_has_all_it_needs() {
 
 #[tokio::test]
 async fn consent_is_asked_for_at_each_login_where_the_application_says_so() {
+    let prompts_of = async |world: &World, link: &str| {
+        let url = world.browser.step(&world.app.at(&format!("/auth/login{link}"))).await.location();
+        let prompts = url.query_pairs().filter(|(name, _)| name == "prompt").map(|(_, value)| value.into_owned());
+        prompts.collect::<Vec<_>>()
+    };
+    let unasked = World::new().await;
+    assert_eq!(prompts_of(&unasked, "?prompt=login").await, ["login"], "and nowhere else");
     let configure = |builder: RelyingPartyBuilder| builder.authorization_parameter("prompt", "consent");
     let world = World::with(Options { configure: Box::new(configure), ..Options::default() }).await;
     for (link, expected) in [
@@ -71,9 +78,7 @@ async fn consent_is_asked_for_at_each_login_where_the_application_says_so() {
         ("?acr_values=gold", "consent"),
         ("?prompt=none", "none"),
     ] {
-        let url = world.browser.step(&world.app.at(&format!("/auth/login{link}"))).await.location();
-        let prompts: Vec<_> = url.query_pairs().filter(|(name, _)| name == "prompt").map(|(_, value)| value).collect();
-        assert_eq!(prompts, [expected], "{link}");
+        assert_eq!(prompts_of(&world, link).await, [expected], "{link}");
     }
 }
 

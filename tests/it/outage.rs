@@ -188,3 +188,17 @@ async fn start_up_does_not_need_the_provider() {
     assert_eq!(world.browser.go(&app.at("/me")).await.status, StatusCode::OK);
     assert!(app.rp.is_ready());
 }
+
+#[tokio::test]
+async fn a_provider_that_is_away_at_the_start_is_asked_less_and_less() {
+    let world = World::new().await;
+    world.provider.set_fault(Endpoint::Discovery, Fault::Status { code: 503, retry_after: None });
+    let app = world.another_app("late").await;
+    let before = world.provider.requests(Endpoint::Discovery);
+    for _ in 0..120 {
+        world.clock.advance(SECOND / 2);
+        assert_eq!(world.browser.get(&app.at("/healthz")).await.status, StatusCode::OK);
+    }
+    let asked = world.provider.requests(Endpoint::Discovery) - before;
+    assert!((3..=16).contains(&asked), "{asked} times in a minute");
+}
