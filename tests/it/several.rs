@@ -9,7 +9,9 @@ use axum::routing::get;
 use http::header::{ACCEPT, LOCATION};
 use http::{Method, StatusCode};
 use serde_json::json;
-use tower_oidc_session::test_provider::{Endpoint, IssuerInResponse, ManualClock, SignIn, TestClient, TestProvider};
+use tower_oidc_session::test_provider::{
+    Endpoint, ExpiredSessions, IssuerInResponse, ManualClock, SignIn, TestClient, TestProvider,
+};
 use tower_oidc_session::{
     ClientCredentials, CookieKey, EventKind, IssuerTenants, OidcSession, RelyingParties, RelyingParty,
     RelyingPartyBuilder,
@@ -91,7 +93,10 @@ impl TwoProviders {
     }
 
     async fn start_at(clock: ManualClock) -> Self {
-        let provider = || leaks::provider().sign_in(SignIn::Automatic("alice".to_owned())).clock(clock.clone()).start();
+        let provider = || {
+            let builder = leaks::provider().sign_in(SignIn::Automatic("alice".to_owned())).clock(clock.clone());
+            builder.expired_sessions(ExpiredSessions::StaySilent).start()
+        };
         let (staff, customers) = (provider().await.unwrap(), provider().await.unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
