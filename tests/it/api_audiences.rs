@@ -7,6 +7,7 @@ use tower_oidc_session::{Api as Listed, EndReason, RelyingPartyBuilder};
 
 use crate::api::world;
 use crate::api_server::{Answer, Api, introspect};
+use crate::trouble::begin;
 use crate::until::until;
 use crate::world::{ABSOLUTE, G, Options, SECOND, World, policy};
 
@@ -56,10 +57,8 @@ async fn p2_requests_for_two_audiences_do_not_use_one_refresh_token_twice() {
     let api = Api::start().await;
     let world = with(&api, Listed::at(format!("{}/billing", api.url)).resource(BILLING)).await;
     world.clock.advance(G);
-    let requests = ["/me", "/api/billing/x", "/api/orders", "/me", "/api/billing/y"].map(|path| {
-        let (browser, url) = (world.browser.clone(), world.app.at(path));
-        tokio::spawn(async move { browser.get(&url).await.status })
-    });
+    let requests = ["/me", "/api/billing/x", "/api/orders", "/me", "/api/billing/y"]
+        .map(|path| begin(&world, &world.browser, path));
     for status in futures_util::future::join_all(requests).await {
         assert_eq!(status.unwrap(), StatusCode::OK);
     }
@@ -203,8 +202,7 @@ async fn p2_a_replica_that_is_overtaken_by_another_audience_gets_its_own_token_a
     }
     // One replica refreshes for billing; the other is told meanwhile that the login's token is no good.
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
-    let (browser, url) = (world.browser.clone(), world.app.at("/api/billing/x"));
-    let billing = tokio::spawn(async move { browser.get(&url).await.status });
+    let billing = begin(&world, &world.browser, "/api/billing/x");
     gate.arrived().await;
     api.answers_next(Answer::rejected());
     let orders = tokio::spawn(async move { at_replica.get(&replica.at("/api/orders")).await.status });
@@ -220,13 +218,9 @@ async fn p2_a_replica_that_is_overtaken_by_another_audience_gets_its_own_token_a
 /// is the same.
 async fn meanwhile(world: &World, first: &str, second: &str) -> (StatusCode, StatusCode) {
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
-    let begin = |path: &str| {
-        let (browser, url) = (world.browser.clone(), world.app.at(path));
-        tokio::spawn(async move { browser.get(&url).await.status })
-    };
-    let first = begin(first);
+    let first = begin(world, &world.browser, first);
     gate.arrived().await;
-    let second = begin(second);
+    let second = begin(world, &world.browser, second);
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }

@@ -259,6 +259,10 @@ async fn redis_cluster_a_replica_leads_to_its_primary() {
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
 }
 
+fn count(answers: &[StatusCode], wanted: StatusCode) -> usize {
+    answers.iter().filter(|status| **status == wanted).count()
+}
+
 /// Users who are signed in and click all the time. Nobody of them may ever be told that they are not.
 struct Crowd {
     users: Vec<Browser>,
@@ -311,10 +315,14 @@ impl Crowd {
         }
     }
 
-    async fn count(&self, app: &App, wanted: StatusCode) -> usize {
+    /// What each gets.
+    async fn answers(&self, app: &App) -> Vec<StatusCode> {
         let url = app.at("/me");
-        let answers = join_all(self.users.iter().map(|user| user.get(&url))).await;
-        answers.iter().filter(|answer| answer.status == wanted).count()
+        join_all(self.users.iter().map(async |user| user.get(&url).await.status)).await
+    }
+
+    async fn count(&self, app: &App, wanted: StatusCode) -> usize {
+        count(&self.answers(app).await, wanted)
     }
 }
 
@@ -341,10 +349,9 @@ async fn redis_cluster_a_failover_under_load_loses_nothing() {
     assert_eq!(out(&other).await, Ok(200));
     assert_eq!(crowd.count(&other, StatusCode::UNAUTHORIZED).await, 24);
     // Who asks for confirmation is told of an end by the primary only that still has a replica, however long others wait.
-    let url = world.app.at("/me");
-    let answers = join_all(crowd.users.iter().map(|user| user.get(&url))).await;
-    let count = |status| answers.iter().filter(|answer| answer.status == status).count();
-    let (told, unsure) = (count(StatusCode::UNAUTHORIZED), count(StatusCode::SERVICE_UNAVAILABLE));
+    let answers = crowd.answers(&world.app).await;
+    let [told, unsure] =
+        [StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE].map(|status| count(&answers, status));
     assert!(told > 0 && unsure > 0 && told + unsure == 24, "{told} are told of their end, {unsure} have to wait");
 }
 

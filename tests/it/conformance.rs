@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::{Value, json};
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, OldKeys};
+use tower_oidc_session::test_provider::{Endpoint, OldKeys};
 use tower_oidc_session::{ClaimsFrom, EndReason, RelyingPartyBuilder, SigningAlg};
 
 use crate::backchannel_logout::{changed, post_token};
@@ -61,9 +61,7 @@ async fn refresh_is_refused(row: &str, change: Change) {
 /// A refresh whose ID token cannot be believed ends nothing: it says nothing of the user. Its access token is never used,
 /// and nothing is confirmed; but a rotated refresh token is kept, so that the session goes on when all is well again.
 async fn refresh_is_not_believed(row: &str, change: Change) {
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::with(options).await;
+    let world = World::with(Options::silent()).await;
     let oracle = Oracle::watch(&world, |_, _| {});
     world.sign_in().await;
     let token = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();

@@ -148,9 +148,7 @@ async fn p15_an_encrypted_id_token_fails_the_login_and_the_log_says_what_to_do()
 
 #[tokio::test]
 async fn p4_an_encrypted_id_token_in_a_refresh_ends_nothing() {
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(options).await;
+    let world = World::signed_in_with(Options::silent()).await;
     let (log, _guard) = collect_log("error");
     world.provider.tamper_token_response(|response| response["id_token"] = encrypted().into());
     world.clock.advance(G);

@@ -128,9 +128,7 @@ async fn one_active_application_keeps_the_other_alive() {
 
 #[tokio::test]
 async fn after_t_the_provider_decides_and_nothing_protected_is_served_before() {
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(options).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.clock.advance(T);
     let page = world.browser.get(&world.app.at("/me")).await;
     assert_eq!(page.status, StatusCode::UNAUTHORIZED);
@@ -190,13 +188,19 @@ async fn the_absolute_lifetime_ends_active_sessions() {
     world.app.until_ended(EndReason::AbsoluteLifetime).await;
 }
 
-#[tokio::test]
-async fn who_wants_to_stay_signed_in_after_the_end_does_not_and_the_provider_is_not_asked() {
-    let world = World::with(Options::default()).await;
+/// The provider has said when it ends the session, and a signal is due.
+async fn a_second_before_the_session_expires() -> World {
+    let world = World::new().await;
     let expiry = seconds_of(&world) + G.as_secs() + 1;
     world.provider.tamper_id_token(move |_, claims| claims["session_expiry"] = expiry.into());
     world.sign_in().await;
     world.clock.advance(G);
+    world
+}
+
+#[tokio::test]
+async fn who_wants_to_stay_signed_in_after_the_end_does_not_and_the_provider_is_not_asked() {
+    let world = a_second_before_the_session_expires().await;
     assert_eq!(world.me().await, StatusCode::OK, "confirmed a moment before");
     world.clock.advance(SECOND);
     assert_eq!(world.browser.post(&world.app.at("/auth/session")).await.status, StatusCode::UNAUTHORIZED);
@@ -206,11 +210,7 @@ async fn who_wants_to_stay_signed_in_after_the_end_does_not_and_the_provider_is_
 
 #[tokio::test]
 async fn a_session_that_comes_to_its_end_while_the_provider_is_asked_serves_nobody() {
-    let world = World::with(Options::default()).await;
-    let expiry = seconds_of(&world) + G.as_secs() + 1;
-    world.provider.tamper_id_token(move |_, claims| claims["session_expiry"] = expiry.into());
-    world.sign_in().await;
-    world.clock.advance(G);
+    let world = a_second_before_the_session_expires().await;
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
     let passes = async {
         gate.arrived().await;

@@ -2,18 +2,12 @@
 
 use http::StatusCode;
 use tower_oidc_session::EndReason;
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault};
+use tower_oidc_session::test_provider::{Endpoint, Fault};
 
 use crate::world::{G, Options, SECOND, T, World};
 
 fn json(status: u16, body: &str) -> Fault {
     Fault::Body { status, content_type: "application/json", body: body.to_owned() }
-}
-
-fn silent() -> Options {
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    options
 }
 
 #[tokio::test]
@@ -39,7 +33,7 @@ async fn p4_an_outage_ends_nothing() {
         json(200, "<html>maintenance</html>"),
         json(200, r#"{"token_type":"Bearer"}"#),
     ] {
-        let world = World::signed_in_with(silent()).await;
+        let world = World::signed_in_with(Options::silent()).await;
         world.provider.set_fault(Endpoint::Token, fault.clone());
         world.clock.advance(G);
         assert_eq!(world.me().await, StatusCode::OK, "within T: {fault:?}");
@@ -63,7 +57,7 @@ async fn p4_an_outage_ends_nothing() {
 
 #[tokio::test]
 async fn p4_it_goes_on_when_the_provider_is_back() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.provider.set_fault(Endpoint::Token, Fault::Status { code: 503, retry_after: None });
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK);
@@ -75,7 +69,7 @@ async fn p4_it_goes_on_when_the_provider_is_back() {
 
 #[tokio::test]
 async fn p4_the_provider_is_spared() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.provider.set_fault(Endpoint::Token, Fault::Status { code: 503, retry_after: None });
     world.clock.advance(G);
     // After 1, 2, 4 and 4 s.
@@ -88,7 +82,7 @@ async fn p4_the_provider_is_spared() {
 
 #[tokio::test]
 async fn p4_retry_after_is_honoured_and_passed_on() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.provider.set_fault(Endpoint::Token, Fault::Status { code: 429, retry_after: Some(SECOND * 30) });
     world.clock.advance(T - SECOND);
     assert_eq!(world.me().await, StatusCode::OK);
@@ -108,7 +102,7 @@ async fn p4_definite_refusals_end_the_session() {
         (400, "login_required"),
         (200, "invalid_grant"),
     ] {
-        let world = World::signed_in_with(silent()).await;
+        let world = World::signed_in_with(Options::silent()).await;
         world.provider.set_fault(Endpoint::Token, json(status, &format!(r#"{{"error":"{error}"}}"#)));
         world.clock.advance(G);
         assert_eq!(world.me().await, StatusCode::UNAUTHORIZED, "{error}");
@@ -121,7 +115,7 @@ async fn p4_definite_refusals_end_the_session() {
 async fn p4_unclear_refusals_are_tried_once_more() {
     for error in ["invalid_request", "invalid_scope"] {
         let fault = json(400, &format!(r#"{{"error":"{error}"}}"#));
-        let world = World::signed_in_with(silent()).await;
+        let world = World::signed_in_with(Options::silent()).await;
         world.provider.set_fault_times(Endpoint::Token, fault.clone(), 1);
         world.clock.advance(G);
         assert_eq!(world.clock.run(world.me()).await, StatusCode::OK, "{error}");
@@ -137,7 +131,7 @@ async fn p4_unclear_refusals_are_tried_once_more() {
 #[tokio::test]
 async fn p4_a_lost_answer_is_asked_for_once_more() {
     // Nothing was rotated: the second attempt brings the tokens.
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.provider.set_fault_times(Endpoint::Token, Fault::Refuse, 1);
     world.clock.advance(G);
     assert_eq!(world.me().await, StatusCode::OK);
@@ -159,7 +153,7 @@ async fn p4_userinfo_outages_end_nothing_either() {
         json(200, "{}"),
         json(200, r#"{"status":"maintenance"}"#),
     ] {
-        let mut options = silent();
+        let mut options = Options::silent();
         options.provider = options.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(T * 2);
         let world = World::signed_in_with(options).await;
         world.provider.set_fault(Endpoint::UserInfo, fault.clone());

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
-use tower_oidc_session::test_provider::{ExpiredSessions, check_registry};
+use tower_oidc_session::test_provider::check_registry;
 use tower_oidc_session::{EndReason, PostgresRegistry};
 
 use crate::browser::Browser;
@@ -21,12 +21,6 @@ use crate::world::{G, Options, World};
 
 /// After this a store that is back, or elsewhere, is used again.
 const RECOVERY: Duration = Duration::from_secs(5);
-
-fn silent() -> Options {
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    options
-}
 
 async fn admin(store: &Store) -> Client {
     let (client, connection) = tokio_postgres::connect(store.url(), tokio_postgres::NoTls).await.unwrap();
@@ -104,7 +98,7 @@ async fn with_standby(parameters: &str) -> Site {
     let primary = Store::postgres();
     let name = Name::of(&primary).await;
     let registry = Registry::over(over_postgres(&format!("{}{parameters}", name.url()), "shop", []).await);
-    let world = World::over(registry, silent()).await;
+    let world = World::over(registry, Options::silent()).await;
     let sid = sign_in(&world).await;
     let standby = primary.standby();
     until_replayed(&primary).await;
@@ -175,7 +169,7 @@ async fn p13_a_promoted_standby_is_found_while_old_connections_hang() {
 async fn p13_connections_that_were_forgotten_on_the_way_cost_one_time_out() {
     let store = Store::postgres();
     let name = Name::of(&store).await;
-    let world = World::over(Registry::over(over_postgres(&name.url(), "shop", []).await), silent()).await;
+    let world = World::over(Registry::over(over_postgres(&name.url(), "shop", []).await), Options::silent()).await;
     world.sign_in().await;
     // So slow that each needs a connection of its own.
     let mut other = admin(&store).await;
@@ -281,7 +275,7 @@ async fn p13_the_primary_is_found_among_several_hosts() {
     let standby = primary.standby();
     let ports = format!("127.0.0.1:{},127.0.0.1:{}", standby.port(), primary.port());
     let url = format!("postgres://postgres@{ports}/postgres");
-    let world = World::over(Registry::over(over_postgres(&url, "shop", []).await), silent()).await;
+    let world = World::over(Registry::over(over_postgres(&url, "shop", []).await), Options::silent()).await;
     let sid = sign_in(&world).await;
     until_replayed(&primary).await;
     primary.crash();
@@ -293,7 +287,7 @@ async fn p13_the_primary_is_found_among_several_hosts() {
 /// A login whose logout is being written: it waits, and then has to see what was written. Returns the answers to its
 /// callback and to the request after it.
 async fn login_beside_a_logout(store: &Store, url: &str) -> (StatusCode, StatusCode) {
-    let world = World::over(Registry::over(over_postgres(url, "shop", []).await), silent()).await;
+    let world = World::over(Registry::over(over_postgres(url, "shop", []).await), Options::silent()).await;
     let page = world.browser.step(&world.app.at("/auth/login?return_to=/me")).await;
     let back = world.browser.step(page.location().as_str()).await.location();
     let logout = admin(store).await;
@@ -403,7 +397,7 @@ async fn p13_nobody_gets_a_connection_that_is_busy_with_anothers_statement() {
     admin(&store).await.batch_execute(setting).await.unwrap();
     let bouncer = store.bouncer(&["ignore_startup_parameters = options"]);
     for url in [store.url(), bouncer.url()] {
-        let world = World::over(Registry::over(over_postgres(url, "shop", []).await), silent()).await;
+        let world = World::over(Registry::over(over_postgres(url, "shop", []).await), Options::silent()).await;
         world.sign_in().await;
         let (looks, mut other) = (admin(&store).await, admin(&store).await);
         let locked = other.transaction().await.unwrap();
@@ -440,7 +434,7 @@ async fn p13_an_older_schema_is_migrated_and_a_newer_one_is_refused() {
     let row = admin.query_one(version, &[]).await.unwrap();
     let found: (i64, i64) = (row.get(0), row.get(1));
     assert_eq!(found, (3, 2), "once, by one of them");
-    let world = World::over(Registry::over(registries[0].clone()), silent()).await;
+    let world = World::over(Registry::over(registries[0].clone()), Options::silent()).await;
     let sid = sign_in(&world).await;
     assert_eq!(log_out(&world, &sid).await, 200);
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
@@ -460,7 +454,7 @@ async fn p13_replicas_of_the_version_before_and_of_this_one_end_each_others_logi
     admin.batch_execute(&before).await.unwrap();
     admin.batch_execute("INSERT INTO shop.schema_version VALUES (2)").await.unwrap();
     let registry = over_postgres(store.url(), "shop", []).await;
-    let world = World::over(Registry::over(registry), silent()).await;
+    let world = World::over(Registry::over(registry), Options::silent()).await;
     sign_in(&world).await;
     // What a replica of version 2 says when a logout token comes to it.
     let end = "SELECT word FROM shop.session, shop.end_by_sid(sid, NULL, issued_at, 1000, 'back_channel_logout', 0)";
@@ -487,7 +481,7 @@ async fn p13_the_contract_holds_through_pgbouncer_in_transaction_mode() {
         let bouncer = store.bouncer(settings);
         check_registry(async || over_postgres(bouncer.url(), &name(), []).await.listen_at(store.url()).unwrap()).await;
         let registry = over_postgres(bouncer.url(), &name(), []).await;
-        let world = World::over(Registry::over(registry), silent()).await;
+        let world = World::over(Registry::over(registry), Options::silent()).await;
         let sid = sign_in(&world).await;
         for status in many(&world, 100).await {
             assert_eq!(status, StatusCode::OK);

@@ -7,30 +7,32 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use futures_util::future::join;
 use http::{Method, StatusCode};
+use reqwest::RequestBuilder;
 use serde_json::json;
 use tower_oidc_session::registry::{
     AttemptKey, Claimed, Committed, Created, EndListener, Lease, LeaseHolder, Loaded, LoginAttempt, Registration,
     SessionRecord, Sid, Spent, Subject, Version,
 };
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, GateAt};
+use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{Clock, EndReason, LogoutTarget, NotReady, RegistryError, SessionKey, SessionRegistry};
 
 use crate::api_server::Api;
 use crate::browser::Browser;
 use crate::registry::Registry;
 use crate::stores::{assert_last, rest_of};
+use crate::trouble::begin;
 use crate::until::until;
-use crate::world::{G, Options, SECOND, T, World};
+use crate::world::{App, G, Options, SECOND, T, World};
 
 /// A request to a replica with the cookies of the application.
-async fn at_replica(world: &World, replica: &crate::world::App, path: &str) -> StatusCode {
-    let request = world.browser.request(Method::GET, &replica.at(path));
-    let cookies = world.browser.cookie_header(&world.app.url);
-    reqwest::RequestBuilder::from_parts(reqwest::Client::new(), request.header("cookie", cookies).build().unwrap())
-        .send()
-        .await
-        .unwrap()
-        .status()
+fn to_replica(world: &World, replica: &App, method: Method, path: &str) -> RequestBuilder {
+    let request = world.browser.request(method, &replica.at(path));
+    request.header("cookie", world.browser.cookie_header(&world.app.url))
+}
+
+async fn at_replica(world: &World, replica: &App, path: &str) -> StatusCode {
+    let request = to_replica(world, replica, Method::GET, path);
+    RequestBuilder::from_parts(reqwest::Client::new(), request.build().unwrap()).send().await.unwrap().status()
 }
 
 #[tokio::test]
@@ -38,8 +40,7 @@ async fn p1_an_end_on_one_replica_is_one_on_all() {
     let world = World::signed_in().await;
     let replica = world.replica(world.app.registry.clone()).await;
     assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::OK);
-    let request = world.browser.request(Method::GET, &replica.at("/events"));
-    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    let mut events = to_replica(&world, &replica, Method::GET, "/events").send().await.unwrap();
     events.chunk().await.unwrap().unwrap();
     world.provider.end_sessions_of("alice").await;
     assert_eq!(at_replica(&world, &replica, "/me").await, StatusCode::UNAUTHORIZED);
@@ -54,8 +55,7 @@ async fn p2_replicas_share_one_refresh() {
     let replica = world.replica(registry.clone()).await;
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
-    let (browser, url) = (world.browser.clone(), world.app.at("/me"));
-    let first = tokio::spawn(async move { browser.get(&url).await.status });
+    let first = begin(&world, &world.browser, "/me");
     gate.arrived().await;
     // The second waits for the first, which has the lease.
     let refused = async {
@@ -72,9 +72,7 @@ async fn p2_replicas_share_one_refresh() {
 
 #[tokio::test]
 async fn p2_a_lease_is_held_for_as_long_as_its_holder_waits_for_the_answer() {
-    let options = Options::default();
-    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(Options { provider, ..options }).await;
+    let world = World::signed_in_with(Options::silent()).await;
     let registry = Failing::new(world.app.registry.clone());
     let replica = world.replica(registry.clone()).await;
     let key = world.app.registry.last();
@@ -100,17 +98,14 @@ async fn p2_a_lease_is_held_for_as_long_as_its_holder_waits_for_the_answer() {
 
 #[tokio::test]
 async fn p3_a_process_that_stops_begins_no_refresh_and_says_how_many_it_has_left() {
-    let options = Options::default();
-    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(Options { provider, ..options }).await;
+    let world = World::signed_in_with(Options::silent()).await;
     let other = Browser::new();
     assert_eq!(other.go(&world.app.at("/me")).await.status, StatusCode::OK);
     let idle = world.replica(world.app.registry.clone()).await;
     assert_eq!(world.clock.run(idle.rp.drain(SECOND)).await, 0);
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
-    let (browser, url) = (world.browser.clone(), world.app.at("/me"));
-    let request = tokio::spawn(async move { browser.get(&url).await.status });
+    let request = begin(&world, &world.browser, "/me");
     gate.arrived().await;
     assert_eq!(world.clock.run(world.app.rp.drain(SECOND)).await, 1);
     let before = world.provider.requests(Endpoint::Token);
@@ -278,12 +273,10 @@ async fn p8_a_store_that_is_down_is_503_and_never_anonymous() {
     }
     assert_eq!(at_replica(&world, &replica, "/healthz").await, StatusCode::OK);
     assert_eq!(replica.rp.check_ready().await, Err(NotReady::Store));
-    let sign_out = world.browser.request(Method::POST, &replica.at("/auth/logout"));
-    let sign_out = sign_out.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    let sign_out = to_replica(&world, &replica, Method::POST, "/auth/logout").send().await.unwrap();
     assert_eq!(sign_out.status(), StatusCode::SERVICE_UNAVAILABLE, "nor is a sign-out");
-    let form = world.browser.request(Method::POST, &replica.at("/me")).header("accept", "text/html").body("a=b");
-    let form = form.header("content-type", "application/x-www-form-urlencoded");
-    let form = form.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    let form = to_replica(&world, &replica, Method::POST, "/me").header("accept", "text/html").body("a=b");
+    let form = form.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
     assert_eq!(form.status(), StatusCode::SERVICE_UNAVAILABLE, "a form is sent again, not kept for a login");
     let old_answer = at_replica(&world, &replica, "/auth/callback?code=c&state=of-long-ago").await;
     assert_eq!(old_answer, StatusCode::SERVICE_UNAVAILABLE, "whether its user is signed in is not known");
@@ -322,9 +315,7 @@ async fn p3_rotated_tokens_outlast_a_store_that_is_down_for_a_moment() {
 
 #[tokio::test]
 async fn p4_what_another_replica_was_told_longer_ago_than_t_serves_nobody() {
-    let options = Options::default();
-    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(Options { provider, ..options }).await;
+    let world = World::signed_in_with(Options::silent()).await;
     let registry = Failing::new(world.app.registry.clone());
     let replica = world.replica(registry.clone()).await;
     let before = SessionRegistry::load(&world.app.registry, &world.app.registry.last()).await.unwrap();
@@ -339,10 +330,9 @@ async fn p4_what_another_replica_was_told_longer_ago_than_t_serves_nobody() {
 
 #[tokio::test]
 async fn p4_one_replica_begins_a_silent_login_and_another_serves_nobody_longer_for_it() {
-    let options = Options::default();
+    let options = Options::silent();
     let policy = options.policy.discard_tokens().signal_by_silent_login();
-    let provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(Options { provider, policy, ..Options::default() }).await;
+    let world = World::signed_in_with(Options { policy, ..Options::silent() }).await;
     let registry = Failing::new(world.app.registry.clone());
     let replica = world.replica(registry.clone()).await;
     // Whoever comes second finds that the other was faster: before T that is no reason to wait, after T it is.
@@ -352,9 +342,8 @@ async fn p4_one_replica_begins_a_silent_login_and_another_serves_nobody_longer_f
         let sent = world.browser.step(&world.app.at("/me")).await;
         assert_eq!(sent.location().as_str(), world.app.at("/auth/login?return_to=/me&prompt=none"));
         *registry.late.lock().unwrap() = Some(before);
-        let request = world.browser.request(Method::GET, &replica.at("/me")).header("accept", "text/html");
-        let request = request.header("cookie", world.browser.cookie_header(&world.app.url)).build().unwrap();
-        assert_eq!(reqwest::Client::new().execute(request).await.unwrap().status(), expected, "{silence:?}");
+        let page = to_replica(&world, &replica, Method::GET, "/me").header("accept", "text/html").send().await.unwrap();
+        assert_eq!(page.status(), expected, "{silence:?}");
     }
 }
 
@@ -388,8 +377,7 @@ async fn a_session_is_looked_up_once_for_a_request_its_calls_and_its_stream() {
         assert_eq!((registry.loads.load(Ordering::Relaxed), api.calls()), (1, calls), "{path}");
     }
     registry.loads.store(0, Ordering::Relaxed);
-    let request = world.browser.request(Method::GET, &replica.at("/events"));
-    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    let mut events = to_replica(&world, &replica, Method::GET, "/events").send().await.unwrap();
     events.chunk().await.unwrap().unwrap();
     // Time enough for whoever would look again at once.
     assert_eq!(at_replica(&world, &replica, "/healthz").await, StatusCode::OK);
@@ -401,8 +389,7 @@ async fn p11_streams_of_the_replica_that_ends_a_session_are_cut_without_any_noti
     let world = World::signed_in().await;
     let registry = Failing::mute(world.app.registry.clone());
     let replica = world.replica(registry).await;
-    let request = world.browser.request(Method::GET, &replica.at("/events"));
-    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    let mut events = to_replica(&world, &replica, Method::GET, "/events").send().await.unwrap();
     events.chunk().await.unwrap().unwrap();
     let token = world.provider.logout_token("shop", None, Some(&world.sid()));
     let answer = world.provider.post_logout_token(&replica.at("/auth/backchannel-logout"), &token).await;
@@ -416,8 +403,7 @@ async fn p11_a_lost_notice_is_made_up_for() {
     let world = World::signed_in().await;
     let registry = Failing::mute(world.app.registry.clone());
     let replica = world.replica(registry).await;
-    let request = world.browser.request(Method::GET, &replica.at("/events"));
-    let mut events = request.header("cookie", world.browser.cookie_header(&world.app.url)).send().await.unwrap();
+    let mut events = to_replica(&world, &replica, Method::GET, "/events").send().await.unwrap();
     events.chunk().await.unwrap().unwrap();
     world.provider.end_sessions_of("alice").await;
     // The other replica heard nothing; it looks every 30 s.

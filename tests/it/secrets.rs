@@ -9,7 +9,7 @@ use axum::routing::get;
 use http::header::{ACCEPT, CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tower::ServiceExt;
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault};
+use tower_oidc_session::test_provider::{Endpoint, Fault};
 use tower_oidc_session::{CookieKey, OidcSession};
 use tracing::Dispatch;
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
@@ -54,8 +54,7 @@ pub(crate) fn collect_log(filter: &str) -> (Log, (DefaultGuard, Dispatch)) {
 async fn p9_no_secrets_in_logs_and_answers() {
     let filter = "trace,hyper=off,hyper_util=off,h2=off,reqwest=off,tower_sessions=off,tower_sessions_core=off";
     let (log, _guard) = collect_log(filter);
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
+    let mut options = Options::silent();
     let cookie_key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [7; 64]);
     options.configure = Box::new({
         let key = cookie_key.clone();

@@ -10,7 +10,7 @@ use http::header::{ACCEPT, LOCATION};
 use http::{Method, StatusCode};
 use serde_json::json;
 use tower_oidc_session::test_provider::{
-    Endpoint, ExpiredSessions, IssuerInResponse, ManualClock, SignIn, TestClient, TestProvider,
+    Endpoint, ExpiredSessions, IssuerInResponse, ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder,
 };
 use tower_oidc_session::{
     ClientCredentials, CookieKey, EventKind, IssuerTenants, MemoryRegistry, OidcSession, RelyingParties, RelyingParty,
@@ -27,16 +27,18 @@ use crate::world::CLIENT_SECRET;
 const STAFF: &str = "staff";
 const CUSTOMERS: &str = "customers";
 
+fn of_alice() -> TestProviderBuilder {
+    leaks::provider().sign_in(SignIn::Automatic("alice".to_owned()))
+}
+
 async fn provider() -> TestProvider {
-    leaks::provider().sign_in(SignIn::Automatic("alice".to_owned())).start().await.unwrap()
+    of_alice().start().await.unwrap()
 }
 
 /// A provider with one discovery document for all of its tenants, as Microsoft Entra ID, and the template of their issuers. Who
 /// signs in is of the tenant that `tenant` says.
 pub(crate) async fn provider_of_many(tenant: impl Fn() -> String + Send + Sync + 'static) -> (TestProvider, String) {
-    let sign_in = SignIn::Automatic("alice".to_owned());
-    let provider = leaks::provider().sign_in(sign_in).issuer_in_response(IssuerInResponse::Absent);
-    let provider = provider.start().await.unwrap();
+    let provider = of_alice().issuer_in_response(IssuerInResponse::Absent).start().await.unwrap();
     let template = format!("{}/{{tenantid}}/v2.0", provider.issuer());
     provider.tamper_metadata({
         let template = template.clone();
@@ -93,10 +95,7 @@ impl TwoProviders {
     }
 
     async fn start_over(registry: Registry, clock: ManualClock) -> Self {
-        let provider = || {
-            let builder = leaks::provider().sign_in(SignIn::Automatic("alice".to_owned())).clock(clock.clone());
-            builder.expired_sessions(ExpiredSessions::StaySilent).start()
-        };
+        let provider = || of_alice().clock(clock.clone()).expired_sessions(ExpiredSessions::StaySilent).start();
         let (staff, customers) = (provider().await.unwrap(), provider().await.unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -3,15 +3,13 @@
 use http::StatusCode;
 use serde_json::json;
 use tower_oidc_session::EndReason;
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions, Fault, Interaction, SignIn};
+use tower_oidc_session::test_provider::{Endpoint, Fault, Interaction, SignIn};
 
 use crate::until::until;
 use crate::world::{G, Options, SECOND, T, World, policy};
 
 fn tokenless() -> Options {
-    let mut options = Options { policy: policy().discard_tokens(), ..Options::default() };
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    options
+    Options { policy: policy().discard_tokens(), ..Options::silent() }
 }
 
 async fn silent() -> World {

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tower_oidc_session::test_provider::{Endpoint, ExpiredSessions};
+use tower_oidc_session::test_provider::Endpoint;
 use tower_oidc_session::{Clock, EndReason};
 
 use crate::world::{ABSOLUTE, G, Options, SECOND, T, World, policy};
@@ -45,9 +45,7 @@ async fn p11_downloads_break_off_rather_than_look_complete() {
 
 #[tokio::test]
 async fn p11_streams_end_at_the_idle_deadline_and_nobody_is_called() {
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    let world = World::signed_in_with(options).await;
+    let world = World::signed_in_with(Options::silent()).await;
     let mut events = open(&world, "/events").await;
     events.chunk().await.unwrap().unwrap();
     // Other activity moves the deadline on.

@@ -7,9 +7,7 @@ use std::time::SystemTime;
 use futures_util::future::{BoxFuture, join_all};
 use http::StatusCode;
 use serde_json::json;
-use tower_oidc_session::test_provider::{
-    Endpoint, ExpiredSessions, Fault, GateAt, ManualClock, OldKeys, RefreshTokens, SignIn,
-};
+use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, ManualClock, OldKeys, RefreshTokens, SignIn};
 use tower_oidc_session::{Clock, EndReason};
 
 use crate::browser::Browser;
@@ -17,18 +15,12 @@ use crate::secrets::collect_log;
 use crate::until::until;
 use crate::world::{G, Options, SECOND, T, World};
 
-fn silent() -> Options {
-    let mut options = Options::default();
-    options.provider = options.provider.expired_sessions(ExpiredSessions::StaySilent);
-    options
-}
-
 fn body(status: u16, body: &str) -> Fault {
     Fault::Body { status, content_type: "application/json", body: body.to_owned() }
 }
 
 /// A request to `path` that is under way.
-fn begin(world: &World, browser: &Browser, path: &str) -> tokio::task::JoinHandle<StatusCode> {
+pub(crate) fn begin(world: &World, browser: &Browser, path: &str) -> tokio::task::JoinHandle<StatusCode> {
     let (browser, url) = (browser.clone(), world.app.at(path));
     tokio::spawn(async move { browser.get(&url).await.status })
 }
@@ -54,7 +46,7 @@ async fn p4_keys_that_cannot_be_had_end_no_session() {
         body(200, "<html>maintenance</html>"),
     ];
     for fault in faults {
-        let world = World::signed_in_with(silent()).await;
+        let world = World::signed_in_with(Options::silent()).await;
         let second = another_user(&world).await;
         world.clock.advance(G);
         world.provider.rotate_keys(OldKeys::Drop);
@@ -74,7 +66,7 @@ async fn p4_keys_that_cannot_be_had_end_no_session() {
 
 #[tokio::test]
 async fn p12_a_strangers_logout_token_makes_no_key_rotation_end_sessions() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.clock.advance(G);
     let claims = world.provider.logout_claims("shop", Some("nobody"), None);
     let junk = world.provider.sign_with_foreign_key(&json!({"alg": "RS256", "kid": "no-such-key"}), &claims);
@@ -90,7 +82,7 @@ async fn p12_a_strangers_logout_token_makes_no_key_rotation_end_sessions() {
 
 #[tokio::test]
 async fn p6_a_logout_token_that_is_sent_again_after_a_failed_fetch_of_keys_is_taken() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.provider.rotate_keys(OldKeys::Drop);
     world.provider.set_fault_times(Endpoint::Jwks, Fault::Status { code: 503, retry_after: None }, 1);
     let token = world.provider.logout_token("shop", Some("alice"), Some(&world.sid()));
@@ -103,7 +95,7 @@ async fn p6_a_logout_token_that_is_sent_again_after_a_failed_fetch_of_keys_is_ta
 
 #[tokio::test]
 async fn p4_an_empty_key_set_takes_the_place_of_no_good_one() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     for _ in 0..11 {
         world.clock.advance(G);
         assert_eq!(world.me().await, StatusCode::OK);
@@ -117,7 +109,7 @@ async fn p4_an_empty_key_set_takes_the_place_of_no_good_one() {
 #[tokio::test]
 async fn p6_one_logout_token_makes_at_most_one_request_for_keys_also_where_the_copy_is_old() {
     for age in [3601, 24 * 3600] {
-        let world = World::signed_in_with(silent()).await;
+        let world = World::signed_in_with(Options::silent()).await;
         world.clock.advance(SECOND * age);
         let claims = world.provider.logout_claims("shop", Some("nobody"), None);
         let junk = world.provider.sign_with_foreign_key(&json!({"alg": "RS256", "kid": "no-such-key"}), &claims);
@@ -130,7 +122,7 @@ async fn p6_one_logout_token_makes_at_most_one_request_for_keys_also_where_the_c
 
 #[tokio::test]
 async fn p6_keys_older_than_a_day_verify_nothing_but_end_nothing_either() {
-    let mut options = silent();
+    let mut options = Options::silent();
     options.policy = options.policy.absolute_lifetime(SECOND * 3600 * 48).op_session_lifetime(SECOND * 3600 * 48);
     options.provider = options.provider.session_lifetime(SECOND * 3600 * 48);
     let world = World::signed_in_with(options).await;
@@ -146,7 +138,7 @@ async fn p6_keys_older_than_a_day_verify_nothing_but_end_nothing_either() {
 
 #[tokio::test]
 async fn p4_keys_that_hang_hold_up_no_refresh() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     for _ in 0..11 {
         world.clock.advance(G);
         assert_eq!(world.me().await, StatusCode::OK);
@@ -164,7 +156,7 @@ async fn p4_keys_that_hang_hold_up_no_refresh() {
 
 #[tokio::test]
 async fn p4_endpoints_that_moved_are_found() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     // The copy names an endpoint that is gone; the provider's document has the right one.
     world.provider.tamper_metadata(|metadata| {
         let gone = format!("{}-gone", metadata["token_endpoint"].as_str().unwrap());
@@ -192,7 +184,7 @@ async fn p4_endpoints_that_moved_are_found() {
 async fn p4_a_clock_that_is_off_ends_nothing() {
     for (claim, seconds) in [("iat", 45_i64), ("iat", 100_000), ("nbf", 600), ("exp", -100_000)] {
         let (log, _guard) = collect_log("error");
-        let world = World::signed_in_with(silent()).await;
+        let world = World::signed_in_with(Options::silent()).await;
         let others = [another_user(&world).await, another_user(&world).await];
         world.clock.advance(G);
         world.provider.tamper_id_token(move |_, claims| {
@@ -214,7 +206,7 @@ async fn p4_a_clock_that_is_off_ends_nothing() {
 
 #[tokio::test]
 async fn p4_a_step_up_in_another_application_goes_on_here() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.clock.advance(G);
     world.provider.tamper_id_token(|_, claims| {
         claims["auth_time"] = json!(claims["auth_time"].as_u64().unwrap() + 100);
@@ -226,7 +218,7 @@ async fn p4_a_step_up_in_another_application_goes_on_here() {
 
 #[tokio::test]
 async fn p4_a_session_whose_token_is_none_for_userinfo_ends_like_one_that_cannot_signal() {
-    let mut options = silent();
+    let mut options = Options::silent();
     options.provider = options.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(T * 4);
     let world = World::signed_in_with(options).await;
     world.provider.set_fault(Endpoint::UserInfo, body(403, "{}"));
@@ -242,7 +234,7 @@ async fn p4_a_session_whose_token_is_none_for_userinfo_ends_like_one_that_cannot
 
 #[tokio::test]
 async fn p12_an_unclear_refusal_of_many_subjects_ends_none_of_them() {
-    let mut options = silent();
+    let mut options = Options::silent();
     options.provider = (0..7).fold(options.provider, |provider, number| provider.user(format!("user{number}")));
     let world = World::with(options).await;
     let mut users = Vec::new();
@@ -276,7 +268,7 @@ async fn p12_an_unclear_refusal_of_many_subjects_ends_none_of_them() {
 
 #[tokio::test]
 async fn p2_an_answer_that_comes_late_is_waited_for_and_its_token_is_kept() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
     let request = begin(&world, &world.browser, "/me");
@@ -330,7 +322,7 @@ async fn p2_an_answer_is_waited_for_wherever_the_clock_is_set_meanwhile() {
     let configure = clock.clone();
     let world = World::signed_in_with(Options {
         configure: Box::new(move |builder| builder.clock(configure.clone())),
-        ..silent()
+        ..Options::silent()
     })
     .await;
     clock.passes.advance(G);
@@ -351,7 +343,7 @@ async fn p2_an_answer_is_waited_for_wherever_the_clock_is_set_meanwhile() {
 
 #[tokio::test]
 async fn p4_a_provider_that_hangs_makes_each_user_wait_once_and_five_users_at_most() {
-    let world = World::with(silent()).await;
+    let world = World::with(Options::silent()).await;
     let mut users = Vec::new();
     for _ in 0..7 {
         users.push(another_user(&world).await);
@@ -385,7 +377,7 @@ async fn p4_a_provider_that_hangs_makes_each_user_wait_once_and_five_users_at_mo
 
 #[tokio::test]
 async fn p4_public_pages_do_not_wait_for_the_provider() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Request);
     let page = world.browser.get(&world.app.at("/public")).await;
@@ -402,7 +394,7 @@ async fn p12_one_users_limit_is_nobody_elses() {
         Fault::Status { code: 500, retry_after: None },
         body(400, r#"{"error":"slow_down"}"#),
     ] {
-        let world = World::signed_in_with(silent()).await;
+        let world = World::signed_in_with(Options::silent()).await;
         let other = another_user(&world).await;
         world.clock.advance(G);
         world.provider.set_fault_times(Endpoint::Token, fault.clone(), 1);
@@ -414,7 +406,7 @@ async fn p12_one_users_limit_is_nobody_elses() {
 
 #[tokio::test]
 async fn p12_staying_signed_in_is_no_hammer() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     let stay = async || world.browser.post(&world.app.at("/auth/session")).await.status;
     for _ in 0..50 {
         assert_eq!(stay().await, StatusCode::NO_CONTENT);
@@ -427,7 +419,7 @@ async fn p12_staying_signed_in_is_no_hammer() {
 
 #[tokio::test]
 async fn p1_a_logout_during_a_refresh_without_answer_is_final() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.clock.advance(G);
     let mut gate = world.provider.gate(Endpoint::Token, GateAt::Request);
     let request = begin(&world, &world.browser, "/me");
@@ -440,7 +432,7 @@ async fn p1_a_logout_during_a_refresh_without_answer_is_final() {
 
 #[tokio::test]
 async fn p4_an_answer_that_comes_late_is_waited_for_and_used() {
-    let world = World::signed_in_with(silent()).await;
+    let world = World::signed_in_with(Options::silent()).await;
     world.provider.set_fault_times(Endpoint::Token, Fault::Late(SECOND * 12), 1);
     world.clock.advance(G);
     assert_eq!(world.clock.run(world.me()).await, StatusCode::OK, "served, within T");

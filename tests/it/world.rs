@@ -17,7 +17,9 @@ use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tower::{Layer, ServiceExt};
-use tower_oidc_session::test_provider::{ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder};
+use tower_oidc_session::test_provider::{
+    ExpiredSessions, ManualClock, SignIn, TestClient, TestProvider, TestProviderBuilder,
+};
 use tower_oidc_session::{
     ApiError, ApiResponse, ClientCredentials, CookieKey, EndReason, EventKind, OidcSession, RelyingParty,
     RelyingPartyBuilder, SessionClient, SessionPolicy, SessionRegistry, Sid, Subject,
@@ -122,6 +124,14 @@ impl Default for Options {
 
 pub(crate) fn policy() -> SessionPolicy {
     SessionPolicy::new().op_session_lifetime(T).access_token_lifetime(G).absolute_lifetime(ABSOLUTE)
+}
+
+impl Options {
+    /// The provider says nothing of sessions that expire, as those do that send no logout tokens then.
+    pub(crate) fn silent() -> Self {
+        let options = Self::default();
+        Self { provider: options.provider.expired_sessions(ExpiredSessions::StaySilent), ..options }
+    }
 }
 
 impl World {

@@ -194,11 +194,8 @@ impl Connection {
         replicas: u32,
         deadline: Instant,
     ) -> Result<Value, Failure> {
-        let node = self.node_of(partition);
-        let _turn = match &node {
-            Some(node) => Some(node.confirming.acquire().await.map_err(|_| Failure::TooLate)?),
-            None => None,
-        };
+        let node = self.node_of(partition).ok_or(Failure::TooLate)?;
+        let _turn = node.confirming.acquire().await.map_err(|_| Failure::TooLate)?;
         let (value, Opened { node, peer }) = self.ask_around(partition, ask, Line::Own).await?;
         let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(WAY_BACK);
         let confirmed = peer.confirm(replicas, left).await;

@@ -350,14 +350,10 @@ impl RedisRegistry {
             return Ok(());
         }
         // By node: one without replicas, where each waits in vain, keeps nobody waiting at another.
-        let node = self.shared.connection.node_of(self.session(key).0);
-        let _turn = match &node {
-            Some(node) => {
-                let turn = tokio::time::timeout(peer::TIMEOUT, node.confirming_ends.acquire()).await;
-                Some(turn.map_err(|_| RegistryError::new("Redis does not confirm in time that a session has ended"))?)
-            }
-            None => None,
-        };
+        let too_late = || RegistryError::new("Redis does not confirm in time that a session has ended");
+        let node = self.shared.connection.node_of(self.session(key).0).ok_or_else(too_late)?;
+        let turn = tokio::time::timeout(peer::TIMEOUT, node.confirming_ends.acquire()).await;
+        let _turn = turn.map_err(|_| too_late())?;
         // Somebody else with the same cookie may have asked.
         if ends.have(key) { Ok(()) } else { SessionRegistry::end(self, key, reason).await.map(drop) }
     }
