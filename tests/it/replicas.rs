@@ -16,7 +16,7 @@ use tower_oidc_session::registry::{
 use tower_oidc_session::test_provider::{Endpoint, GateAt};
 use tower_oidc_session::{Clock, EndReason, LogoutTarget, NotReady, RegistryError, SessionKey, SessionRegistry};
 
-use crate::api_server::Api;
+use crate::api_server::{Answer, Api};
 use crate::browser::Browser;
 use crate::registry::Registry;
 use crate::stores::{assert_last, rest_of};
@@ -362,6 +362,29 @@ async fn p2_a_replica_takes_the_token_that_another_has_got_meanwhile() {
     let token = world.browser.get(&world.app.at("/me")).await.json()["token"].clone();
     assert_eq!((api.calls(), json!(api.tokens()[0])), (1, token));
     assert_eq!(world.provider.requests(Endpoint::Token), 2);
+}
+
+#[tokio::test]
+async fn p2_a_replica_that_waits_for_the_token_of_another_asks_for_none_itself() {
+    let api = Api::start().await;
+    let world = crate::api::world(&api, |options| options).await;
+    let registry = Failing::new(world.app.registry.clone());
+    let listed = [tower_oidc_session::Api::at(&api.url)];
+    let replica = world.replica_calling(registry.clone(), &listed, Some(api.url.clone())).await;
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    // Both are told that the login's token is no good.
+    api.answers_next(Answer::rejected());
+    let first = begin(&world, &world.browser, "/api/x");
+    gate.arrived().await;
+    api.answers_next(Answer::rejected());
+    let opened = async {
+        until(|| registry.claims.load(Ordering::Relaxed) > 0).await;
+        gate.open();
+        world.clock.run(first).await.unwrap()
+    };
+    let (second, first) = world.clock.run(join(at_replica(&world, &replica, "/api/x"), opened)).await;
+    assert_eq!((first, second), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(world.provider.requests(Endpoint::Token), 2, "the login, and one for both");
 }
 
 #[tokio::test]
