@@ -264,7 +264,15 @@ fn relying_party(default_url: &str) -> Result<(RelyingParty, Data), String> {
     }
     match variable("DPOP", "off").as_str() {
         "off" => {}
-        file => builder = builder.dpop(signing_key("DPOP", file)?),
+        file => match signing_key("DPOP", file)? {
+            key if key.alg() == SigningAlg::ES256 => builder = builder.dpop(key),
+            key => {
+                return Err(format!(
+                    "DPOP is {file}, a key for {}: it takes off, or a PEM file with a P-256 key (ES256)",
+                    key.alg().as_str()
+                ));
+            }
+        },
     }
     if switch("FAPI2")? {
         builder = builder.fapi2();
@@ -293,10 +301,18 @@ fn client_authentication() -> Result<ClientAuthentication, String> {
     let key = || required("CLIENT_KEY", "a PEM file with the client's private key");
     let certificate = || {
         let files = (required("CLIENT_CERT", "a PEM file with the client's certificate")?, key()?);
+        read_file("CLIENT_KEY", &files.1)?;
         ClientCertificate::from_files(files.0, files.1)
             .map_err(|error| error.to_string().replacen(error.setting(), "CLIENT_CERT", 1))
     };
     Ok(match variable("CLIENT_AUTH", "").as_str() {
+        "" if switch("FAPI2")? => {
+            return Err(
+                "CLIENT_AUTH is not set: it takes private_key_jwt, tls_client_auth or self_signed_tls_client_auth, \
+                        with FAPI2=on"
+                    .to_owned(),
+            );
+        }
         "" => ClientAuthentication::ClientSecret(secret()?),
         "client_secret_basic" => ClientAuthentication::ClientSecretBasic(secret()?),
         "client_secret_post" => ClientAuthentication::ClientSecretPost(secret()?),
@@ -313,9 +329,12 @@ fn client_authentication() -> Result<ClientAuthentication, String> {
 }
 
 fn signing_key(variable: &str, file: &str) -> Result<SigningKey, String> {
-    let pem = std::fs::read(file)
-        .map_err(|error| format!("{variable} is {file}: it takes a PEM file that can be read ({error})"))?;
-    SigningKey::from_pem(pem).map_err(|error| error.to_string().replacen(error.setting(), variable, 1))
+    SigningKey::from_pem(read_file(variable, file)?)
+        .map_err(|error| error.to_string().replacen(error.setting(), variable, 1))
+}
+
+fn read_file(variable: &str, file: &str) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| format!("{variable} is {file}: it takes a PEM file that can be read ({error})"))
 }
 
 fn pushed_authorization() -> Result<PushedAuthorization, String> {

@@ -293,7 +293,8 @@ impl RelyingPartyBuilder {
 
     /// A key that tokens may be bound to besides [`dpop`](Self::dpop), which alone gets new ones. So the key is replaced while
     /// replicas run, and no session ends: tell every replica the new key here; then make it the `dpop` key of every replica, with the
-    /// old one here; drop that after *G*, when no token is bound to it any more.
+    /// old one here; drop that after *G*, when no token is bound to it any more. Access tokens of sessions without refresh token stay bound to the old one: keep it
+    /// for the absolute lifetime where there are such.
     pub fn further_dpop_key(mut self, key: SigningKey) -> Self {
         self.further_dpop_keys.push(key);
         self
@@ -309,7 +310,8 @@ impl RelyingPartyBuilder {
     /// A client as [FAPI 2.0](https://openid.net/specs/fapi-security-profile-2_0-final.html) has it, §5.3.3: pushed authorization
     /// requests, and `iss` in every authorization response, are required, and ID tokens are signed with PS256 unless
     /// [`signing_alg`](Self::signing_alg) says ES256 or EdDSA. What is weaker is refused at the start: shared secrets, access tokens that are bound
-    /// to no key and no certificate, other algorithms, plain http but on this machine. `docs/fapi.md` goes through the clauses.
+    /// to no key and no certificate, other algorithms, plain http but on this machine. A link of another site to the login leads to a page that
+    /// asks first. `docs/fapi.md` goes through the clauses.
     pub fn fapi2(mut self) -> Self {
         self.profile = Profile::Fapi2;
         self
@@ -541,7 +543,8 @@ impl RelyingPartyBuilder {
     /// Takes the events of a transmitter, at `/auth/security-events` (pushed, [RFC 8935](https://www.rfc-editor.org/rfc/rfc8935)); default:
     /// there is no such route. `session-revoked` of
     /// [CAEP](https://openid.net/specs/openid-caep-1_0-final.html) ends the sessions that it names; others are told to
-    /// [`on_event`](Self::on_event). Its users are those of the provider: a subject is `iss_sub` of its issuer, or `opaque` for a `sid`.
+    /// [`on_event`](Self::on_event). Its users are those of the provider: a subject is `iss_sub` of its issuer, `opaque` for a `sid` (not with
+    /// [`issuer_template`](Self::issuer_template), where nobody says whose that is), or complex with both, which have to fit each other.
     pub fn security_events(mut self, transmitter: impl Into<EventTransmitter>) -> Self {
         self.transmitter = Some(transmitter.into());
         self
@@ -665,7 +668,8 @@ impl RelyingPartyBuilder {
         let cookies = shared.cookies(&registration, self.dangerous.cookies, place.tenant())?;
         let transmitter = self.transmitter.map(|transmitter| {
             let client_id = registration.client_id().as_str();
-            Transmitter::new(transmitter, client_id, http.clone(), plain_http.clone(), shared.family.clock.clone())
+            let clock = shared.family.clock.clone();
+            Arc::new(Transmitter::new(transmitter, client_id, http.clone(), plain_http.clone(), clock))
         });
         let client = ClientConfig {
             tag: ClientTag::of(&registration, place.tenant()),
@@ -675,6 +679,7 @@ impl RelyingPartyBuilder {
             dpop: self.dpop.map(|key| Dpop::new(key, self.further_dpop_keys)),
             pushed_authorization: self.profile.pushed_authorization(self.pushed_authorization),
             issuer_parameter: self.profile.issuer_parameter(),
+            initiation: self.profile.initiation(),
             redirect_uri: join(&origin, &paths.of_party("callback")),
             post_logout_redirect_uri,
             scopes: self.scopes,

@@ -1,7 +1,7 @@
 //! What a profile demands of the settings. Pure.
 
 use crate::error::ConfigError;
-use crate::protocol::authorization::IssuerParameter;
+use crate::protocol::authorization::{Initiation, IssuerParameter};
 use crate::protocol::jwt::SigningAlg;
 use crate::provider::PushedAuthorization;
 use crate::provider::credentials::ClientAuthentication;
@@ -46,6 +46,13 @@ impl Profile {
         match self {
             Self::Fapi2 => IssuerParameter::Required,
             Self::Plain => IssuerParameter::WherePromised,
+        }
+    }
+
+    pub(crate) fn initiation(self) -> Initiation {
+        match self {
+            Self::Fapi2 => Initiation::OwnPages,
+            Self::Plain => Initiation::Anywhere,
         }
     }
 

@@ -17,7 +17,7 @@ use super::transport::{API_TIMEOUT, NoAnswer, Transport};
 use crate::manager::signal::NoToken;
 use crate::manager::{Manager, REGISTRY_RETRY_AFTER, Refusal};
 use crate::protocol::authorization::Authentication;
-use crate::protocol::challenge::{self, ApiVerdict};
+use crate::protocol::challenge::{self, ApiVerdict, Scheme};
 use crate::session::end_reason::EndReason;
 use crate::session::policy::RequestKind;
 use crate::session::record::{ActivitySignal, SessionRecord};
@@ -138,8 +138,10 @@ impl Call<'_> {
 
     fn see(&self, answer: &Response, url: &Url, api: &Listed, record: &SessionRecord) -> Seen {
         let nonce = self.manager.provider().note_nonce(url, answer.headers());
-        let verdict = challenge::judge(answer.status(), answer.headers());
-        let sent = if self.token(api, record).is_some() { Sent::WithToken } else { Sent::WithoutToken };
+        let token = self.token(api, record);
+        let scheme = token.map_or(Scheme::Bearer, |(token, _)| Scheme::of(token));
+        let verdict = challenge::judge(answer.status(), answer.headers(), scheme);
+        let sent = if token.is_some() { Sent::WithToken } else { Sent::WithoutToken };
         let now = self.manager.now();
         let fault = match verdict {
             ApiVerdict::Accepted | ApiVerdict::NonceWanted | ApiVerdict::StepUp(_) => Fault::Session,
@@ -203,6 +205,15 @@ impl Call<'_> {
             (Some((_, until)), ActivitySignal::Refresh) => self.manager.now() < until,
             (None, ActivitySignal::Refresh) => false,
             (None, _) if api.audience().is_some() => return Err(CallError::NoToken),
+            // The key is gone that it is bound to: without it, the API would take the user for nobody.
+            (None, _) if record.access_token(api.audience(), self.manager.policy()).is_some() => {
+                tracing::error!(session = ?record.key(), "the key is not there any more that an access token is bound to");
+                return Err(match record.login.signal {
+                    // The next page view brings another.
+                    ActivitySignal::SilentLogin => Refusal::Unconfirmed.into(),
+                    _ => CallError::NoToken,
+                });
+            }
             // What cannot be had anew is used for as long as it works; an API that needs none gets none.
             _ => true,
         };

@@ -13,7 +13,7 @@ use url::{Url, form_urlencoded};
 
 use super::{ISSUER, line, now, registration};
 use crate::protocol::authorization::Authentication;
-use crate::protocol::challenge::{self, ApiVerdict};
+use crate::protocol::challenge::{self, ApiVerdict, Scheme};
 use crate::protocol::id_token::{AuthenticationRequest, IdToken, OriginalLogin};
 use crate::protocol::issuers::Issuers;
 use crate::protocol::jwt::{Expected, KeySet, Moment, SigningAlg, UnverifiedJwt, VerifiedJwt};
@@ -234,10 +234,10 @@ pub fn www_authenticate(bytes: &[u8]) {
         headers.append(WWW_AUTHENTICATE, value);
     }
     for status in [StatusCode::OK, StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE] {
-        assert_eq!(challenge::judge(status, &headers), ApiVerdict::Accepted);
+        assert_eq!(challenge::judge(status, &headers, Scheme::Dpop), ApiVerdict::Accepted);
     }
     let says = |text: &[u8]| bytes.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text));
-    match challenge::judge(StatusCode::UNAUTHORIZED, &headers) {
+    match challenge::judge(StatusCode::UNAUTHORIZED, &headers, Scheme::Dpop) {
         ApiVerdict::NonceWanted | ApiVerdict::TokenRejected => assert!(says(b"error")),
         ApiVerdict::Accepted | ApiVerdict::Unexplained => {}
         ApiVerdict::StepUp(wanted) => {

@@ -65,7 +65,7 @@ fn serve(record: &SessionRecord) {
 /// Everything else that is written as JSON or as a line of text.
 pub fn store_entry(bytes: &[u8]) {
     if let Some(attempt) = read_again::<LoginTransaction>(bytes) {
-        let _ = attempt.attempt().is_covered_by(now());
+        let _ = attempt.attempt(now()).is_covered_by(now());
     }
     read_again::<Noted>(bytes);
     read_again::<EndMark>(bytes);

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::Manager;
 use super::family::Member;
-use crate::protocol::names::{RefreshToken, Registration, Sid};
+use crate::protocol::names::{RefreshToken, Registration, Sid, Subject};
 use crate::registry::{Loaded, LogoutTarget, RegistryError};
 use crate::session::browser::Browser;
 use crate::session::end_reason::EndReason;
@@ -84,32 +84,37 @@ impl Manager {
         }
     }
 
-    /// Ends the sessions of a `sid` that somebody's browser was told to end. Whether there are any is nobody's business: it comes back as soon as
-    /// they are looked up, and leaves nothing where there are none.
-    ///
-    /// # Cancel safety
-    /// Ends that have begun are finished without the caller.
-    pub(crate) async fn end_by_front_channel(
-        self: &Arc<Self>,
-        registration: &Registration,
-        sid: &Sid,
-    ) -> Result<(), RegistryError> {
-        for record in self.registry.sessions_with_sid(registration, sid).await? {
-            // Some providers give for a `sid` what others know.
-            let claims = &record.login.claims;
-            let name = claims.get("preferred_username").and_then(|name| name.as_str());
-            if record.subject().as_str() == sid.as_str() || name == Some(sid.as_str()) {
-                tracing::warn!(session = ?record.key(), "a front-channel logout was not followed: its sid is the user's name");
-                continue;
-            }
-            let (manager, key) = (self.clone(), *record.key());
-            self.spawn(async move {
-                if let Err(error) = manager.end(&key, EndReason::FrontChannelLogout).await {
-                    tracing::error!(%error, session = ?key, "a front-channel logout could not be followed");
+    /// Ends the sessions of a `sid` that somebody's browser was told to end, without the caller: whether there are any is nobody's
+    /// business. Leaves nothing where there are none.
+    pub(crate) fn end_by_front_channel(self: &Arc<Self>, registration: Registration, sid: Sid) {
+        let manager = self.clone();
+        self.spawn(async move {
+            let found = match manager.registry.sessions_with_sid(&registration, &sid).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "a front-channel logout could not be followed");
+                    return;
                 }
-            });
-        }
-        Ok(())
+            };
+            for record in found {
+                // Some providers give for a `sid` what others know.
+                let claims = &record.login.claims;
+                let name = claims.get("preferred_username").and_then(|name| name.as_str());
+                if record.subject().as_str() == sid.as_str() || name == Some(sid.as_str()) {
+                    tracing::warn!(session = ?record.key(), "a front-channel logout was not followed: its sid is the user's name");
+                    continue;
+                }
+                if let Err(error) = manager.end(record.key(), EndReason::FrontChannelLogout).await {
+                    tracing::error!(%error, session = ?record.key(), "a front-channel logout could not be followed");
+                }
+            }
+        });
+    }
+
+    /// Whether a `sid` is known to be of a session of somebody else's. Where the store does not say, who wants it ended is believed.
+    pub(crate) async fn is_of_another(&self, registration: &Registration, sid: &Sid, subject: &Subject) -> bool {
+        let found = self.registry.sessions_with_sid(registration, sid).await;
+        found.is_ok_and(|found| found.iter().any(|record| record.subject() != subject))
     }
 
     /// Ends all sessions of a target and returns how many there were.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Work that goes on whoever goes away.
@@ -56,6 +57,12 @@ where
             return Ok(flight.clone());
         }
         let work = lead()?;
+        let (begun, task) = oneshot::channel::<JoinHandle<V>>();
+        let landing = async move { task.await.ok()?.await.ok() }.boxed().shared();
+        let flight = Flight { began_at: now, landing };
+        under_way.insert(key, flight.clone());
+        // A runtime that is about to end drops the work at once, which takes it off the list.
+        drop(under_way);
         let landing = Landing { flights: self.clone(), key };
         let task = spawn(
             async move {
@@ -65,9 +72,8 @@ where
             }
             .boxed(),
         );
-        let landing = async move { task.await.ok() }.boxed().shared();
-        let flight = Flight { began_at: now, landing };
-        under_way.insert(key, flight.clone());
+        // Nobody waits if it is not taken.
+        let _ = begun.send(task);
         Ok(flight)
     }
 }
@@ -99,6 +105,23 @@ mod tests {
     ) -> Shared<BoxFuture<'static, Option<usize>>> {
         let Ok(flight) = flights.join_or_lead(key, SystemTime::UNIX_EPOCH, tokio::spawn, || Ok::<_, Infallible>(work));
         flight.landing
+    }
+
+    #[test]
+    fn p14_a_runtime_that_ends_drops_work_without_hanging() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let flights = SingleFlight::new();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let handle = runtime.handle().clone();
+            drop(runtime);
+            let spawn = |work| handle.spawn(work);
+            let begun = flights.join_or_lead(1, SystemTime::UNIX_EPOCH, spawn, || Ok::<_, Infallible>(async { 1 }));
+            let Ok(flight) = begun;
+            done.send((flight.landing.now_or_never(), flights.under_way_keys())).unwrap();
+        });
+        let dropped = is_done.recv_timeout(std::time::Duration::from_secs(10)).expect("it does not hang");
+        assert_eq!(dropped, (Some(None), Vec::<u8>::new()));
     }
 
     #[tokio::test]

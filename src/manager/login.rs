@@ -179,7 +179,8 @@ impl Manager {
             browser: browser.clone(),
         };
         let record = Arc::new(SessionRecord::of_login(login, response, raw, sent_at, &self.policy));
-        match self.registry.create(SessionRecord::clone(&record), transaction.attempt(), self.now()).await? {
+        let attempt = transaction.attempt(self.registry.time().await?);
+        match self.registry.create(SessionRecord::clone(&record), attempt, self.now()).await? {
             Created::Created => {}
             Created::Covered(arrived) => return Ok(LoggedIn::Overtaken(arrived)),
             // So many random bits are never the same twice.
@@ -270,7 +271,9 @@ impl Manager {
             UserInfoVerdict::Signed(raw) => {
                 let verified = match self.provider.verify(raw.secret(), Bearer::Provider).await {
                     Ok(verified) => verified,
-                    Err(VerifyError::Token(error)) => return Err(LoginError::UserInfo(error)),
+                    Err(VerifyError::OtherIssuer(error) | VerifyError::Token(error)) => {
+                        return Err(LoginError::UserInfo(error));
+                    }
                     Err(VerifyError::Unavailable(unavailable)) => return Err(unavailable.into()),
                 };
                 let claims = verified.into_claims();

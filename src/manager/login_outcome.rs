@@ -61,7 +61,7 @@ pub(crate) enum LoginError {
 impl From<VerifyError> for LoginError {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Token(error) => Self::IdToken(error),
+            VerifyError::OtherIssuer(error) | VerifyError::Token(error) => Self::IdToken(error),
             VerifyError::Unavailable(error) => Self::Unavailable(error),
         }
     }

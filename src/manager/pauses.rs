@@ -41,7 +41,10 @@ impl Pauses {
     }
 
     pub(super) fn is_denied(&self, key: &SessionKey, audience: &Audience, now: SystemTime) -> bool {
-        lock(&self.denials).entries.get(&(*key, audience.clone())).is_some_and(|until| now < *until)
+        lock(&self.denials)
+            .entries
+            .get(&(*key, audience.clone()))
+            .is_some_and(|until| now < *until && *until <= now + DENIAL)
     }
 
     pub(super) fn denied(&self, key: &SessionKey, audience: &Audience, now: SystemTime) {

@@ -267,6 +267,7 @@ impl Manager {
     async fn verify(&self, token: &IdTokenHint) -> Verification {
         match self.provider.verify(token.secret(), Bearer::Provider).await {
             Ok(verified) => Verification::Signed(verified),
+            Err(VerifyError::OtherIssuer(error)) => Verification::OtherIssuer(error),
             Err(VerifyError::Token(error)) => Verification::Wrong(error),
             Err(VerifyError::Unavailable(_)) => Verification::NoKeys,
         }

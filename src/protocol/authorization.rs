@@ -21,6 +21,15 @@ pub(crate) struct Authentication {
     pub(crate) max_age: Option<Duration>,
 }
 
+/// From where a login may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Initiation {
+    /// By a link on any page.
+    Anywhere,
+    /// Other sites' links lead to a page that asks first (FAPI 2.0 Security Profile §5.3.3).
+    OwnPages,
+}
+
 /// Whether the provider may show something to the user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Prompt {

@@ -10,9 +10,31 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 
 use super::authorization::Authentication;
+use super::names::AccessToken;
 
 /// The `error` of an API that wants the user to authenticate again (RFC 9470 §3).
 pub(crate) const STEP_UP: &str = "insufficient_user_authentication";
+
+/// How an access token was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Bearer,
+    Dpop,
+}
+
+impl Scheme {
+    /// By which a token is shown: one that is bound to a key, with a proof.
+    pub(crate) fn of(token: &AccessToken) -> Self {
+        if token.key().is_some() { Self::Dpop } else { Self::Bearer }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bearer => "bearer",
+            Self::Dpop => "dpop",
+        }
+    }
+}
 
 /// One challenge of a `WWW-Authenticate` header. Schemes and parameter names are in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +57,11 @@ impl Challenge {
             None => self.parameter("error").is_some(),
         }
     }
+
+    /// First come those that say what is wrong, of them that of the scheme that was used.
+    fn is_less_telling(&self, used: Scheme) -> (bool, bool) {
+        (self.parameter("error").is_none(), self.scheme.as_deref() != Some(used.name()))
+    }
 }
 
 /// What an API's answer says about the access token that was sent.
@@ -52,7 +79,9 @@ pub(crate) enum ApiVerdict {
     Unexplained,
 }
 
-/// Judges an API's answer by its status and challenges.
+/// Judges an API's answer to a token that was shown by `scheme`, by its status and challenges. Of several about tokens the one of that
+/// scheme counts if it says what is wrong, else any that does: servers that take both kinds of tokens name both schemes, and the
+/// error with the one that was used (RFC 9449 §7.2).
 ///
 /// | observed | verdict |
 /// |---|---|
@@ -64,7 +93,7 @@ pub(crate) enum ApiVerdict {
 /// | 401 with `error="insufficient_scope"` | accepted: privileges, not the session |
 /// | any other 401 with a challenge about tokens and an `error` | token rejected |
 /// | 401 without a challenge, or without an `error` | unexplained: as the API is listed |
-pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
+pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, scheme: Scheme) -> ApiVerdict {
     if status != StatusCode::UNAUTHORIZED {
         return ApiVerdict::Accepted;
     }
@@ -74,7 +103,10 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> ApiVerdict {
     if challenges.is_empty() {
         return ApiVerdict::Unexplained;
     }
-    let Some(challenge) = challenges.iter().find(|c| c.is_about_the_token()) else { return ApiVerdict::Accepted };
+    let about_tokens = challenges.iter().filter(|challenge| challenge.is_about_the_token());
+    let Some(challenge) = about_tokens.min_by_key(|challenge| challenge.is_less_telling(scheme)) else {
+        return ApiVerdict::Accepted;
+    };
     match challenge.parameter("error") {
         Some(STEP_UP) => ApiVerdict::StepUp(Authentication {
             acr_values: challenge.parameter("acr_values").map(str::to_owned),
@@ -155,11 +187,22 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, headers: &[&str], expected: &ApiVerdict) {
+        for scheme in [Scheme::Bearer, Scheme::Dpop] {
+            check_shown(scheme, status, headers, expected);
+        }
+    }
+
+    #[track_caller]
+    fn check_shown(scheme: Scheme, status: u16, headers: &[&str], expected: &ApiVerdict) {
         let mut map = HeaderMap::new();
         for header in headers {
             map.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(header.as_bytes()).unwrap());
         }
-        assert_eq!(judge(StatusCode::from_u16(status).unwrap(), &map), *expected, "{status} {headers:?}");
+        assert_eq!(
+            judge(StatusCode::from_u16(status).unwrap(), &map, scheme),
+            *expected,
+            "{scheme:?} {status} {headers:?}"
+        );
     }
 
     #[test]
@@ -193,6 +236,28 @@ mod tests {
             check(status, &[r#"Bearer error="invalid_token""#], &Accepted);
         }
         check(403, &[r#"Bearer error="insufficient_scope""#], &Accepted);
+    }
+
+    #[test]
+    fn of_several_schemes_the_one_that_was_used_counts_if_it_says_what_is_wrong() {
+        use ApiVerdict::{Accepted, NonceWanted, TokenRejected, Unexplained};
+        for both in [
+            &[r#"Bearer, DPoP error="use_dpop_nonce""#][..],
+            &[r#"Bearer realm="x""#, r#"DPoP algs="ES256", error="use_dpop_nonce""#],
+            &[r#"DPoP error="use_dpop_nonce", Bearer"#],
+        ] {
+            check(401, both, &NonceWanted);
+        }
+        check(401, &[r#"Bearer, DPoP error="invalid_dpop_proof""#], &Accepted);
+        check(401, &[r#"Bearer error="invalid_token", DPoP algs="ES256""#], &TokenRejected);
+        check(401, &[r#"Bearer realm="x", DPoP algs="ES256""#], &Unexplained);
+        for both in [
+            [r#"Bearer error="invalid_token""#, r#"DPoP error="use_dpop_nonce""#],
+            [r#"DPoP error="use_dpop_nonce""#, r#"Bearer error="invalid_token""#],
+        ] {
+            check_shown(Scheme::Bearer, 401, &both, &TokenRejected);
+            check_shown(Scheme::Dpop, 401, &both, &NonceWanted);
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(crate) struct ProviderMetadata {
     /// Where a client goes that shows a certificate (RFC 8705 §5).
     mtls_endpoint_aliases: MtlsEndpointAliases,
     pub(crate) authorization_response_iss_parameter_supported: bool,
+    pub(crate) tls_client_certificate_bound_access_tokens: bool,
     pub(crate) backchannel_logout_supported: bool,
     pub(crate) backchannel_logout_session_supported: bool,
     pub(crate) code_challenge_methods_supported: Option<Vec<String>>,
@@ -165,6 +166,7 @@ impl ProviderMetadata {
             mtls_endpoint_aliases: members.mtls_endpoint_aliases(),
             authorization_response_iss_parameter_supported: members
                 .flag("authorization_response_iss_parameter_supported"),
+            tls_client_certificate_bound_access_tokens: members.flag("tls_client_certificate_bound_access_tokens"),
             backchannel_logout_supported: members.flag("backchannel_logout_supported"),
             backchannel_logout_session_supported: members.flag("backchannel_logout_session_supported"),
             code_challenge_methods_supported: members.list("code_challenge_methods_supported"),

@@ -10,8 +10,8 @@
 //! | subject | whom |
 //! |---|---|
 //! | `iss_sub` | the user's sessions |
-//! | `opaque` | the session with that `sid` |
-//! | complex, with `session` | the session with that `sid`, of that user if it has `user` |
+//! | `opaque` | the session with that `sid`; nobody where there are several issuers (tenants) |
+//! | complex, with `session` | the session with that `sid`, if it is that user's where it has `user` |
 //! | complex, with `user` alone | the user's sessions |
 //! | anything else, another issuer's user, complex with more to it | nobody: who is meant is not known here |
 
@@ -25,7 +25,7 @@ use super::jwt::{Moment, TokenError, VerifiedJwt, check_expiry, check_not_before
 use super::logout_token::Whom;
 use super::names::{Issuer, Sid, Subject};
 
-const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+pub(crate) const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 /// Nobody writes a reason in more languages for a user.
 const MOST_TEXTS: usize = 64;
 /// Some sentences.
@@ -158,6 +158,8 @@ fn whom(subject: &Map<String, Value>, issuers: &Issuers) -> Option<(Option<Issue
     let format = subject.get("format").and_then(Value::as_str);
     match format {
         Some("iss_sub") => user(subject, issuers).map(|(issuer, subject)| (Some(issuer), Whom::Subject(subject))),
+        // Whose it is of several issuers, nobody says.
+        Some("opaque") if issuers.are_many() => None,
         Some("opaque") => Some((None, Whom::Sid { sid: session(subject)?, subject: None })),
         // Earlier drafts named no format where there were several subjects.
         Some("complex") | None => {
@@ -171,6 +173,7 @@ fn whom(subject: &Map<String, Value>, issuers: &Issuers) -> Option<(Option<Issue
                 None => None,
             };
             match (part("session"), user) {
+                (Some(_), None) if issuers.are_many() => None,
                 (Some(named), user) => {
                     let sid = session(named?)?;
                     let (issuer, subject) = user.unzip();

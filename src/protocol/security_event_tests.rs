@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::protocol::issuers::IssuerTenants;
 use crate::protocol::jwt::samples::{CLIENT, ISSUER, NOW, TOLERANCE, at, verified, with};
 
 const TRANSMITTER: &str = "https://events.example";
@@ -140,6 +141,18 @@ fn subjects_are_told_or_nobody_is_meant() {
             ([SecurityEvent::Other(kind)], None) => assert_eq!(kind, SESSION_REVOKED, "{subject}"),
             _ => panic!("{subject}: {events:?}"),
         }
+    }
+    // Whose session that is of several issuers, nobody says.
+    let template = "https://op.example/{tenantid}".to_owned();
+    let issuers = Issuers::tenants(Issuer::new(ISSUER), template, IssuerTenants::any());
+    let tenants = json!({"format": "iss_sub", "iss": "https://op.example/acme", "sub": "alice"});
+    for (subject, is_known) in [
+        (&session, false),
+        (&json!({"format": "complex", "session": session}), false),
+        (&json!({"format": "complex", "user": tenants, "session": session}), true),
+        (&tenants, true),
+    ] {
+        assert_eq!(whom(subject.as_object().unwrap(), &issuers).is_some(), is_known, "{subject}");
     }
     // As drafts had it.
     let claims = with(&claims(&json!({"subject": user})), "sub_id", None);

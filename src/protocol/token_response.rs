@@ -106,6 +106,37 @@ pub(crate) fn judge(
     }
 }
 
+/// Whether an answer to a pushed authorization request ([RFC 9126 §2.3](https://www.rfc-editor.org/rfc/rfc9126#section-2.3)) says that
+/// it will not be taken the next time either: with a status of the client's, and a registered code that is about client or request
+/// (RFC 6749 §4.1.2.1 and §5.2, Core §3.1.2.6, RFC 8707, RFC 9101, RFC 9396, RFC 9449, RFC 9470). A gateway's page is no answer.
+pub(crate) fn refuses_request(status: StatusCode, code: &str) -> bool {
+    matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        && matches!(
+            code,
+            "access_denied"
+                | "account_selection_required"
+                | "consent_required"
+                | "interaction_required"
+                | "invalid_authorization_details"
+                | "invalid_client"
+                | "invalid_dpop_proof"
+                | "invalid_redirect_uri"
+                | "invalid_request"
+                | "invalid_request_object"
+                | "invalid_request_uri"
+                | "invalid_scope"
+                | "invalid_target"
+                | "login_required"
+                | "registration_not_supported"
+                | "request_not_supported"
+                | "request_uri_not_supported"
+                | "unauthorized_client"
+                | "unmet_authentication_requirements"
+                | "unsupported_response_type"
+                | "use_dpop_nonce"
+        )
+}
+
 /// The registered codes that say that the grant, and with it the session at the provider, is over: RFC 6749 §5.2, Core
 /// §3.1.2.6, and fosite's `token_inactive`.
 fn is_about_the_grant(code: &str) -> bool {
@@ -164,6 +195,25 @@ mod tests {
     use super::*;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    #[test]
+    fn pushed_requests_are_refused_by_registered_codes_alone() {
+        for (status, code, expected) in [
+            (400, "invalid_request", true),
+            (401, "invalid_client", true),
+            (403, "unauthorized_client", true),
+            (400, "invalid_target", true),
+            (400, "server_error", false),
+            (400, "temporarily_unavailable", false),
+            (400, "slow_down", false),
+            (403, "Forbidden", false),
+            (404, "invalid_request", false),
+            (429, "invalid_request", false),
+            (500, "invalid_request", false),
+        ] {
+            assert_eq!(refuses_request(StatusCode::from_u16(status).unwrap(), code), expected, "{status} {code}");
+        }
+    }
 
     #[track_caller]
     fn check(status: u16, body: &str, expected: &str) {

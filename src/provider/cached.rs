@@ -6,6 +6,7 @@
 //! 4. The last good copy stays for as long as no newer one can be had.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -16,10 +17,14 @@ use crate::clock::{Clock, is_within};
 
 /// A copy is renewed on use when it is this old.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// Or dated later than now by more than this: the clock was set.
+const AHEAD: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Cached<T> {
     copy: RwLock<Option<Fetched<T>>>,
+    /// How many fetches have begun.
+    begun: AtomicU64,
     /// Held while fetching.
     attempts: Mutex<Attempts>,
 }
@@ -27,19 +32,35 @@ pub(crate) struct Cached<T> {
 #[derive(Debug)]
 pub(crate) struct Fetched<T> {
     pub(crate) value: Arc<T>,
-    fetched_at: SystemTime,
+    dated: SystemTime,
+    /// The how manieth fetch brought it.
+    number: u64,
 }
+
+/// When somebody came, counted in fetches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived(u64);
 
 impl<T> Clone for Fetched<T> {
     fn clone(&self) -> Self {
-        Self { value: self.value.clone(), fetched_at: self.fetched_at }
+        Self { value: self.value.clone(), dated: self.dated, number: self.number }
     }
 }
 
 impl<T> Fetched<T> {
     /// Whether the copy is this old. One that is dated later than now is not.
     pub(crate) fn is_older_than(&self, age: Duration, now: SystemTime) -> bool {
-        now.duration_since(self.fetched_at).is_ok_and(|passed| passed >= age)
+        now.duration_since(self.dated).is_ok_and(|passed| passed >= age)
+    }
+
+    /// Whether it was asked for after somebody had come: it has what there was by then.
+    pub(crate) fn is_asked_for_after(&self, arrived: Arrived) -> bool {
+        self.number > arrived.0
+    }
+
+    /// Whether the clock was ahead then: nobody knows how old it is.
+    fn is_of_the_future(&self, now: SystemTime) -> bool {
+        self.dated.duration_since(now).is_ok_and(|ahead| ahead > AHEAD)
     }
 }
 
@@ -73,7 +94,12 @@ pub(crate) enum Newer<T> {
 
 impl<T> Cached<T> {
     pub(crate) fn new() -> Self {
-        Self { copy: RwLock::new(None), attempts: Mutex::default() }
+        Self { copy: RwLock::new(None), begun: AtomicU64::new(0), attempts: Mutex::default() }
+    }
+
+    /// Now, counted in fetches.
+    pub(crate) fn arrived(&self) -> Arrived {
+        Arrived(self.begun.load(Ordering::Relaxed))
     }
 
     /// The copy, however old, if there is one.
@@ -83,7 +109,7 @@ impl<T> Cached<T> {
 
     pub(crate) fn held(&self, now: SystemTime) -> Held<T> {
         match self.peek() {
-            Some(copy) if copy.is_older_than(MAX_AGE, now) => Held::Due(copy),
+            Some(copy) if copy.is_older_than(MAX_AGE, now) || copy.is_of_the_future(now) => Held::Due(copy),
             Some(copy) => Held::Good(copy),
             None => Held::Nothing,
         }
@@ -145,6 +171,7 @@ impl<T> Cached<T> {
         clock: &dyn Clock,
         fetch: impl FnOnce() -> F,
     ) -> Newer<T> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let fetched = fetch().await;
         let now = clock.now();
         let Some(value) = fetched else {
@@ -152,7 +179,7 @@ impl<T> Cached<T> {
             return Newer::Unavailable;
         };
         attempts.pause = Pause::default();
-        let copy = Fetched { value: Arc::new(value), fetched_at: now };
+        let copy = Fetched { value: Arc::new(value), dated: now, number };
         *self.copy.write().unwrap_or_else(PoisonError::into_inner) = Some(copy.clone());
         Newer::Found(copy)
     }
@@ -160,7 +187,7 @@ impl<T> Cached<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32};
 
     use super::*;
     use crate::clock::Sleep;
@@ -240,7 +267,15 @@ mod tests {
         assert!(matches!(cached.held(peer.clock.now()), Held::Nothing));
         peer.set(10, false);
         cached.renew(None, &peer.clock, || peer.fetch()).await;
-        for (seconds, is_due) in [(0, false), (10, false), (3609, false), (3610, true)] {
+        for (seconds, is_due) in [(10, false), (3609, false), (3610, true)] {
+            peer.set(seconds, false);
+            assert_eq!(matches!(cached.held(peer.clock.now()), Held::Due(_)), is_due, "{seconds}");
+        }
+        // A clock that was ahead says nothing of its age.
+        let copy = cached.peek().unwrap();
+        peer.set(100, false);
+        cached.renew(Some(&copy), &peer.clock, || peer.fetch()).await;
+        for (seconds, is_due) in [(69, true), (70, false)] {
             peer.set(seconds, false);
             assert_eq!(matches!(cached.held(peer.clock.now()), Held::Due(_)), is_due, "{seconds}");
         }

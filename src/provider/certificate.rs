@@ -56,7 +56,9 @@ impl ClientCertificate {
 
     fn checked(source: Source) -> Result<Self, ConfigError> {
         let certificate = Self { source: Arc::new(source) };
-        certificate.identity().map_err(|error| ConfigError::new("client_certificate", error, TAKES))?;
+        // Whether they fit each other shows when a client is built with them.
+        build(reqwest::Client::builder, Some(&certificate))
+            .map_err(|error| ConfigError::new("client_certificate", error, TAKES))?;
         Ok(certificate)
     }
 
@@ -158,7 +160,10 @@ fn build(
     if let Some(certificate) = certificate {
         builder = builder.identity(certificate.identity()?);
     }
-    builder.build().map_err(|error| error.to_string())
+    builder.build().map_err(|error| match (&error as &dyn std::error::Error).source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    })
 }
 
 impl fmt::Debug for Inner {

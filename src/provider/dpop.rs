@@ -24,6 +24,8 @@ pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// The error of a server that wants another nonce.
 pub(crate) const USE_DPOP_NONCE: &str = "use_dpop_nonce";
+/// The error of a server that does not take a proof: it may have come late.
+pub(crate) const INVALID_DPOP_PROOF: &str = "invalid_dpop_proof";
 
 /// The keys, and what each server said last.
 #[derive(Debug)]
@@ -97,4 +99,44 @@ impl Dpop {
 
 fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn part(jwt: &str, number: usize) -> Value {
+        let part = jwt.split('.').nth(number).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_that_of_rfc_9449() {
+        let key = SigningKey::from_pem(rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let dpop = Dpop::new(key.clone(), Vec::new());
+        // The token and its hash of §7.1.
+        let token = AccessToken::new("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU");
+        let hash = "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo";
+        let url = Url::parse("https://resource.example.org/protectedresource?a=b#c").unwrap();
+        let (at, mut headers) =
+            (SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_562_262_618), HeaderMap::new());
+        let shown = dpop.proof(&key, (&Method::GET, &url), Some(&token), at).await.unwrap();
+        let (header, claims) = (part(shown.to_str().unwrap(), 0), part(shown.to_str().unwrap(), 1));
+        assert_eq!(header, json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": key.public_jwk()}));
+        assert!(shown.is_sensitive() && claims["jti"].as_str().unwrap().len() >= 16 && claims.get("nonce").is_none());
+        let said = [&claims["htm"], &claims["htu"], &claims["ath"]];
+        assert_eq!(said, ["GET", "https://resource.example.org/protectedresource", hash]);
+        assert_eq!(claims["iat"], 1_562_262_618);
+        // At the token endpoint there is no token yet; a nonce is its server's.
+        headers.insert(DPOP_NONCE, HeaderValue::from_static("n"));
+        assert_eq!(dpop.note(&url, &headers), Nonce::Given);
+        for (there, nonce) in [("https://resource.example.org/x", json!("n")), ("https://other.example/x", Value::Null)]
+        {
+            let shown = dpop.proof(&key, (&Method::POST, &Url::parse(there).unwrap()), None, at).await.unwrap();
+            let claims = part(shown.to_str().unwrap(), 1);
+            assert_eq!((claims["nonce"].clone(), claims.get("ath")), (nonce, None), "{there}");
+        }
+    }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::task::{JoinError, JoinHandle};
 
-use super::cached::{Fetched, Held, Newer};
+use super::cached::{Arrived, Fetched, Held, Newer};
 use super::{Provider, Unavailable};
 use crate::protocol::jwt::{KeySet, TokenError, UnverifiedJwt, VerifiedJwt};
 
@@ -18,6 +19,9 @@ pub(super) const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Why a token could not be verified.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VerifyError {
+    /// It says itself that another has issued it.
+    #[error(transparent)]
+    OtherIssuer(TokenError),
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(transparent)]
@@ -46,24 +50,29 @@ impl Bearer {
 
 impl Provider {
     /// Parses a token and verifies that the provider signed it. Makes at most one request for keys.
+    ///
+    /// # Cancel safety
+    /// A fetch of keys goes on without the caller: the next token finds them.
     pub(crate) async fn verify(self: &Arc<Self>, token: &str, bearer: Bearer) -> Result<VerifiedJwt, VerifyError> {
+        let arrived = self.keys.arrived();
         let jwt = UnverifiedJwt::parse(token)?;
         // A token of somebody else's must not cause any traffic.
-        let issuers = &self.client.issuers;
-        if !jwt.unverified_claims().get("iss").and_then(Value::as_str).is_some_and(|iss| issuers.have(iss)) {
-            return Err(TokenError::Claim("iss", "is not the configured issuer").into());
+        match jwt.unverified_claims().get("iss").and_then(Value::as_str) {
+            None => return Err(TokenError::Claim("iss", "is missing").into()),
+            Some(iss) if !self.client.issuers.have(iss) => {
+                return Err(VerifyError::OtherIssuer(TokenError::Claim("iss", "is not the configured issuer")));
+            }
+            Some(_) => {}
         }
         jwt.check_alg(self.client.signing_alg)?;
         let keys = match self.keys.held(self.clock.now()) {
             Held::Good(keys) => keys,
             Held::Due(keys) if !keys.is_older_than(OLDEST, self.clock.now()) => {
-                self.renew_keys_in_background(keys.clone());
+                drop(self.renew_keys());
                 keys
             }
             Held::Due(_) | Held::Nothing => {
-                let keys = self.fetch_newer_keys().await?;
-                // The set was fetched after the token had come: what it lacks is no key of the provider's.
-                return Ok(self.verify_by(jwt, &keys)?);
+                return self.verify_by(jwt, self.renew_keys().await, arrived);
             }
         };
         let (jwt, error) = match self.try_by(jwt, &keys) {
@@ -73,10 +82,12 @@ impl Provider {
         if !jwt.may_need_newer_keys(&error) {
             return Err(error.into());
         }
-        match self.keys.force(&keys, bearer.interval(), &*self.clock, || self.fetch_keys()).await {
-            Newer::Found(keys) => Ok(self.verify_by(jwt, &keys)?),
-            Newer::TooSoon | Newer::Unavailable => Err(no_keys().into()),
-        }
+        let provider = self.clone();
+        let newer = tokio::spawn(async move {
+            let fetch = || provider.fetch_keys();
+            provider.keys.force(&keys, bearer.interval(), &*provider.clock, fetch).await
+        });
+        self.verify_by(jwt, newer.await, arrived)
     }
 
     /// Verifies by those of the keys that vouch for such a token; gives it back if that fails.
@@ -89,31 +100,34 @@ impl Provider {
         jwt.verify(&keys, self.client.signing_alg)
     }
 
-    fn verify_by(&self, jwt: UnverifiedJwt<'_>, keys: &Fetched<KeySet>) -> Result<VerifiedJwt, TokenError> {
-        self.try_by(jwt, keys).map_err(|unverified| unverified.1)
+    /// Verifies by newer keys. What a set lacks that was fetched after the token had come is no key of the provider's; one whose fetch
+    /// was under way by then may be older than the token.
+    fn verify_by(
+        &self,
+        jwt: UnverifiedJwt<'_>,
+        newer: Result<Newer<KeySet>, JoinError>,
+        arrived: Arrived,
+    ) -> Result<VerifiedJwt, VerifyError> {
+        let keys = found(newer).ok_or_else(no_keys)?;
+        self.try_by(jwt, &keys).map_err(|unverified| {
+            let (jwt, error) = *unverified;
+            let is_final = keys.is_asked_for_after(arrived) || !jwt.may_need_newer_keys(&error);
+            if is_final { error.into() } else { no_keys().into() }
+        })
     }
 
     /// Sees to it that there are keys to verify with.
     pub(crate) async fn have_keys(self: &Arc<Self>) -> Result<(), Unavailable> {
         match self.keys.peek() {
             Some(_) => Ok(()),
-            None => self.fetch_newer_keys().await.map(drop),
+            None => found(self.renew_keys().await).map(drop).ok_or_else(no_keys),
         }
     }
 
-    async fn fetch_newer_keys(self: &Arc<Self>) -> Result<Fetched<KeySet>, Unavailable> {
-        let old = self.keys.peek();
-        match self.keys.renew(old.as_ref(), &*self.clock, || self.fetch_keys()).await {
-            Newer::Found(keys) => Ok(keys),
-            Newer::TooSoon | Newer::Unavailable => Err(no_keys()),
-        }
-    }
-
-    fn renew_keys_in_background(self: &Arc<Self>, old: Fetched<KeySet>) {
-        let provider = self.clone();
-        tokio::spawn(async move {
-            provider.keys.renew(Some(&old), &*provider.clock, || provider.fetch_keys()).await;
-        });
+    /// Fetches keys that are newer than those there are, without the caller.
+    fn renew_keys(self: &Arc<Self>) -> JoinHandle<Newer<KeySet>> {
+        let (provider, old) = (self.clone(), self.keys.peek());
+        tokio::spawn(async move { provider.keys.renew(old.as_ref(), &*provider.clock, || provider.fetch_keys()).await })
     }
 
     async fn fetch_keys(self: &Arc<Self>) -> Option<KeySet> {
@@ -124,6 +138,14 @@ impl Provider {
             tracing::error!(url = %metadata.jwks_uri, "the provider's JWK Set has no key that can be used");
         }
         keys
+    }
+}
+
+/// What a fetch came to that went on without its caller.
+pub(super) fn found(newer: Result<Newer<KeySet>, JoinError>) -> Option<Fetched<KeySet>> {
+    match newer {
+        Ok(Newer::Found(keys)) => Some(keys),
+        Ok(Newer::TooSoon | Newer::Unavailable) | Err(_) => None,
     }
 }
 

@@ -27,7 +27,7 @@ use self::credentials::Credentials;
 use self::dpop::Dpop;
 use self::http::{Answer, Http, NoAnswer};
 use crate::clock::Clock;
-use crate::protocol::authorization::IssuerParameter;
+use crate::protocol::authorization::{Initiation, IssuerParameter};
 use crate::protocol::issuers::Issuers;
 use crate::protocol::jwt::{Expected, KeySet, Moment, SigningAlg};
 use crate::protocol::metadata::{ProviderMetadata, at_origin};
@@ -69,6 +69,7 @@ pub(crate) struct ClientConfig {
     pub(crate) dpop: Option<Dpop>,
     pub(crate) pushed_authorization: PushedAuthorization,
     pub(crate) issuer_parameter: IssuerParameter,
+    pub(crate) initiation: Initiation,
     pub(crate) redirect_uri: Url,
     pub(crate) post_logout_redirect_uri: Url,
     pub(crate) scopes: Vec<String>,
@@ -289,6 +290,17 @@ impl Provider {
         {
             tracing::warn!(%issuer, alg = key.alg().as_str(), "the provider does not declare the algorithm of the DPoP key \
                 in dpop_signing_alg_values_supported: its logins may fail");
+        }
+        let shows_certificate = self.client.credentials.all().iter().any(|way| way.certificate().is_some());
+        if shows_certificate && self.client.dpop.is_none() && !metadata.tls_client_certificate_bound_access_tokens {
+            tracing::warn!(%issuer, "the provider does not declare tls_client_certificate_bound_access_tokens: \
+                its access tokens may be bound to nothing");
+        }
+        if self.client.issuer_parameter == IssuerParameter::Required
+            && !metadata.authorization_response_iss_parameter_supported
+        {
+            tracing::error!(%issuer, "the provider does not declare authorization_response_iss_parameter_supported, \
+                which fapi2 needs: nobody can sign in if it sends no iss");
         }
         match (self.client.pushed_authorization, &metadata.pushed_authorization_request_endpoint) {
             (PushedAuthorization::Off, _) if metadata.require_pushed_authorization_requests => {

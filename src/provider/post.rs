@@ -10,7 +10,7 @@ use serde_json::json;
 use url::{Url, form_urlencoded};
 
 use super::credentials::{ClientAuthentication, error_of};
-use super::dpop::{DPOP, Nonce, USE_DPOP_NONCE};
+use super::dpop::{DPOP, INVALID_DPOP_PROOF, Nonce, USE_DPOP_NONCE};
 use super::http::{Answer, Patience};
 use super::signing_key::SigningKey;
 use super::{Provider, Unavailable};
@@ -44,8 +44,8 @@ pub(super) struct Post<'p> {
 
 impl Provider {
     /// Posts a form as this client: with the next of its credentials where the provider does not know it by the first, and once more
-    /// where it wants another nonce in the proof. Either answer says that nothing else of the request was looked at, so that no code
-    /// and no token is spent by it.
+    /// where it wants another nonce in the proof, or a proof that is fresher. Either answer says that nothing else of the request was
+    /// looked at, so that no code and no token is spent by it.
     pub(super) async fn post(&self, post: Post<'_>) -> Result<Answer, Unavailable> {
         let credentials = &self.client.credentials;
         let tried = credentials.current();
@@ -58,11 +58,17 @@ impl Provider {
 
     async fn post_by(&self, authentication: &ClientAuthentication, post: Post<'_>) -> Result<Answer, Unavailable> {
         let answer = self.post_once(authentication, post).await?;
-        if post.key.is_some()
-            && self.note_nonce(post.endpoint, &answer.headers) == Nonce::Given
-            && answer.status.is_client_error()
-            && error_of(&answer).as_deref() == Some(USE_DPOP_NONCE)
-        {
+        if post.key.is_none() {
+            return Ok(answer);
+        }
+        let nonce = self.note_nonce(post.endpoint, &answer.headers);
+        let wants_another = answer.status.is_client_error()
+            && match error_of(&answer).as_deref() {
+                Some(INVALID_DPOP_PROOF) => true,
+                Some(USE_DPOP_NONCE) => nonce == Nonce::Given,
+                _ => false,
+            };
+        if wants_another {
             let answer = self.post_once(authentication, post).await?;
             self.note_nonce(post.endpoint, &answer.headers);
             return Ok(answer);

@@ -93,16 +93,17 @@ impl Provider {
 
     /// Gives the provider a request for a login, and gets the name that the browser brings.
     async fn push(self: &Arc<Self>, endpoint: &Url, request: Form) -> Result<String, NotPushed> {
-        let answer = self.post(Post { endpoint, form: &request, key: None, patience: Patience::Ours }).await?;
+        let answer = self.post(Post { endpoint, form: &request, key: None, patience: Patience::Ours }).await;
+        self.look_for_endpoint_after(&answer);
+        let answer = answer?;
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let name = json.get("request_uri").and_then(Value::as_str).filter(|name| !name.is_empty());
-        match (answer.status, name) {
-            (status, Some(name)) if status.is_success() => Ok(name.to_owned()),
-            (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-                let error = error_of(&answer).unwrap_or_else(|| answer.status.to_string());
+        match (answer.status, name, error_of(&answer)) {
+            (status, Some(name), _) if status.is_success() => Ok(name.to_owned()),
+            (status, _, Some(error)) if token_response::refuses_request(status, &error) => {
                 Err(NotPushed::Refused(ErrorCode::new(&error)))
             }
-            (status, _) => Err(NotPushed::Unavailable(Unavailable {
+            (status, ..) => Err(NotPushed::Unavailable(Unavailable {
                 reason: format!("its endpoint for pushed authorization requests answered {status}"),
                 retry_after: token_response::retry_after(&answer.headers, self.clock.now()),
                 sent: Sent::Maybe,
@@ -213,9 +214,10 @@ impl Provider {
     /// Where the browser goes to log out at the provider, if it can
     /// ([RP-Initiated Logout 1.0 §2](https://openid.net/specs/openid-connect-rpinitiated-1_0.html#RPLogout)).
     ///
-    /// Without a hint, and instead of one that would make the URL too long for servers, `client_id` says who asks.
-    pub(crate) fn end_session_url(&self, hint: Option<&IdTokenHint>) -> Option<Url> {
-        let mut url = self.known_metadata()?.end_session_endpoint.clone()?;
+    /// Without a hint, and instead of one that would make the URL too long for servers, `client_id` says who asks. A process that
+    /// has just started may not know yet where it is.
+    pub(crate) async fn end_session_url(self: &Arc<Self>, hint: Option<&IdTokenHint>) -> Option<Url> {
+        let mut url = self.metadata().await.ok()?.end_session_endpoint.clone()?;
         if let Some(hint) = hint.filter(|hint| hint.secret().len() <= LONGEST_HINT) {
             url.query_pairs_mut().append_pair("id_token_hint", hint.secret());
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::BoxError;
@@ -17,6 +18,9 @@ use crate::protocol::names::KeyThumbprint;
 
 /// FAPI 2.0 Security Profile §5.4.1.
 const MIN_RSA_BITS: usize = 2048;
+
+/// A signer that has not signed after this time does not: nothing is sent.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const TAKES: &str =
     "a private key as PEM or JWK: P-256 (signs with ES256), Ed25519 (EdDSA) or RSA of at least 2048 bits (PS256)";
@@ -54,7 +58,10 @@ pub trait Signer: fmt::Debug + Send + Sync + 'static {
     /// numbers of 32 bytes one after the other, not their ASN.1.
     ///
     /// # Errors
-    /// If it cannot sign now. Nothing is sent then, so no token is spent and no session ends.
+    /// If it cannot sign now, nor after five seconds. Nothing is sent then, so no token is spent and no session ends.
+    ///
+    /// # Cancel safety
+    /// The future is dropped when the five seconds are over.
     async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BoxError>;
 }
 
@@ -132,7 +139,9 @@ impl SigningKey {
         Ok(Self { alg, id, public: Arc::new(public), thumbprint, signer })
     }
 
-    pub(crate) fn alg(&self) -> SigningAlg {
+    /// What it signs with, by its kind.
+    #[must_use]
+    pub fn alg(&self) -> SigningAlg {
         self.alg
     }
 
@@ -163,7 +172,8 @@ impl SigningKey {
     pub(crate) async fn sign(&self, header: &Value, claims: &Value) -> Result<String, BoxError> {
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", encode(header), encode(claims));
-        let signature = self.signer.sign(message.as_bytes()).await?;
+        let signature = tokio::time::timeout(SIGN_TIMEOUT, self.signer.sign(message.as_bytes())).await;
+        let signature = signature.map_err(|_| "its signer did not answer in time")??;
         Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }
@@ -228,6 +238,23 @@ mod tests {
         let lacking = SigningKey::from_signer(&EC.replace("\"x\"", "\"z\""), Nobody).unwrap_err().to_string();
         assert!(lacking.contains("lacks a member"), "{lacking}");
         assert!(SigningKey::from_jwk(EC).is_err(), "there is no private part");
+    }
+
+    #[derive(Debug)]
+    struct Silent;
+
+    #[async_trait]
+    impl Signer for Silent {
+        async fn sign(&self, _: &[u8]) -> Result<Vec<u8>, BoxError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_signer_that_hangs() {
+        let key = SigningKey::from_signer(EC, Silent).unwrap();
+        let error = key.sign_as_itself(&json!({})).await.unwrap_err().to_string();
+        assert_eq!(error, "its signer did not answer in time");
     }
 
     /// With its private part: RFC 7517, appendix A.2.

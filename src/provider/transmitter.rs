@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
+use tokio::task::{JoinError, JoinHandle};
 use url::Url;
 
-use super::cached::{Cached, Fetched, Held, Newer};
+use super::cached::{Arrived, Cached, Held, Newer};
 use super::http::Http;
-use super::keys::{Bearer, OLDEST, VerifyError};
+use super::keys::{Bearer, OLDEST, VerifyError, found};
 use super::{CLOCK_TOLERANCE, Unavailable};
 use crate::clock::Clock;
 use crate::protocol::issuers::Issuers;
@@ -89,31 +90,35 @@ impl Transmitter {
     }
 
     /// Takes a token that the transmitter signed, about users of these issuers. Anybody may bring one.
-    pub(crate) async fn receive(&self, token: &str, issuers: &Issuers) -> Result<SecurityEventToken, VerifyError> {
+    ///
+    /// # Cancel safety
+    /// A fetch of keys goes on without the caller: the next token finds them.
+    pub(crate) async fn receive(
+        self: &Arc<Self>,
+        token: &str,
+        issuers: &Issuers,
+    ) -> Result<SecurityEventToken, VerifyError> {
         let verified = self.verify(token).await?;
         let at = Moment { now: self.clock.now(), tolerance: CLOCK_TOLERANCE };
         let expected = ExpectedEvent { transmitter: &self.issuer, audience: &self.audience, issuers, at };
         Ok(SecurityEventToken::validate(verified, &expected)?)
     }
 
-    async fn verify(&self, token: &str) -> Result<VerifiedJwt, VerifyError> {
+    async fn verify(self: &Arc<Self>, token: &str) -> Result<VerifiedJwt, VerifyError> {
+        let arrived = self.keys.arrived();
         let jwt = UnverifiedJwt::parse(token)?;
         // A token of somebody else's must not cause any traffic.
         if jwt.unverified_claims().get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
             return Err(TokenError::Claim("iss", "is not the transmitter").into());
         }
         jwt.check_alg(self.signing_alg)?;
-        let by =
-            |jwt: UnverifiedJwt<'_>, keys: &Fetched<KeySet>| jwt.verify(&keys.value, self.signing_alg).map_err(|e| e.1);
-        // Events are rare: who brings one waits for newer keys where it is time for them.
         let keys = match self.keys.held(self.clock.now()) {
             Held::Good(keys) => keys,
-            Held::Due(old) => match self.fetched(Some(&old)).await {
-                Ok(keys) => return Ok(by(jwt, &keys)?),
-                Err(_) if !old.is_older_than(OLDEST, self.clock.now()) => old,
-                Err(unavailable) => return Err(unavailable.into()),
-            },
-            Held::Nothing => return Ok(by(jwt, &self.fetched(None).await?)?),
+            Held::Due(keys) if !keys.is_older_than(OLDEST, self.clock.now()) => {
+                drop(self.renew());
+                keys
+            }
+            Held::Due(_) | Held::Nothing => return self.verify_by(jwt, self.renew().await, arrived),
         };
         let (jwt, error) = match jwt.verify(&keys.value, self.signing_alg) {
             Ok(verified) => return Ok(verified),
@@ -122,17 +127,35 @@ impl Transmitter {
         if !jwt.may_need_newer_keys(&error) {
             return Err(error.into());
         }
-        match self.keys.force(&keys, Bearer::Anybody.interval(), &*self.clock, || self.fetch_keys()).await {
-            Newer::Found(keys) => Ok(by(jwt, &keys)?),
-            Newer::TooSoon | Newer::Unavailable => Err(no_keys().into()),
-        }
+        let transmitter = self.clone();
+        let newer = tokio::spawn(async move {
+            let fetch = || transmitter.fetch_keys();
+            transmitter.keys.force(&keys, Bearer::Anybody.interval(), &*transmitter.clock, fetch).await
+        });
+        self.verify_by(jwt, newer.await, arrived)
     }
 
-    async fn fetched(&self, old: Option<&Fetched<KeySet>>) -> Result<Fetched<KeySet>, Unavailable> {
-        match self.keys.renew(old, &*self.clock, || self.fetch_keys()).await {
-            Newer::Found(keys) => Ok(keys),
-            Newer::TooSoon | Newer::Unavailable => Err(no_keys()),
-        }
+    /// As [`Provider::verify_by`](super::Provider).
+    fn verify_by(
+        &self,
+        jwt: UnverifiedJwt<'_>,
+        newer: Result<Newer<KeySet>, JoinError>,
+        arrived: Arrived,
+    ) -> Result<VerifiedJwt, VerifyError> {
+        let keys = found(newer).ok_or_else(no_keys)?;
+        jwt.verify(&keys.value, self.signing_alg).map_err(|unverified| {
+            let (jwt, error) = *unverified;
+            let is_final = keys.is_asked_for_after(arrived) || !jwt.may_need_newer_keys(&error);
+            if is_final { error.into() } else { no_keys().into() }
+        })
+    }
+
+    /// Fetches keys that are newer than those there are, without the caller.
+    fn renew(self: &Arc<Self>) -> JoinHandle<Newer<KeySet>> {
+        let (transmitter, old) = (self.clone(), self.keys.peek());
+        tokio::spawn(async move {
+            transmitter.keys.renew(old.as_ref(), &*transmitter.clock, || transmitter.fetch_keys()).await
+        })
     }
 
     async fn fetch_keys(&self) -> Option<KeySet> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 use url::Url;
@@ -14,7 +14,7 @@ use super::circuit::Failure;
 use super::dpop::Nonce;
 use super::http::Answer;
 use super::{Provider, Unavailable};
-use crate::protocol::challenge::{self, ApiVerdict};
+use crate::protocol::challenge::{self, ApiVerdict, Scheme};
 use crate::protocol::jwt::{TokenError, UnverifiedJwt};
 use crate::protocol::names::{AccessToken, IdTokenHint, Subject};
 use crate::protocol::token_response;
@@ -49,7 +49,8 @@ impl Provider {
         self.enter()?;
         let mut answer = self.get_user_info(endpoint, token).await?;
         let nonce = self.note_nonce(endpoint, &answer.headers);
-        if nonce == Nonce::Given && challenge::judge(answer.status, &answer.headers) == ApiVerdict::NonceWanted {
+        let verdict = challenge::judge(answer.status, &answer.headers, Scheme::of(token));
+        if nonce == Nonce::Given && verdict == ApiVerdict::NonceWanted {
             answer = self.get_user_info(endpoint, token).await?;
             self.note_nonce(endpoint, &answer.headers);
         }
@@ -58,7 +59,7 @@ impl Provider {
         } else {
             self.leave(Ok(()));
         }
-        Ok(judge_user_info(&answer, subject, self.clock.now()))
+        Ok(judge_user_info(&answer, subject, Scheme::of(token), self.clock.now()))
     }
 
     async fn get_user_info(&self, endpoint: &Url, token: &AccessToken) -> Result<Answer, Unavailable> {
@@ -79,9 +80,9 @@ impl Provider {
 /// | 2xx, `application/jwt` that is encrypted or none | unusable: no answer |
 /// | 2xx without `sub`, or nothing that can be read | unavailable: no answer |
 /// | 401 that is about the token, or does not say why | refused |
-/// | 403 | forbidden: this token is none for userinfo |
-/// | anything else | unavailable |
-fn judge_user_info(answer: &Answer, subject: &Subject, now: SystemTime) -> UserInfoVerdict {
+/// | 403 with a challenge or in JSON | forbidden: this token is none for userinfo |
+/// | anything else, as a gateway's page | unavailable |
+fn judge_user_info(answer: &Answer, subject: &Subject, scheme: Scheme, now: SystemTime) -> UserInfoVerdict {
     let unreadable = || UserInfoVerdict::Unavailable(Unavailable::not_sent("its userinfo answer cannot be read"));
     let about =
         |claims: &Map<String, Value>| claims.get("sub").and_then(Value::as_str).map(|sub| sub == subject.as_str());
@@ -104,10 +105,12 @@ fn judge_user_info(answer: &Answer, subject: &Subject, now: SystemTime) -> UserI
             None => unreadable(),
         };
     }
-    if answer.status == StatusCode::FORBIDDEN {
+    let is_explained = answer.headers.contains_key(WWW_AUTHENTICATE)
+        || serde_json::from_slice::<Map<String, Value>>(&answer.body).is_ok();
+    if answer.status == StatusCode::FORBIDDEN && is_explained {
         return UserInfoVerdict::Forbidden;
     }
-    let verdict = challenge::judge(answer.status, &answer.headers);
+    let verdict = challenge::judge(answer.status, &answer.headers, scheme);
     if matches!(verdict, ApiVerdict::TokenRejected | ApiVerdict::Unexplained) {
         return UserInfoVerdict::Refused;
     }

@@ -67,8 +67,11 @@ pub(crate) struct LoginTransaction {
 }
 
 impl LoginTransaction {
-    pub(crate) fn attempt(&self) -> LoginAttempt {
-        LoginAttempt { began_at: self.began_at.unwrap_or(SystemTime::UNIX_EPOCH), seen: self.seen }
+    /// As the registry knows attempts; `now` is by the store's clock. One that is to begin yet began while that clock was ahead, nobody
+    /// knows when: any logout covers it, as one whose beginning is not known.
+    pub(crate) fn attempt(&self, now: SystemTime) -> LoginAttempt {
+        let began_at = self.began_at.filter(|began_at| *began_at <= now + COVER_TOLERANCE);
+        LoginAttempt { began_at: began_at.unwrap_or(SystemTime::UNIX_EPOCH), seen: self.seen }
     }
 }
 
@@ -135,6 +138,27 @@ impl ReturnTo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p13_an_attempt_that_is_yet_to_begin_is_covered_by_any_logout() {
+        let at = |second: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let mut transaction: LoginTransaction = serde_json::from_value(serde_json::json!({
+            "state": "s", "nonce": "n", "pkce_verifier": "v", "return_to": "/", "started_at": at(0),
+            "authentication": Authentication::default(), "session": null,
+        }))
+        .unwrap();
+        // The store's clock was an hour ahead, and is right when the logout arrives and the login comes back.
+        for (began_at, now, is_covered) in [
+            (Some(at(3_600)), at(20), true),
+            (Some(at(51)), at(20), true),
+            (Some(at(50)), at(20), false),
+            (Some(at(5)), at(20), true),
+            (None, at(20), true),
+        ] {
+            transaction.began_at = began_at;
+            assert_eq!(transaction.attempt(now).is_covered_by(at(15)), is_covered, "{began_at:?}");
+        }
+    }
 
     #[test]
     fn return_to_takes_own_paths_only() {

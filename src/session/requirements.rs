@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::record::Login;
 use super::step_up;
-use crate::protocol::authorization::Authentication;
+use crate::protocol::authorization::{Authentication, can_be_asked_for};
 
 /// The provider dates authentications by its own clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
@@ -16,7 +16,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 pub(crate) struct Requirements {
     /// Claims, each with the value that it has to have, or to have among others.
     pub(crate) claims: Vec<(String, Value)>,
-    /// `acr` values, one of which will do; none: any.
+    /// `acr` values, one of which will do: blank where none will.
     pub(crate) acr: Option<String>,
     /// How long ago the user may have authenticated.
     pub(crate) max_age: Option<Duration>,
@@ -35,16 +35,19 @@ impl Requirements {
     ///
     /// | the session | is judged |
     /// |---|---|
-    /// | lacks a claim | forbidden |
+    /// | lacks a claim, or has to have an `acr` that no login can ask for | forbidden |
     /// | has another `acr`, or an older authentication | step-up |
     /// | the same, right after a login that asked for just that | forbidden |
     pub(crate) fn judge(&self, login: &Login, now: SystemTime) -> Judged {
         if !self.claims.iter().all(|(name, value)| login.claims.get(name).is_some_and(|found| has(found, value))) {
             return Judged::Forbidden;
         }
+        if self.acr.as_deref().is_some_and(|wanted| !can_be_met(wanted)) {
+            return Judged::Forbidden;
+        }
         let acr = login.claims.get("acr").and_then(Value::as_str);
-        let mut wanted = self.acr.iter().flat_map(|wanted| wanted.split_ascii_whitespace()).peekable();
-        let is_good = wanted.peek().is_none() || wanted.any(|one| acr == Some(one));
+        let is_good =
+            self.acr.as_deref().is_none_or(|wanted| wanted.split_ascii_whitespace().any(|one| acr == Some(one)));
         let is_young = self.max_age.is_none_or(|max_age| {
             // Where the provider does not say when, a login that asked for as much was answered by an authentication.
             let asked = login.authentication.max_age.filter(|asked| *asked <= max_age);
@@ -60,6 +63,11 @@ impl Requirements {
         }
         Judged::StepUp(wanted)
     }
+}
+
+/// Whether a login can have one of these `acr` values.
+pub(crate) fn can_be_met(acr: &str) -> bool {
+    can_be_asked_for(acr) && !acr.trim().is_empty()
 }
 
 /// Whether a claim is the value, or a list with it.
@@ -134,7 +142,7 @@ mod tests {
             (None, None, young(), young(), 331, Judged::StepUp(young())),
             (None, None, wanted(None, Some(900)), young(), 0, Judged::StepUp(young())),
             (Some("gold"), None, gold(), young(), 0, Judged::StepUp(wanted(Some("gold"), Some(300)))),
-            (None, None, any(), wanted(Some(" "), None), 0, Judged::Good),
+            (None, None, any(), wanted(Some(" "), None), 0, Judged::Forbidden),
         ] {
             let claims = acr.map_or_else(|| json!({}), |acr| json!({"acr": acr}));
             let requirements =

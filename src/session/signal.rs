@@ -127,6 +127,8 @@ pub(crate) enum UserInfoAnswer {
 pub(crate) enum Verification {
     Signed(VerifiedJwt),
     NoKeys,
+    /// It says without a signature that another has issued it.
+    OtherIssuer(TokenError),
     Wrong(TokenError),
 }
 
@@ -412,8 +414,7 @@ impl Verify {
             Verification::NoKeys | Verification::Wrong(TokenError::Key(_)) => {
                 UnverifiedJwt::parse(self.raw.secret())?.trust_channel()
             }
-            // What is found without a signature is that another issuer is named.
-            Verification::Wrong(error @ TokenError::Claim(..)) => return Err(RefreshedError::OtherLogin(error)),
+            Verification::OtherIssuer(error) => return Err(RefreshedError::OtherLogin(error)),
             Verification::Wrong(error) => return Err(RefreshedError::Unusable(error)),
         };
         let login = &self.about.record.login;

@@ -75,7 +75,10 @@ impl Shared {
         let Some(claims) = named.find_map(|key| verify(assertion, key, header.alg)) else { return false };
         let now = seconds(self.clock.now());
         let number = |name: &str| claims.get(name).and_then(Value::as_u64).unwrap_or_default();
-        let is_timely = number("exp") > now && number("exp") <= now + 2 * LIFETIME.as_secs();
+        // Not longer than it has to be, by a clock that may be ahead.
+        let is_timely = number("exp") > now
+            && number("exp").saturating_sub(number("iat")) <= LIFETIME.as_secs()
+            && number("iat") <= now + LIFETIME.as_secs();
         text(&claims, "iss") == client_id
             && text(&claims, "sub") == client_id
             && text(&claims, "aud") == self.issuer

@@ -312,6 +312,16 @@ pub(super) async fn revocation(
     let Some(client_id) = shared.authenticate(&headers, &form, certificate.as_ref()).await else {
         return failure(StatusCode::UNAUTHORIZED, "invalid_client");
     };
+    // As at the token endpoint: a client that has to prove its key does so here.
+    match shared.check_proof(("POST", &shared.at("/revoke")), &headers, None) {
+        Ok(Some(_)) => {}
+        Ok(None) => {
+            if shared.state().clients.get(&client_id).is_some_and(|client| client.binds_access_tokens) {
+                return failure(StatusCode::BAD_REQUEST, "invalid_dpop_proof");
+            }
+        }
+        Err(error) => return not_proven(StatusCode::BAD_REQUEST, error),
+    }
     let token = form.get("token").map(String::as_str).unwrap_or_default();
     let mut state = shared.state();
     let family = state.refresh.get(token).map(|token| &token.grant).filter(|grant| grant.client_id == client_id);

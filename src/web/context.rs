@@ -53,7 +53,7 @@ pub(crate) struct Parts {
     pub(crate) trusted_origins: Vec<String>,
     pub(crate) paths: Arc<Paths>,
     pub(crate) front_channel: FrontChannel,
-    pub(crate) transmitter: Option<Transmitter>,
+    pub(crate) transmitter: Option<Arc<Transmitter>>,
 }
 
 /// What strangers may cause, each bounded by itself.
@@ -179,7 +179,7 @@ impl Context {
         self.shared.parts.front_channel
     }
 
-    pub(crate) fn transmitter(&self) -> Option<&Transmitter> {
+    pub(crate) fn transmitter(&self) -> Option<&Arc<Transmitter>> {
         self.shared.parts.transmitter.as_ref()
     }
 

@@ -173,7 +173,8 @@ impl OidcSession {
         let admitted = self.request.manager().admit(self.record.key(), RequestKind::UserActivity).await;
         admitted.map(drop).map_err(|refusal| match refusal {
             Refusal::Ended(reason) => SessionOver::Ended(reason),
-            Refusal::OtherUser | Refusal::SilentLogin | Refusal::Unconfirmed | Refusal::Unknown => SessionOver::Unknown,
+            Refusal::OtherUser | Refusal::Unknown => SessionOver::Unknown,
+            Refusal::SilentLogin | Refusal::Unconfirmed => SessionOver::Unconfirmed,
             Refusal::Unavailable(_) => SessionOver::Unavailable,
         })
     }
@@ -216,6 +217,9 @@ pub enum SessionOver {
     /// Whether it goes on cannot be told at the moment.
     #[error("the session cannot be confirmed at the moment")]
     Unavailable,
+    /// It may go on, and only a page view can find out: one sends the browser to the provider.
+    #[error("the session has not been confirmed for a while")]
+    Unconfirmed,
     /// It is gone.
     #[error("the session is gone")]
     Unknown,
@@ -225,13 +229,16 @@ impl SessionOver {
     /// Whether it has ended; otherwise nobody can tell at the moment.
     #[must_use]
     pub fn is_session_over(&self) -> bool {
-        !matches!(self, Self::Unavailable)
+        !matches!(self, Self::Unavailable | Self::Unconfirmed)
     }
 
     /// The status of an answer that says so.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        if self.is_session_over() { StatusCode::UNAUTHORIZED } else { StatusCode::SERVICE_UNAVAILABLE }
+        match self {
+            Self::Ended(_) | Self::Unconfirmed | Self::Unknown => StatusCode::UNAUTHORIZED,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
 }
 

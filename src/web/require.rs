@@ -19,7 +19,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::manager::Refusal;
-use crate::session::requirements::{Judged, Requirements};
+use crate::session::requirements::{Judged, Requirements, can_be_met};
 use crate::web::cross_site::{can_do_harm, is_cross_site};
 use crate::web::keep_form::{Why, keep};
 use crate::web::navigation::Asker;
@@ -74,11 +74,18 @@ impl RequireSessionLayer {
     /// ([Core §3.1.2.1](https://openid.net/specs/openid-connect-core-1_0.html#AuthRequest)), the preferred one first.
     /// Others are sent to a login that asks for it; 403 where they come straight from one.
     ///
+    /// Blank, or with values that no login can ask for, it lets nobody in, and the log says so: a setting that is empty by mistake
+    /// guards as well.
+    ///
     /// What counts is the `acr` of the login of this session. A login has one: of two such layers around a route, with different
     /// values, it can content only one, and browsers are sent from one to the other.
     #[must_use]
     pub fn acr(self, values: impl Into<String>) -> Self {
-        self.requiring(|requirements| requirements.acr = Some(values.into()))
+        let values = values.into();
+        if !can_be_met(&values) {
+            tracing::error!(acr = %values, "require_session().acr takes values that a login can ask for: nobody may use this route");
+        }
+        self.requiring(|requirements| requirements.acr = Some(values))
     }
 
     /// Requires that the user has authenticated at most so long ago, in whole seconds and at least one; clocks may differ by 30 s. Others are sent to a login that

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either, select, try_join};
-use http::header::UPGRADE;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -31,7 +31,47 @@ const CLOSING: Duration = Duration::from_secs(1);
 pub(crate) struct Bridge {
     outside: OnUpgrade,
     inside: DuplexStream,
-    method: Method,
+    asked: Asked,
+}
+
+/// How a request asks for an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Connect,
+    /// HTTP/2 and later ([RFC 8441](https://www.rfc-editor.org/rfc/rfc8441)).
+    ConnectForWebSocket,
+    Upgrade,
+}
+
+impl Asked {
+    fn of(method: &Method, headers: &HeaderMap) -> Self {
+        match (*method == Method::CONNECT, headers.contains_key(SEC_WEBSOCKET_VERSION)) {
+            (true, true) => Self::ConnectForWebSocket,
+            (true, false) => Self::Connect,
+            (false, _) => Self::Upgrade,
+        }
+    }
+
+    /// What a response makes of the connection; `None`: it stays as it is.
+    fn answered_by<B>(self, response: &Response<B>) -> Option<Speaks> {
+        let is_websocket =
+            || response.headers().get(UPGRADE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        match self {
+            _ if response.status() == StatusCode::SWITCHING_PROTOCOLS && is_websocket() => Some(Speaks::WebSocket),
+            _ if response.status() == StatusCode::SWITCHING_PROTOCOLS => Some(Speaks::Else),
+            // There is no 101 there.
+            Self::ConnectForWebSocket if response.status().is_success() => Some(Speaks::WebSocket),
+            Self::Connect if response.status().is_success() => Some(Speaks::Else),
+            _ => None,
+        }
+    }
+}
+
+/// What is spoken on an upgraded connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Else,
+    WebSocket,
 }
 
 impl Bridge {
@@ -49,21 +89,14 @@ impl Bridge {
             return None;
         };
         parts.extensions.insert(replacement);
-        Some(Self { outside, inside, method: parts.method.clone() })
+        Some(Self { outside, inside, asked: Asked::of(&parts.method, &parts.headers) })
     }
 
     /// Passes bytes between the two halves if the response says that it upgrades: until the session is over, or to the
     /// end where `over` is `None`, since no session was asked for.
     pub(crate) fn pass_until<B>(self, response: &Response<B>, over: Option<impl FnOnce() -> BoxFuture<'static, Over>>) {
-        // HTTP/2 has no 101: an extended CONNECT is accepted with 200 (RFC 8441).
-        let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || (self.method == Method::CONNECT && response.status().is_success());
-        if !upgrades {
-            return;
-        }
+        let Some(speaks) = self.asked.answered_by(response) else { return };
         let over = over.map_or_else(|| std::future::pending().boxed(), |over| over());
-        let is_websocket =
-            response.headers().get(UPGRADE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(b"websocket"));
         tokio::spawn(async move {
             let Ok(outside) = self.outside.await else { return };
             let (outside_reads, mut outside_writes) = split(TokioIo::new(outside));
@@ -79,7 +112,7 @@ impl Bridge {
             };
             tracing::debug!("an upgraded connection was cut: its session is over");
             if let Over::Session(reason) = over
-                && is_websocket
+                && speaks == Speaks::WebSocket
                 && frames.is_between_two()
             {
                 let close = async {
@@ -152,4 +185,34 @@ async fn mint() -> Option<(OnUpgrade, DuplexStream)> {
         head.push(client.read_u8().await.ok()?);
     }
     Some((receiver.await.ok()?, client))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_upgrade_speaks_is_known_in_each_version_of_http() {
+        for (method, version, status, upgrade, expected) in [
+            (Method::GET, Some("13"), 101, Some("websocket"), Some(Speaks::WebSocket)),
+            (Method::GET, Some("13"), 101, Some("WebSocket"), Some(Speaks::WebSocket)),
+            (Method::GET, None, 101, Some("tls"), Some(Speaks::Else)),
+            (Method::GET, None, 101, None, Some(Speaks::Else)),
+            (Method::GET, Some("13"), 200, Some("websocket"), None),
+            (Method::GET, Some("13"), 400, None, None),
+            // HTTP/2 names no protocol in the answer.
+            (Method::CONNECT, Some("13"), 200, None, Some(Speaks::WebSocket)),
+            (Method::CONNECT, Some("13"), 401, None, None),
+            (Method::CONNECT, None, 200, None, Some(Speaks::Else)),
+            (Method::CONNECT, None, 403, None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.extend(version.map(|version| (SEC_WEBSOCKET_VERSION, version.parse().unwrap())));
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response.headers_mut().extend(upgrade.map(|upgrade| (UPGRADE, upgrade.parse().unwrap())));
+            let found = Asked::of(&method, &headers).answered_by(&response);
+            assert_eq!(found, expected, "{method} {version:?} {status} {upgrade:?}");
+        }
+    }
 }

@@ -404,6 +404,40 @@ test("a form of somebody else is not sent", async () => {
   await context.close();
 });
 
+test("a gateway's answer instead of what was kept is asked for again", async () => {
+  const { context, page } = await signedIn();
+  await page.locator("textarea").fill("a letter");
+  await tell("end", "session_expiration");
+  await page.evaluate(() => document.querySelector("session-guard").remove());
+  await page.getByRole("button", { name: "Save" }).click();
+  let asked = 0;
+  await context.route("**/auth/form", (route) => route.request().method() === "POST" && asked++ === 0
+    ? route.fulfill({ status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>" }) : route.continue());
+  await page.getByRole("link", { name: "Sign in" }).click();
+  await signIn(page, "alice");
+  await page.getByRole("button", { name: "Send again" }).waitFor({ timeout: 6000 });
+  assert.equal(await page.locator("dd").innerText(), "a letter");
+  await context.close();
+});
+
+// Of one provider no answer names the issuer; a cache may have kept somebody else's page.
+for (const [name, attributes, loads] of [["names its issuer", 'iss="https://op.example"', 1], ["is somebody else's", 'sub="mallory" x-', 2]])
+  test(`a page that ${name} is not loaded without end`, async () => {
+    const { context, page } = await signedIn();
+    let loaded = 0;
+    await context.route("**/desk", async (route) => {
+      loaded++;
+      const response = await route.fetch();
+      const body = (await response.text()).replace(/<session-guard(.*?)sub=/, `<session-guard$1${attributes} sub=`);
+      assert.ok(body.includes(attributes), "the page is changed");
+      await route.fulfill({ response, body });
+    });
+    await page.goto(`${app}/desk`);
+    await page.waitForTimeout(3000);
+    assert.equal(loaded, loads);
+    await context.close();
+  });
+
 for (const [name, path, status, options] of [
   ["bad-link", "/auth/login?return_to=//evil.example", 400, {}],
   ["not-found", "/auth/nothing", 404, { locale: "de-DE" }],

@@ -89,7 +89,7 @@ async fn userinfo_that_is_not_the_providers_word_for_this_client_fails_the_login
         ("another issuer", "the claim iss is not", &|p| {
             sign(p, json!({}), &|c| c["iss"] = "https://op.example".into())
         }),
-        ("no issuer", "the claim iss is not", &|p| {
+        ("no issuer", "the claim iss is missing", &|p| {
             sign(p, json!({}), &|c| _ = c.as_object_mut().unwrap().remove("iss"))
         }),
         ("another client", "the claim aud is not this client", &|p| sign(p, json!({}), &|c| c["aud"] = "bank".into())),

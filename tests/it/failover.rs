@@ -552,3 +552,24 @@ async fn redis_p1_a_session_that_cannot_be_read_stops_no_other_end() {
     assert_eq!(world.provider.post_logout_token(&receiver, &token).await, Ok(200));
     assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn redis_p12_a_session_that_cannot_be_read_ends_for_its_sid_and_nobody_instead() {
+    let store = Store::redis();
+    let world = world_over(over_redis(store.url(), "shop", []).await).await;
+    let sid = world.sid();
+    let mut admin = redis_admin(&store).await;
+    let keys: Vec<String> = admin.keys("{shop:*}:s:*").await.unwrap();
+    let good: Vec<u8> = admin.get(&keys[0]).await.unwrap();
+    let line_end = good.iter().position(|byte| *byte == b'\n').unwrap();
+    let () = admin.set(&keys[0], [&good[..=line_end], b"\x09 of tomorrow"].concat()).await.unwrap();
+    // Another of the user's, without a sid: whom a logout reaches where there is none with the one that it names.
+    world.provider.tamper_id_token(|_, claims| drop(claims.as_object_mut().unwrap().remove("sid")));
+    let another = Browser::new();
+    another.go(&world.app.at("/me")).await;
+    let token = world.provider.logout_token("shop", Some("alice"), Some(&sid));
+    let receiver = world.app.at("/auth/backchannel-logout");
+    assert_eq!(world.provider.post_logout_token(&receiver, &token).await, Ok(200));
+    assert_eq!(another.get(&world.app.at("/me")).await.status, StatusCode::OK);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+}

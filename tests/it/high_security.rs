@@ -93,7 +93,12 @@ impl BoundApi {
 
     async fn serve(State(api): State<Self>, request: Request) -> Response {
         let provider = api.provider.lock().unwrap().clone().unwrap();
-        let authorization = request.headers()["authorization"].to_str().unwrap().to_owned();
+        let Some(authorization) =
+            request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned())
+        else {
+            api.calls.lock().unwrap().push((StatusCode::UNAUTHORIZED, None));
+            return StatusCode::UNAUTHORIZED.into_response();
+        };
         let (scheme, token) = authorization.split_once(' ').unwrap();
         let url = format!("{}{}", api.url.strip_suffix("/v1").unwrap(), request.uri().path());
         let proven = provider.check_proof((request.method().as_str(), &url), request.headers(), token);
@@ -342,6 +347,9 @@ async fn p15_a_login_that_cannot_be_pushed_says_so_and_can_be_tried_again() {
         (Fault::Status { code: 503, retry_after: Some(SECOND * 7) }, StatusCode::SERVICE_UNAVAILABLE),
         (Fault::Status { code: 429, retry_after: None }, StatusCode::SERVICE_UNAVAILABLE),
         (fault(201, "none"), StatusCode::SERVICE_UNAVAILABLE),
+        (fault(400, "temporarily_unavailable"), StatusCode::SERVICE_UNAVAILABLE),
+        (fault(403, "Forbidden"), StatusCode::SERVICE_UNAVAILABLE),
+        (Fault::Status { code: 403, retry_after: None }, StatusCode::SERVICE_UNAVAILABLE),
         (fault(400, "invalid_request"), StatusCode::BAD_GATEWAY),
         (fault(401, "invalid_client"), StatusCode::BAD_GATEWAY),
     ] {
@@ -530,9 +538,122 @@ async fn p2_an_answer_that_is_lost_after_a_nonce_is_one_that_is_lost() {
     let world = Setup::new().world_with(strict(Options { provider, ..options }), None).await;
     world.sign_in().await;
     world.clock.advance(G);
-    world.provider.set_fault_times(Endpoint::Token, Fault::DropAfterWork, 1);
+    world.provider.change_dpop_nonce();
+    let before = world.provider.requests(Endpoint::Token);
+    // The answer that brings the nonce arrives, and the one after that is lost.
+    let mut gate = world.provider.gate(Endpoint::Token, GateAt::Response);
+    let lost = async {
+        gate.arrived().await;
+        world.provider.set_fault_times(Endpoint::Token, Fault::DropAfterWork, 1);
+        gate.open();
+    };
+    let (status, ()) = world.clock.run(futures_util::future::join(world.me(), lost)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(world.provider.requests(Endpoint::Token) - before, 3, "for the nonce, in vain, and once more");
+    assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p2_a_proof_that_is_not_taken_is_made_anew_once() {
+    let world = Setup::new().world().await;
+    world.sign_in().await;
+    let body = json!({"error": "invalid_dpop_proof"}).to_string();
+    let refused = Fault::Body { status: 400, content_type: "application/json", body };
+    for (times, requests) in [(1, 2), (2, 2)] {
+        world.provider.set_fault_times(Endpoint::Token, refused.clone(), times);
+        world.clock.advance(G);
+        let before = world.provider.requests(Endpoint::Token);
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.provider.requests(Endpoint::Token) - before, requests, "{times}");
+    }
+    world.clock.advance(SECOND * 60);
     assert_eq!(world.me().await, StatusCode::OK);
     assert!(world.app.ends().is_empty());
+}
+
+#[tokio::test]
+async fn p14_without_the_key_of_its_token_a_session_calls_no_api_as_nobody() {
+    let api = BoundApi::start().await;
+    let options = Options::default();
+    let provider = options.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(T * 4);
+    let setup = Setup::new().configure(|builder| builder.cookie_key(crate::world::key()));
+    let world = setup.world_with(Options { provider, ..options }, Some(&api)).await;
+    world.sign_in().await;
+    let credentials = by_key(&new_key());
+    let builder = tower_oidc_session::RelyingParty::builder(world.provider.issuer(), credentials, &world.app.url)
+        .cookie_key(crate::world::key())
+        .policy(crate::world::policy())
+        .clock(world.clock.clone())
+        .registry(world.app.registry.clone())
+        .api(api.url.clone())
+        .dpop(new_key());
+    let replica = world.serve(builder, Some(api.url.clone())).await;
+    carry(&world.browser, &world.app, &replica);
+    let page = world.browser.get(&replica.at("/api/orders")).await;
+    assert_eq!((page.status, api.calls().len()), (StatusCode::BAD_GATEWAY, 0));
+    assert_eq!(world.browser.get(&world.app.at("/api/orders")).await.status, StatusCode::OK, "who has it calls");
+    assert!(replica.ends().is_empty());
+}
+
+/// What a page of another site makes a browser do.
+async fn from_another_site(world: &World, path: &str, mode: &str) -> crate::browser::Page {
+    let request = world.browser.request(Method::GET, &world.app.at(path));
+    let request = request.header("accept", "text/html").header("sec-fetch-site", "cross-site");
+    world.browser.page(request.header("sec-fetch-mode", mode)).await
+}
+
+#[tokio::test]
+async fn p12_another_sites_page_begins_no_login_behind_its_visitors_back() {
+    // As an image, a script or a fetch: never.
+    let world = World::new().await;
+    for mode in ["no-cors", "cors", "same-origin"] {
+        let page = from_another_site(&world, "/auth/login?return_to=/me", mode).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{mode}");
+        assert!(!page.headers.contains_key("set-cookie"), "{mode}");
+    }
+    let page = from_another_site(&world, "/auth/login?return_to=/me", "navigate").await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "a link is one");
+    // A link only after its visitor was asked, where that is wanted.
+    let options = Options::default();
+    let provider = options.provider.signing_alg(SigningAlg::PS256);
+    let setup = Setup::new().configure(RelyingPartyBuilder::fapi2);
+    let world = setup.world_with(strict(Options { provider, ..options }), None).await;
+    for path in ["/auth/login?return_to=/me&acr_values=a%26b", "/auth/login?prompt=none"] {
+        let page = from_another_site(&world, path, "navigate").await;
+        assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+        assert!(page.body.contains(&format!("href=\"{}\"", path.replace('&', "&amp;"))), "{}", page.body);
+        assert!(!page.headers.contains_key("set-cookie"));
+    }
+    assert_eq!(world.provider.requests(Endpoint::PushedAuthorization), 0);
+    for site in ["same-origin", "none"] {
+        let request = world.browser.request(Method::GET, &world.app.at("/auth/login?return_to=/me"));
+        let page = world.browser.page(request.header("sec-fetch-site", site)).await;
+        assert_eq!(page.status, StatusCode::SEE_OTHER, "{site}");
+    }
+}
+
+#[tokio::test]
+async fn p4_an_endpoint_for_pushed_requests_that_moved_is_found() {
+    let options = Options::default();
+    let provider = options.provider.pushed_requests(PushedRequests::Taken);
+    let bare = World::without_app(Options { provider, ..options }).await;
+    bare.provider.tamper_metadata(|metadata| {
+        let gone = format!("{}-gone", metadata["pushed_authorization_request_endpoint"].as_str().unwrap());
+        metadata["pushed_authorization_request_endpoint"] = gone.into();
+    });
+    let world = bare.add_app(&Setup::new(), None).await;
+    let login = world.app.at("/auth/login?return_to=/me");
+    assert_eq!(world.browser.step(&login).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    world.provider.clear_tampering();
+    world.clock.advance(SECOND * 60);
+    let mut page = world.browser.step(&login).await;
+    for _ in 0..100 {
+        if page.status == StatusCode::SEE_OTHER {
+            break;
+        }
+        page = world.browser.step(&login).await;
+    }
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]
@@ -561,12 +682,12 @@ async fn fapi2_works_with_what_it_demands() {
 
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_named() {
-    let (certificate, key) = {
+    let (certificate_pem, key) = {
         let made = rcgen::generate_simple_self_signed(["shop".to_owned()]).unwrap();
         (made.cert.pem(), made.signing_key.serialize_pem())
     };
     let certificate = || {
-        let certificate = tower_oidc_session::ClientCertificate::from_pem(&certificate, &key).unwrap();
+        let certificate = tower_oidc_session::ClientCertificate::from_pem(&certificate_pem, &key).unwrap();
         ClientAuthentication::TlsClientAuth(certificate)
     };
     let with = |credentials| {
@@ -576,6 +697,9 @@ async fn settings_that_contradict_each_other_are_named() {
         Ok::<_, std::io::Error>(http::Response::new(axum::body::Body::empty()))
     });
     let error = |builder: RelyingPartyBuilder| builder.build().err().map(|error| error.setting());
+    let another = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let unfit = tower_oidc_session::ClientCertificate::from_pem(&certificate_pem, another).unwrap_err();
+    assert_eq!(unfit.setting(), "client_certificate", "{unfit}");
     let by_certificate = || ClientCredentials::new("shop", certificate());
     assert_eq!(error(with(by_certificate()).http_client(client)), Some("client_certificate"));
     assert_eq!(error(with(by_certificate().or(certificate()))), Some("client_certificate"));

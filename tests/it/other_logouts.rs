@@ -407,3 +407,49 @@ async fn p6_the_metadata_of_a_transmitter_are_its_own() {
         assert_eq!(push(&world, token).await.status, StatusCode::ACCEPTED, "{case}");
     }
 }
+
+#[tokio::test]
+async fn p12_an_event_of_one_users_session_and_another_user_ends_neither() {
+    let world = with_events().await;
+    world.sign_in().await;
+    let bob = json!({"format": "iss_sub", "iss": world.provider.issuer(), "sub": "bob"});
+    let (mut subject, sid) = (bob, world.sid());
+    for (sub, ended) in [("bob", 0), ("alice", 1)] {
+        subject["sub"] = sub.into();
+        let token = event(&world, SESSION_REVOKED, &json!({"of": sub}), |claims| {
+            claims["sub_id"] =
+                json!({"format": "complex", "user": subject, "session": {"format": "opaque", "id": sid}});
+        });
+        assert_eq!(push(&world, token).await.status, StatusCode::ACCEPTED);
+        assert_eq!(world.app.ends().len(), ended, "{sub}");
+    }
+}
+
+#[tokio::test]
+async fn p6_a_transmitter_whose_keys_are_slow_is_heard_all_the_same() {
+    let world = with_events().await;
+    world.sign_in().await;
+    let subject = of_alice(&world);
+    let revoked = |number: u32| {
+        event(&world, SESSION_REVOKED, &json!({"n": number}), |claims| claims["sub_id"] = subject.clone())
+    };
+    // Those of this world's receiver, not of its provider: there are none yet.
+    let mut gate = world.provider.gate(Endpoint::Jwks, GateAt::Response);
+    let token = revoked(1);
+    assert_eq!(push(&world, token.clone()).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    gate.arrived().await;
+    gate.open();
+    let mut status = StatusCode::SERVICE_UNAVAILABLE;
+    for _ in 0..100 {
+        if status == StatusCode::ACCEPTED {
+            break;
+        }
+        status = push(&world, token.clone()).await.status;
+    }
+    assert_eq!(status, StatusCode::ACCEPTED);
+    world.app.assert_ended(EndReason::SessionRevoked);
+    // A good copy that is due is used while the next is on its way.
+    world.clock.advance(SECOND * 3601);
+    let _hangs = world.provider.gate(Endpoint::Jwks, GateAt::Request);
+    assert_eq!(push(&world, revoked(2)).await.status, StatusCode::ACCEPTED);
+}

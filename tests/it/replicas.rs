@@ -130,6 +130,8 @@ struct Failing {
     failures: Arc<AtomicUsize>,
     /// What it says when it is asked for a session next: an answer that was long on its way.
     late: Arc<Mutex<Option<Loaded>>>,
+    /// Whoever wants it written keeps listings of sessions waiting.
+    listing: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Failing {
@@ -143,6 +145,7 @@ impl Failing {
             lease: Arc::default(),
             failures: Arc::default(),
             late: Arc::default(),
+            listing: Arc::default(),
         }
     }
 
@@ -209,6 +212,8 @@ impl SessionRegistry for Failing {
         registration: &Registration,
         sid: &Sid,
     ) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
+        let _go_on = self.listing.read().await;
+        self.check()?;
         self.inner.sessions_with_sid(registration, sid).await
     }
 
@@ -388,17 +393,68 @@ async fn p2_a_replica_that_waits_for_the_token_of_another_asks_for_none_itself()
 }
 
 #[tokio::test]
+async fn p1_a_frame_ends_its_session_also_where_the_store_is_slow_and_tells_nobody_where_it_is_not_there() {
+    let world = World::signed_in().await;
+    let registry = Failing::new(world.app.registry.clone());
+    let builder = crate::clients::relying_party(world.provider.issuer(), "shop", &world.app.url)
+        .cookie_key(crate::world::key())
+        .policy(crate::world::policy())
+        .clock(world.clock.clone())
+        .registry(registry.clone())
+        .frontchannel_logout();
+    let replica = world.serve(builder, None).await;
+    let frame = async |sid: &str| {
+        let path = format!("/auth/frontchannel-logout?iss={}&sid={sid}", world.provider.issuer());
+        Browser::new().get(&replica.at(&path)).await.status
+    };
+    let held = registry.listing.write().await;
+    assert_eq!([frame(&world.sid()).await, frame("made-up").await], [StatusCode::OK; 2]);
+    assert!(replica.ends().is_empty());
+    drop(held);
+    until(|| !replica.ends().is_empty()).await;
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    registry.fails.store(true, Ordering::Relaxed);
+    assert_eq!(frame("made-up").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn p7_a_replica_that_has_just_started_sends_a_sign_out_to_the_provider_too() {
+    let world = World::signed_in().await;
+    let mut gate = world.provider.gate(Endpoint::Discovery, GateAt::Request);
+    let replica = world.replica(world.app.registry.clone()).await;
+    gate.arrived().await;
+    let signed_out = tokio::spawn(to_replica(&world, &replica, Method::POST, "/auth/logout").send());
+    until(|| !replica.ends().is_empty()).await;
+    gate.open();
+    let answer = signed_out.await.unwrap().unwrap();
+    let location = answer.headers()["location"].to_str().unwrap();
+    assert!(location.starts_with(&world.provider.issuer()), "{location}");
+    // It waits no longer than people do.
+    let world = World::signed_in().await;
+    let _held = world.provider.gate(Endpoint::Discovery, GateAt::Request);
+    let replica = world.replica(world.app.registry.clone()).await;
+    let signed_out = to_replica(&world, &replica, Method::POST, "/auth/logout").send();
+    let answer = world.clock.run(signed_out).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn a_session_is_looked_up_once_for_a_request_its_calls_and_its_stream() {
     let api = Api::start().await;
     let world = crate::api::world(&api, |options| options).await;
     let registry = Failing::new(world.app.registry.clone());
     let listed = [tower_oidc_session::Api::at(&api.url)];
     let replica = world.replica_calling(registry.clone(), &listed, Some(api.url.clone())).await;
+    let asked = [Endpoint::Token, Endpoint::UserInfo, Endpoint::Introspection];
+    let before = asked.map(|endpoint| world.provider.requests(endpoint));
     for (path, calls) in [("/api/x", 1), ("/passive-orders", 2)] {
         registry.loads.store(0, Ordering::Relaxed);
         assert_eq!(at_replica(&world, &replica, path).await, StatusCode::OK);
         assert_eq!((registry.loads.load(Ordering::Relaxed), api.calls()), (1, calls), "{path}");
     }
+    // Also where the token is bound to a key: a proof is made here.
+    assert_eq!(asked.map(|endpoint| world.provider.requests(endpoint)), before);
     registry.loads.store(0, Ordering::Relaxed);
     let mut events = to_replica(&world, &replica, Method::GET, "/events").send().await.unwrap();
     events.chunk().await.unwrap().unwrap();

@@ -208,6 +208,11 @@ async fn the_application_is_asked_at_a_login_and_may_refuse() {
         let page = world.browser.go(page.location().as_str()).await;
         assert_eq!(page.status, status);
         assert!(page.body.contains(words), "{}", page.body);
+        if status == StatusCode::FORBIDDEN {
+            // The provider would sign in the same user again: there is a way to another.
+            let again = page.body.contains("/auth/login?return_to=/me&amp;prompt=login");
+            assert!(again && page.body.contains("\"/auth/logout\""), "{}", page.body);
+        }
         assert!(log.text().contains(&reason), "{}", log.text());
         assert!(world.browser.session_cookie(&world.app.url).is_none());
         assert!(world.app.events.lock().unwrap().is_empty(), "nothing began");

@@ -232,3 +232,15 @@ async fn a_silent_login_that_another_login_overtook_leads_to_the_new_session() {
         assert_eq!(world.provider.requests(Endpoint::Revocation), 0);
     }
 }
+
+#[tokio::test]
+async fn p8_activity_that_cannot_be_confirmed_by_a_program_is_no_end() {
+    let world = silent().await;
+    let (browser, url) = (world.browser.clone(), world.app.at("/socket-activity"));
+    let request = tokio::spawn(async move { browser.get(&url).await.body });
+    world.app.slow.arrived().await;
+    world.clock.advance(T);
+    world.app.slow.go_on();
+    assert_eq!(request.await.unwrap(), "false 401 the session has not been confirmed for a while");
+    assert!(world.app.ends().is_empty());
+}

@@ -230,6 +230,7 @@ fn one_place_reads_the_time() {
         let is_socket = [
             "calls::",
             "provider::http",
+            "provider::signing_key",
             "web::routes::backchannel_logout",
             "web::routes::receiver",
             "web::routes::security_events",

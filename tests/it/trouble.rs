@@ -444,3 +444,41 @@ async fn p4_an_answer_that_comes_late_is_waited_for_and_used() {
     assert_eq!(world.provider.requests(Endpoint::Token), 3);
     assert_unharmed(&world);
 }
+
+#[tokio::test]
+async fn p4_a_refreshed_id_token_that_names_no_issuer_is_no_word_of_somebody_else() {
+    for iss in [None, Some(json!(7))] {
+        let world = World::signed_in_with(Options::silent()).await;
+        let changed = iss.clone();
+        world.provider.tamper_id_token(move |_, claims| {
+            let claims = claims.as_object_mut().unwrap();
+            match &changed {
+                None => drop(claims.remove("iss")),
+                Some(iss) => drop(claims.insert("iss".to_owned(), iss.clone())),
+            }
+        });
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK, "{iss:?}");
+        world.provider.clear_tampering();
+        world.clock.advance(SECOND * 60);
+        assert_eq!(world.me().await, StatusCode::OK, "{iss:?}");
+        assert_unharmed(&world);
+    }
+}
+
+#[tokio::test]
+async fn p4_a_gateways_page_instead_of_userinfo_is_no_answer() {
+    let mut options = Options::silent();
+    options.provider = options.provider.refresh_tokens(RefreshTokens::None).access_token_lifetime(T * 4);
+    let world = World::signed_in_with(options).await;
+    let page = Fault::Body { status: 403, content_type: "text/html", body: "<html>maintenance</html>".to_owned() };
+    world.provider.set_fault(Endpoint::UserInfo, page);
+    world.clock.advance(G);
+    assert_eq!(world.me().await, StatusCode::OK, "within T it is served");
+    world.provider.clear_faults();
+    for asked in 2..5 {
+        world.clock.advance(G);
+        assert_eq!(world.me().await, StatusCode::OK);
+        assert_eq!(world.provider.requests(Endpoint::UserInfo), asked, "it is asked as before");
+    }
+}

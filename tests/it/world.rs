@@ -366,6 +366,17 @@ fn router(rp: &RelyingParty, registry: &Registry, slow: Slow, api: Option<String
             get(async |session: OidcSession| session.previous_end().map_or("", |reason| reason.as_str())),
         )
         .route(
+            "/socket-activity",
+            get(async |State(slow): State<Slow>, session: OidcSession| {
+                slow.arrive.send(()).unwrap();
+                slow.go_on.notified().await;
+                match session.record_activity().await {
+                    Ok(()) => "recorded".to_owned(),
+                    Err(over) => format!("{} {} {over}", over.is_session_over(), over.status().as_u16()),
+                }
+            }),
+        )
+        .route(
             "/typed",
             get(async |session: OidcSession| {
                 let claims = session.id_token_claims().unwrap();

@@ -62,6 +62,9 @@ fn wrong_variables_are_named() {
         assert!(message.starts_with(name) && message.contains("it takes "), "{message}");
     }
     // What is missing, or too weak, besides.
+    let of_another_kind = concat!(env!("CARGO_TARGET_TMPDIR"), "/ed25519.pem").to_owned();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    std::fs::write(&of_another_kind, key.serialize_pem()).unwrap();
     for (variables, name) in [
         (&[("CLIENT_AUTH", "private_key_jwt")][..], "CLIENT_KEY"),
         (&[("CLIENT_AUTH", "private_key_jwt"), ("CLIENT_KEY", "/no/such/file")], "CLIENT_KEY"),
@@ -70,7 +73,13 @@ fn wrong_variables_are_named() {
             &[("CLIENT_AUTH", "tls_client_auth"), ("CLIENT_KEY", "/dev/null"), ("CLIENT_CERT", "/dev/null")],
             "CLIENT_CERT",
         ),
+        (
+            &[("CLIENT_AUTH", "tls_client_auth"), ("CLIENT_KEY", "/no/such/file"), ("CLIENT_CERT", "/dev/null")],
+            "CLIENT_KEY",
+        ),
         (&[("DPOP", "/dev/null")], "DPOP"),
+        (&[("DPOP", &of_another_kind)], "DPOP"),
+        (&[("FAPI2", "on"), ("OIDC_CLIENT_SECRET", "")], "CLIENT_AUTH"),
         (&[("CLIENT_AUTH", "client_secret_post"), ("OIDC_CLIENT_SECRET", "")], "OIDC_CLIENT_SECRET"),
         (&[("FAPI2", "on")], "CLIENT_AUTH"),
     ] {

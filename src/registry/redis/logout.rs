@@ -57,6 +57,8 @@ fn number(time: Option<SystemTime>) -> String {
 #[derive(Default)]
 struct Visited {
     ended: Vec<Arc<SessionRecord>>,
+    /// Also some that cannot be read.
+    has_ended: bool,
     /// Others are spared.
     has_others: bool,
     /// Where there may be more.
@@ -66,7 +68,7 @@ struct Visited {
 
 impl Visited {
     fn has_found_nobody(&self) -> bool {
-        self.ended.is_empty() && !self.has_others && self.failure.is_none()
+        !self.has_ended && !self.has_others && self.failure.is_none()
     }
 
     fn outcome(self) -> Result<Vec<Arc<SessionRecord>>, RegistryError> {
@@ -81,6 +83,7 @@ impl Extend<Self> for Visited {
     fn extend<I: IntoIterator<Item = Self>>(&mut self, others: I) {
         for other in others {
             self.ended.extend(other.ended);
+            self.has_ended |= other.has_ended;
             self.has_others |= other.has_others;
             self.elsewhere.extend(other.elsewhere);
             self.failure = self.failure.take().or(other.failure);
@@ -169,6 +172,7 @@ impl RedisRegistry {
             return Visited { failure: Some(unexpected()), ..Visited::default() };
         };
         Visited {
+            has_ended: !ended.is_empty(),
             ended: self.conclude(ended),
             has_others: others == b"some",
             elsewhere: partitions(elsewhere),

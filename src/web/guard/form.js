@@ -14,8 +14,11 @@ async function show(seal) {
   // Whoever is not signed in any more signs in once more.
   if (!response.headers.get("content-type")?.startsWith("text/html")) return location.reload();
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const main = page.querySelector("main");
+  // A page of a proxy's.
+  if (!main) throw new Error("no page of ours");
   document.title = page.title;
-  document.querySelector("main").replaceWith(page.querySelector("main"));
+  document.querySelector("main").replaceWith(main);
   for (const form of document.forms)
     form.addEventListener("submit", () => setTimeout(() => form.querySelector("button").disabled = true));
 }

@@ -75,7 +75,7 @@ impl Refusal {
 impl From<VerifyError> for Refusal {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Token(error) => Self::Token(error),
+            VerifyError::OtherIssuer(error) | VerifyError::Token(error) => Self::Token(error),
             VerifyError::Unavailable(_) => Self::KeysUnavailable,
         }
     }

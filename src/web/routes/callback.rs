@@ -8,12 +8,12 @@
 //! 4. A login that a logout has overtaken goes through the provider once more.
 //! 5. A session that the browser had before ends; application data moves to a new id.
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, unavailable};
+use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, login_by, unavailable};
 use super::own_session::{OwnContext, OwnSession};
 use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, IssuerParameter, Prompt};
@@ -29,6 +29,7 @@ use crate::session::record::SessionRecord;
 use crate::web::app_data::{self, AppData};
 use crate::web::context::Context;
 use crate::web::page::redirect;
+use crate::web::pages::Page;
 use crate::web::parties::{Elsewhere, elsewhere};
 
 pub(super) async fn callback(
@@ -305,7 +306,13 @@ fn failed(context: &Context, error: &LoginError, return_to: &ReturnTo) -> Respon
             cannot_sign_in(context, StatusCode::BAD_GATEWAY, "unusable", return_to)
         }
         LoginError::Refused(refused) => match refused.blame {
-            Blame::NotAllowed => cannot_sign_in(context, StatusCode::FORBIDDEN, "not_allowed", return_to),
+            // The provider would sign the same user in again without asking.
+            Blame::NotAllowed => {
+                let authentication = Authentication { prompt: Prompt::Login, ..Authentication::default() };
+                let again = login_by(context, return_to, &authentication);
+                let page = Page::sign_in_failed(StatusCode::FORBIDDEN, "not_allowed", again);
+                page.link("do_sign_out", context.paths().of_party("logout")).into_response()
+            }
             Blame::Unavailable => unavailable(context, None, return_to),
         },
         LoginError::Unavailable(error) => unavailable(context, error.retry_after, return_to),

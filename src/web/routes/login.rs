@@ -10,8 +10,8 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use url::{Url, form_urlencoded};
 
 use super::own_session::{OwnContext, OwnSession};
-use crate::protocol::authorization::{Authentication, Prompt};
-use crate::protocol::fetch_metadata::SEC_FETCH_SITE;
+use crate::protocol::authorization::{Authentication, Initiation, Prompt};
+use crate::protocol::fetch_metadata::{SEC_FETCH_MODE, SEC_FETCH_SITE};
 use crate::protocol::url::is_loopback;
 use crate::provider::requests::NotPushed;
 use crate::session::end_reason::EndMark;
@@ -22,7 +22,7 @@ use crate::session::record::ActivitySignal;
 use crate::web::context::Context;
 use crate::web::cookie::SECOND_ATTEMPT;
 use crate::web::page::redirect;
-use crate::web::pages::Page;
+use crate::web::pages::{Page, PageKind};
 use crate::web::parties::{Elsewhere, elsewhere};
 
 /// The way back to a longer page is not remembered.
@@ -42,6 +42,9 @@ pub(super) async fn login(
     if let Some(location) = by_its_public_name(&headers, context.public_url(), &context.paths().of_party("login"), &uri)
     {
         return redirect(&location);
+    }
+    if is_part_of_another_page(&headers) {
+        return Page::new(PageKind::Forbidden).into_response();
     }
     let mut wanted =
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name == "return_to");
@@ -78,6 +81,15 @@ pub(super) async fn login(
     }
     let own_key = session.key().copied();
     let session = own_key.filter(|_| authentication.prompt == Prompt::None);
+    if context.provider().client().initiation == Initiation::OwnPages && session.is_none() && began_elsewhere(&headers)
+    {
+        let mut here = context.paths().of_party("login");
+        if let Some(query) = uri.query() {
+            here.push('?');
+            here.push_str(query);
+        }
+        return Page::new(PageKind::SignInNeeded).link("do_sign_in", here).into_response();
+    }
     let follows = match (context.cookies().ended(&headers), own_key) {
         (Some(noted), _) => Some(noted.mark),
         // Who comes here straight from a page has the cookie still.
@@ -99,6 +111,16 @@ fn asks_for_nothing(authentication: &Authentication, uri: &Uri) -> bool {
 /// the address.
 fn came_by_link(headers: &HeaderMap) -> bool {
     headers.get(&SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"cross-site")
+}
+
+/// Whether a page of another site, or of another origin of this one, has sent the browser here.
+fn began_elsewhere(headers: &HeaderMap) -> bool {
+    headers.get_all(&SEC_FETCH_SITE).iter().any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
+}
+
+/// Whether another site has a browser load this as an image, a script or the like: nobody has meant to sign in.
+fn is_part_of_another_page(headers: &HeaderMap) -> bool {
+    came_by_link(headers) && headers.get(&SEC_FETCH_MODE).is_some_and(|mode| mode.as_bytes() != b"navigate")
 }
 
 /// Whether the session stands that the browser has, here or at another provider of the application.
@@ -159,9 +181,14 @@ pub(super) fn unavailable(context: &Context, retry_after: Option<Duration>, retu
 
 /// The login that leads where this one would have led.
 fn login_again(context: &Context, return_to: &ReturnTo) -> String {
+    login_by(context, return_to, &Authentication::default())
+}
+
+/// The same with a certain way to authenticate.
+pub(super) fn login_by(context: &Context, return_to: &ReturnTo, authentication: &Authentication) -> String {
     let paths = context.paths();
     let path = PathAndQuery::try_from(return_to.as_str()).ok().filter(|path| *path != *paths.front());
-    paths.login(path.as_ref(), &Authentication::default())
+    paths.login(path.as_ref(), authentication)
 }
 
 /// Marks a login that was sent to the application's public name, so that it is sent there once.

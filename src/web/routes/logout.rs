@@ -3,6 +3,8 @@
 //! Local first: whatever the provider does, the session here is over before the browser leaves. A logout token that the
 //! provider then sends finds nothing and is answered with 200.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, SET_COOKIE};
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
@@ -21,6 +23,9 @@ use crate::web::page::{error, redirect};
 use crate::web::pages::{Page, PageKind};
 use crate::web::parties::{Elsewhere, elsewhere, is_nobodys};
 use crate::web::reject::SessionRejection;
+
+/// Who signs out waits no longer to be told where that is done at the provider; only a process that has just started has to ask.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A link to it, or a reload: a page asks, and its button does it.
 pub(super) async fn ask(OwnSession(claimed): OwnSession) -> Response {
@@ -69,13 +74,11 @@ pub(super) async fn logout(
 /// Ends the session, if there is one, and returns where the browser goes: to the provider in any case, whose session may be
 /// alive though ours is gone.
 async fn end(context: &Context, key: Option<&SessionKey>, browser: Browser) -> Result<String, Refusal> {
-    let location = |hint: Option<&IdTokenHint>| {
-        context
-            .provider()
-            .end_session_url(hint)
-            .map_or_else(|| context.provider().client().post_logout_redirect_uri.to_string(), String::from)
+    let location = async |hint: Option<&IdTokenHint>| {
+        let there = context.manager().within(PATIENCE, context.provider().end_session_url(hint)).await;
+        there.flatten().map_or_else(|| context.provider().client().post_logout_redirect_uri.to_string(), String::from)
     };
-    let Some(key) = key else { return Ok(location(None)) };
+    let Some(key) = key else { return Ok(location(None).await) };
     let record = match context.manager().look(key).await {
         Ok(record) => Some(record),
         Err(refusal) if refusal.is_over() => None,
@@ -86,5 +89,5 @@ async fn end(context: &Context, key: Option<&SessionKey>, browser: Browser) -> R
         tracing::error!(%error, "a logout failed");
         return Err(Refusal::Unavailable(REGISTRY_RETRY_AFTER));
     }
-    Ok(location(record.as_ref().map(|record| &record.tokens.id_token)))
+    Ok(location(record.as_ref().map(|record| &record.tokens.id_token)).await)
 }

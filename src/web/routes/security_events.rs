@@ -23,7 +23,7 @@ use super::receiver::{KEY_TIMEOUT, NoBody, read};
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
 use crate::protocol::logout_token::Whom;
-use crate::protocol::security_event::{Initiator, Revocation, SecurityEvent};
+use crate::protocol::security_event::{Initiator, Revocation, SESSION_REVOKED, SecurityEvent};
 use crate::provider::keys::VerifyError;
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
@@ -74,7 +74,7 @@ impl Refusal {
 impl From<VerifyError> for Refusal {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Token(error) => Self::Token(error),
+            VerifyError::OtherIssuer(error) | VerifyError::Token(error) => Self::Token(error),
             VerifyError::Unavailable(_) => Self::KeysUnavailable,
         }
     }
@@ -149,6 +149,15 @@ async fn revoke(context: &Context, revocation: Revocation, jti: &str) -> Result<
         Whom::Sid { sid, subject } => (subject.clone(), Some(sid.clone())),
         Whom::Subject(subject) => (Some(subject.clone()), None),
     };
+    // Both parts of a subject have to fit (RFC 9493 §3.2.8).
+    if let (Some(subject), Some(sid)) = (&subject, &sid)
+        && context.manager().is_of_another(&registration, sid, subject).await
+    {
+        tracing::warn!("a security event names a session and another user: nobody's session ends");
+        let kind = EventKind::SecurityEvent { event: SESSION_REVOKED.to_owned() };
+        context.manager().emit(&SessionEvent::of_nobody(kind, context.now()));
+        return Ok(());
+    }
     let target = LogoutTarget::of(revocation.whom, registration, token);
     let ended = context.manager().end_matching(target, reason).await?;
     tracing::info!(ended, "a security event has revoked sessions");
