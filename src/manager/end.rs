@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 
 use super::Manager;
 use super::family::Member;
@@ -85,18 +86,17 @@ impl Manager {
     }
 
     /// Ends the sessions of a `sid` that somebody's browser was told to end, without the caller: whether there are any is nobody's
-    /// business. Leaves nothing where there are none.
-    pub(crate) fn end_by_front_channel(self: &Arc<Self>, registration: Registration, sid: Sid) {
+    /// business. Leaves nothing where there are none. `None` where too many do that at once: they are strangers.
+    pub(crate) fn end_by_front_channel(
+        self: &Arc<Self>,
+        registration: Registration,
+        sid: Sid,
+    ) -> Option<JoinHandle<Result<(), RegistryError>>> {
+        let turn = self.frames.clone().try_acquire_owned().ok()?;
         let manager = self.clone();
-        self.spawn(async move {
-            let found = match manager.registry.sessions_with_sid(&registration, &sid).await {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::error!(%error, "a front-channel logout could not be followed");
-                    return;
-                }
-            };
-            for record in found {
+        Some(self.spawn(async move {
+            let _turn = turn;
+            for record in manager.registry.sessions_with_sid(&registration, &sid).await? {
                 // Some providers give for a `sid` what others know.
                 let claims = &record.login.claims;
                 let name = claims.get("preferred_username").and_then(|name| name.as_str());
@@ -104,17 +104,30 @@ impl Manager {
                     tracing::warn!(session = ?record.key(), "a front-channel logout was not followed: its sid is the user's name");
                     continue;
                 }
-                if let Err(error) = manager.end(record.key(), EndReason::FrontChannelLogout).await {
-                    tracing::error!(%error, session = ?record.key(), "a front-channel logout could not be followed");
-                }
+                manager.end(record.key(), EndReason::FrontChannelLogout).await?;
             }
-        });
+            Ok(())
+        }))
     }
 
-    /// Whether a `sid` is known to be of a session of somebody else's. Where the store does not say, who wants it ended is believed.
-    pub(crate) async fn is_of_another(&self, registration: &Registration, sid: &Sid, subject: &Subject) -> bool {
-        let found = self.registry.sessions_with_sid(registration, sid).await;
-        found.is_ok_and(|found| found.iter().any(|record| record.subject() != subject))
+    /// Ends the user's sessions of a `sid` that others have sessions of, too, and returns how many there were; `None` where there are
+    /// no others', or the store does not say.
+    pub(crate) async fn end_among_others(
+        self: &Arc<Self>,
+        registration: &Registration,
+        (sid, subject): (&Sid, &Subject),
+        reason: EndReason,
+    ) -> Result<Option<usize>, RegistryError> {
+        let found = self.registry.sessions_with_sid(registration, sid).await.unwrap_or_default();
+        if found.iter().all(|record| record.subject() == subject) {
+            return Ok(None);
+        }
+        let mut ended = 0;
+        for record in found.iter().filter(|record| record.subject() == subject) {
+            self.end(record.key(), reason).await?;
+            ended += 1;
+        }
+        Ok(Some(ended))
     }
 
     /// Ends all sessions of a target and returns how many there were.

@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use self::doubts::{Doubts, Remarks};
 use self::ends::Ends;
@@ -52,6 +53,9 @@ use crate::session::signal::Outcome;
 
 pub(crate) type Listener = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
 
+/// So many front-channel logouts are followed at once; more would be strangers.
+const FRAMES_AT_ONCE: usize = 64;
+
 /// What the application says to a login.
 pub(crate) type LoginHook = dyn Fn(NewLogin) -> BoxFuture<'static, Result<(), LoginRefused>> + Send + Sync;
 
@@ -74,6 +78,8 @@ pub(crate) struct Manager {
     remarks: Remarks,
     ends: Arc<Ends>,
     guards: Guards,
+    /// Those who come by frames take turns.
+    frames: Arc<Semaphore>,
     reported_expires_in: AtomicBool,
     reported_refresh_expires_in: AtomicBool,
 }
@@ -131,6 +137,7 @@ impl Manager {
             remarks: Remarks::default(),
             ends,
             guards: Guards::new(),
+            frames: Arc::new(Semaphore::new(FRAMES_AT_ONCE)),
             reported_expires_in: AtomicBool::new(false),
             reported_refresh_expires_in: AtomicBool::new(false),
         });

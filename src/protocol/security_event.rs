@@ -25,7 +25,7 @@ use super::jwt::{Moment, TokenError, VerifiedJwt, check_expiry, check_not_before
 use super::logout_token::Whom;
 use super::names::{Issuer, Sid, Subject};
 
-pub(crate) const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 /// Nobody writes a reason in more languages for a user.
 const MOST_TEXTS: usize = 64;
 /// Some sentences.

@@ -108,7 +108,7 @@ pub(crate) fn judge(
 
 /// Whether an answer to a pushed authorization request ([RFC 9126 §2.3](https://www.rfc-editor.org/rfc/rfc9126#section-2.3)) says that
 /// it will not be taken the next time either: with a status of the client's, and a registered code that is about client or request
-/// (RFC 6749 §4.1.2.1 and §5.2, Core §3.1.2.6, RFC 8707, RFC 9101, RFC 9396, RFC 9449, RFC 9470). A gateway's page is no answer.
+/// (RFC 6749 §4.1.2.1, Core §3.1.2.6, RFC 8707, RFC 9101, RFC 9396, RFC 9449, RFC 9470). A gateway's page is no answer.
 pub(crate) fn refuses_request(status: StatusCode, code: &str) -> bool {
     matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
         && matches!(

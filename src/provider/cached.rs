@@ -282,6 +282,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn p6_what_was_asked_for_before_somebody_came_is_known_as_such() {
+        let (cached, peer) = (Cached::new(), Peer::default());
+        let (begun, go_on) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        let slow = cached.renew(None, &peer.clock, || async {
+            begun.notify_one();
+            go_on.notified().await;
+            peer.fetch().await
+        });
+        let meanwhile = async {
+            begun.notified().await;
+            let arrived = cached.arrived();
+            go_on.notify_one();
+            let Newer::Found(joined) = cached.renew(None, &peer.clock, || peer.fetch()).await else { panic!("none") };
+            (arrived, joined)
+        };
+        let (_, (arrived, joined)) = futures_util::future::join(slow, meanwhile).await;
+        assert!(!joined.is_asked_for_after(arrived));
+        let Newer::Found(later) = cached.renew(Some(&joined), &peer.clock, || peer.fetch()).await else {
+            panic!("none")
+        };
+        assert!(later.is_asked_for_after(arrived));
+        assert_eq!((*joined.value, *later.value), (1, 2));
+    }
+
+    #[tokio::test]
     async fn p6_what_is_forced_is_so_once_in_an_interval_and_only_a_success_begins_it() {
         let (cached, peer) = (Cached::new(), Peer::default());
         cached.renew(None, &peer.clock, || peer.fetch()).await;

@@ -103,8 +103,11 @@ impl Provider {
             (status, _, Some(error)) if token_response::refuses_request(status, &error) => {
                 Err(NotPushed::Refused(ErrorCode::new(&error)))
             }
-            (status, ..) => Err(NotPushed::Unavailable(Unavailable {
-                reason: format!("its endpoint for pushed authorization requests answered {status}"),
+            (status, _, error) => Err(NotPushed::Unavailable(Unavailable {
+                reason: format!(
+                    "its endpoint for pushed authorization requests answered {status} {}",
+                    ErrorCode::new(&error.unwrap_or_default()).as_str()
+                ),
                 retry_after: token_response::retry_after(&answer.headers, self.clock.now()),
                 sent: Sent::Maybe,
             })),

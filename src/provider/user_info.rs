@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 use url::Url;
@@ -80,8 +80,8 @@ impl Provider {
 /// | 2xx, `application/jwt` that is encrypted or none | unusable: no answer |
 /// | 2xx without `sub`, or nothing that can be read | unavailable: no answer |
 /// | 401 that is about the token, or does not say why | refused |
-/// | 403 with a challenge or in JSON | forbidden: this token is none for userinfo |
-/// | anything else, as a gateway's page | unavailable |
+/// | 403, but for a page (`text/html`), which is a gateway's | forbidden: this token is none for userinfo |
+/// | anything else | unavailable |
 fn judge_user_info(answer: &Answer, subject: &Subject, scheme: Scheme, now: SystemTime) -> UserInfoVerdict {
     let unreadable = || UserInfoVerdict::Unavailable(Unavailable::not_sent("its userinfo answer cannot be read"));
     let about =
@@ -105,9 +105,8 @@ fn judge_user_info(answer: &Answer, subject: &Subject, scheme: Scheme, now: Syst
             None => unreadable(),
         };
     }
-    let is_explained = answer.headers.contains_key(WWW_AUTHENTICATE)
-        || serde_json::from_slice::<Map<String, Value>>(&answer.body).is_ok();
-    if answer.status == StatusCode::FORBIDDEN && is_explained {
+    let is_page = answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if answer.status == StatusCode::FORBIDDEN && !is_page {
         return UserInfoVerdict::Forbidden;
     }
     let verdict = challenge::judge(answer.status, &answer.headers, scheme);

@@ -68,7 +68,7 @@ pub(crate) struct LoginTransaction {
 
 impl LoginTransaction {
     /// As the registry knows attempts; `now` is by the store's clock. One that is to begin yet began while that clock was ahead, nobody
-    /// knows when: any logout covers it, as one whose beginning is not known.
+    /// knows when: any logout covers it that it has not seen, as one whose beginning is not known.
     pub(crate) fn attempt(&self, now: SystemTime) -> LoginAttempt {
         let began_at = self.began_at.filter(|began_at| *began_at <= now + COVER_TOLERANCE);
         LoginAttempt { began_at: began_at.unwrap_or(SystemTime::UNIX_EPOCH), seen: self.seen }

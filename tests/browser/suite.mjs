@@ -422,7 +422,7 @@ test("a gateway's answer instead of what was kept is asked for again", async () 
 
 // Of one provider no answer names the issuer; a cache may have kept somebody else's page.
 for (const [name, attributes, loads] of [["names its issuer", 'iss="https://op.example"', 1], ["is somebody else's", 'sub="mallory" x-', 2]])
-  test(`a page that ${name} is not loaded without end`, async () => {
+  test(`a page that ${name} is not loaded again and again`, async () => {
     const { context, page } = await signedIn();
     let loaded = 0;
     await context.route("**/desk", async (route) => {
@@ -433,7 +433,7 @@ for (const [name, attributes, loads] of [["names its issuer", 'iss="https://op.e
       await route.fulfill({ response, body });
     });
     await page.goto(`${app}/desk`);
-    await page.waitForTimeout(3000);
+    await page.waitForTimeout(7000);
     assert.equal(loaded, loads);
     await context.close();
   });

@@ -611,8 +611,11 @@ async fn p12_another_sites_page_begins_no_login_behind_its_visitors_back() {
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{mode}");
         assert!(!page.headers.contains_key("set-cookie"), "{mode}");
     }
-    let page = from_another_site(&world, "/auth/login?return_to=/me", "navigate").await;
-    assert_eq!(page.status, StatusCode::SEE_OTHER, "a link is one");
+    assert_eq!(from_another_site(&world, "/auth/callback?state=x", "no-cors").await.status, StatusCode::FORBIDDEN);
+    for path in ["/auth/login?return_to=/me", "/auth/callback?state=x"] {
+        let page = from_another_site(&world, path, "navigate").await;
+        assert_eq!(page.status, StatusCode::SEE_OTHER, "a link is one");
+    }
     // A link only after its visitor was asked, where that is wanted.
     let options = Options::default();
     let provider = options.provider.signing_alg(SigningAlg::PS256);
@@ -624,7 +627,14 @@ async fn p12_another_sites_page_begins_no_login_behind_its_visitors_back() {
         assert!(page.body.contains(&format!("href=\"{}\"", path.replace('&', "&amp;"))), "{}", page.body);
         assert!(!page.headers.contains_key("set-cookie"));
     }
+    let page = from_another_site(&world, "/auth/callback?state=x", "navigate").await;
+    assert!(page.status == StatusCode::UNAUTHORIZED && page.body.contains("href=\"/auth/login\""), "{}", page.body);
     assert_eq!(world.provider.requests(Endpoint::PushedAuthorization), 0);
+    // With a session that has begun no silent login, too: somebody else may be signed in at the provider.
+    world.sign_in().await;
+    let page = from_another_site(&world, "/auth/login?prompt=none", "navigate").await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.me().await, StatusCode::OK);
     for site in ["same-origin", "none"] {
         let request = world.browser.request(Method::GET, &world.app.at("/auth/login?return_to=/me"));
         let page = world.browser.page(request.header("sec-fetch-site", site)).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use axum::routing::get;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, Sids};
+use tower_oidc_session::test_provider::{Endpoint, Fault, GateAt, Sids, SignIn};
 use tower_oidc_session::{Clock, EndReason, EventTransmitter, RelyingPartyBuilder};
 
 use crate::browser::{Browser, Page};
@@ -423,6 +423,24 @@ async fn p12_an_event_of_one_users_session_and_another_user_ends_neither() {
         assert_eq!(push(&world, token).await.status, StatusCode::ACCEPTED);
         assert_eq!(world.app.ends().len(), ended, "{sub}");
     }
+}
+
+#[tokio::test]
+async fn p12_of_two_users_with_one_sid_an_event_ends_the_session_of_the_one_it_names() {
+    let world = with_events().await;
+    world.provider.tamper_id_token(|_, claims| claims["sid"] = "of the browser".into());
+    world.sign_in().await;
+    world.provider.set_sign_in(SignIn::Automatic("bob".to_owned()));
+    let bobs = Browser::new();
+    bobs.go(&world.app.at("/me")).await;
+    let subject = of_alice(&world);
+    let token = event(&world, SESSION_REVOKED, &json!({}), |claims| {
+        let session = json!({"format": "opaque", "id": "of the browser"});
+        claims["sub_id"] = json!({"format": "complex", "user": subject, "session": session});
+    });
+    assert_eq!(push(&world, token).await.status, StatusCode::ACCEPTED);
+    assert_eq!(world.me().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(bobs.get(&world.app.at("/me")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

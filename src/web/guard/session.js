@@ -5,8 +5,6 @@ const HERE = import.meta.url.replace(/session(\/[\da-f]{16})?\.js.*$/, "");
 // Applications below paths of one host share channels, locks and storage.
 const NAME = "oidc-session " + HERE;
 const SESSION = HERE + "session", LOGIN = HERE + "login", LOGOUT = HERE + "logout";
-// Left for somebody else's page, in this tab, and not again within so long.
-const LEFT = NAME + " left", RELOAD = 10_000;
 // For an answer.
 const PATIENCE = 10_000;
 // more than this between the two clocks is sleep, or somebody who sets the time.
@@ -131,8 +129,7 @@ function take(answer, sent, received) {
   if (known.state === "left") return;
   if (answer.authenticated) {
     // With several providers a user is one of an issuer's.
-    const isOther = answer.iss && (known.iss ?? answer.iss) !== answer.iss;
-    if (known.sub && (known.sub !== answer.sub || isOther)) return leave();
+    if (known.sub && (known.sub !== answer.sub || answer.iss && (known.iss ?? answer.iss) !== answer.iss)) return leave();
     idle = { left: answer.idle_expires_in * 1000, sent: asked, received: { wall: received, steady: steadyOf(received) } };
     interval = {
       look: Math.min(15_000, answer.signal_interval * 1000),
@@ -156,16 +153,9 @@ function leave() {
   known.state = "left";
   for (const one of waiting) one.fail(new DOMException("somebody else has signed in", "AbortError"));
   tell();
-  // Not by a reload, which would send a form again, or give back what was typed. A page that comes again as it was, as from a
-  // cache, is not fetched without end.
-  const again = () => location.replace(location.pathname + location.search);
-  let wait = 0;
-  try {
-    const before = Number(sessionStorage.getItem(LEFT));
-    if (Math.abs(Date.now() - before) < RELOAD) wait = RELOAD;
-    sessionStorage.setItem(LEFT, Date.now() + wait);
-  } catch {}
-  if (wait) setTimeout(again, wait); else again();
+  // Not by a reload, which would send a form again, or give back what was typed. One that comes again as it was, as from a cache, is
+  // fetched every five seconds at most.
+  setTimeout(() => location.replace(location.pathname + location.search), 5000 - performance.now());
 }
 
 let told = {};

@@ -13,7 +13,7 @@ use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::login::{Attempt, Wanted, begin, cannot_sign_in, front_page, login_by, unavailable};
+use super::login::{Attempt, Wanted, asked_first, begin, cannot_sign_in, front_page, login_by, unavailable};
 use super::own_session::{OwnContext, OwnSession};
 use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
 use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, IssuerParameter, Prompt};
@@ -117,6 +117,11 @@ async fn of_no_attempt(
     }
     match Attempt::of(state) {
         Attempt::First => {
+            if let Some(page) =
+                asked_first(context, headers, login_by(context, &front_page, &Authentication::default()))
+            {
+                return page.into_response();
+            }
             let authentication = Authentication::default();
             let return_to = front_page;
             let linked = Vec::new();
@@ -311,7 +316,10 @@ fn failed(context: &Context, error: &LoginError, return_to: &ReturnTo) -> Respon
                 let authentication = Authentication { prompt: Prompt::Login, ..Authentication::default() };
                 let again = login_by(context, return_to, &authentication);
                 let page = Page::sign_in_failed(StatusCode::FORBIDDEN, "not_allowed", again);
-                page.link("do_sign_out", context.paths().of_party("logout")).into_response()
+                let sign_out = context.paths().own("logout");
+                // Of several providers it would not be known which one.
+                let is_known = sign_out == context.paths().of_party("logout");
+                if is_known { page.link("do_sign_out", sign_out).into_response() } else { page.into_response() }
             }
             Blame::Unavailable => unavailable(context, None, return_to),
         },

@@ -43,9 +43,6 @@ pub(super) async fn login(
     {
         return redirect(&location);
     }
-    if is_part_of_another_page(&headers) {
-        return Page::new(PageKind::Forbidden).into_response();
-    }
     let mut wanted =
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name == "return_to");
     let return_to = match (wanted.next(), wanted.next()) {
@@ -81,14 +78,11 @@ pub(super) async fn login(
     }
     let own_key = session.key().copied();
     let session = own_key.filter(|_| authentication.prompt == Prompt::None);
-    if context.provider().client().initiation == Initiation::OwnPages && session.is_none() && began_elsewhere(&headers)
+    let here = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    if let Some(page) = asked_first(&context, &headers, context.paths().of_party("login") + &here)
+        && !is_its_own_silent_login(&context, session.as_ref()).await
     {
-        let mut here = context.paths().of_party("login");
-        if let Some(query) = uri.query() {
-            here.push('?');
-            here.push_str(query);
-        }
-        return Page::new(PageKind::SignInNeeded).link("do_sign_in", here).into_response();
+        return page.into_response();
     }
     let follows = match (context.cookies().ended(&headers), own_key) {
         (Some(noted), _) => Some(noted.mark),
@@ -111,6 +105,22 @@ fn asks_for_nothing(authentication: &Authentication, uri: &Uri) -> bool {
 /// the address.
 fn came_by_link(headers: &HeaderMap) -> bool {
     headers.get(&SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"cross-site")
+}
+
+/// The page that a person gets instead of a login, where a page of another site would begin it: as an image or a script, which nobody
+/// has meant, or by a link where the profile wants people to be asked. `login` is what its button leads to.
+pub(super) fn asked_first(context: &Context, headers: &HeaderMap, login: String) -> Option<Page> {
+    if is_part_of_another_page(headers) {
+        return Some(Page::new(PageKind::Forbidden));
+    }
+    let asks = context.provider().client().initiation == Initiation::OwnPages && began_elsewhere(headers);
+    asks.then(|| Page::new(PageKind::SignInNeeded).link("do_sign_in", login))
+}
+
+/// Whether the session has begun a silent login that has not come back yet: the way to it may lead over other sites.
+async fn is_its_own_silent_login(context: &Context, session: Option<&SessionKey>) -> bool {
+    let Some(key) = session else { return false };
+    context.manager().look(key).await.is_ok_and(|record| record.silent_login_at.is_some())
 }
 
 /// Whether a page of another site, or of another origin of this one, has sent the browser here.

@@ -23,7 +23,7 @@ use super::receiver::{KEY_TIMEOUT, NoBody, read};
 use crate::manager::RetryAfter;
 use crate::protocol::jwt::TokenError;
 use crate::protocol::logout_token::Whom;
-use crate::protocol::security_event::{Initiator, Revocation, SESSION_REVOKED, SecurityEvent};
+use crate::protocol::security_event::{Initiator, Revocation, SecurityEvent};
 use crate::provider::keys::VerifyError;
 use crate::registry::{LogoutTarget, RegistryError, TokenMark};
 use crate::session::end_reason::EndReason;
@@ -150,16 +150,17 @@ async fn revoke(context: &Context, revocation: Revocation, jti: &str) -> Result<
         Whom::Subject(subject) => (Some(subject.clone()), None),
     };
     // Both parts of a subject have to fit (RFC 9493 §3.2.8).
-    if let (Some(subject), Some(sid)) = (&subject, &sid)
-        && context.manager().is_of_another(&registration, sid, subject).await
-    {
-        tracing::warn!("a security event names a session and another user: nobody's session ends");
-        let kind = EventKind::SecurityEvent { event: SESSION_REVOKED.to_owned() };
-        context.manager().emit(&SessionEvent::of_nobody(kind, context.now()));
-        return Ok(());
-    }
-    let target = LogoutTarget::of(revocation.whom, registration, token);
-    let ended = context.manager().end_matching(target, reason).await?;
+    let among_others = match (&sid, &subject) {
+        (Some(sid), Some(subject)) => context.manager().end_among_others(&registration, (sid, subject), reason).await?,
+        _ => None,
+    };
+    let ended = if let Some(ended) = among_others {
+        tracing::warn!("a security event names a session that others have, too: theirs do not end");
+        ended
+    } else {
+        let target = LogoutTarget::of(revocation.whom, registration, token);
+        context.manager().end_matching(target, reason).await?
+    };
     tracing::info!(ended, "a security event has revoked sessions");
     let kind = EventKind::SessionsRevoked { subject, sid, ended, reason_user: revocation.reason_user };
     context.manager().emit(&SessionEvent::of_nobody(kind, context.now()));
