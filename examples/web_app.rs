@@ -49,7 +49,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use futures_util::stream::{self, Stream, StreamExt};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tower_oidc_session::{
@@ -67,7 +67,8 @@ async fn main() -> ExitCode {
     let filter = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run().await {
-        Ok(()) => ExitCode::SUCCESS,
+        // Not by way of what the runtime waits for, as a name that is being resolved: the bound is the drain's.
+        Ok(()) => std::process::exit(0),
         Err(message) => {
             eprintln!("{message}");
             ExitCode::from(2)
@@ -138,6 +139,10 @@ async fn not_ready(State(rp): State<RelyingParty>, request: Request, next: Next)
     if rp.is_ready() {
         return next.run(request).await;
     }
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if request.method() == Method::GET && accepts.contains("text/html") {
+        return Page::new(PageKind::Unavailable).into_response();
+    }
     let text = "the sign-in service cannot be reached yet";
     let headers = [(header::RETRY_AFTER, "1"), (header::CACHE_CONTROL, "no-store")];
     (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
@@ -202,6 +207,8 @@ async fn write(data: Session, note: Result<Form<Note>, FormRejection>) -> Result
     let mut notes = read(&data).await?;
     notes.push(note);
     data.insert("notes", notes).await.map_err(|_| Page::new(PageKind::Unavailable))?;
+    // Here, where it can be said that it failed.
+    data.save().await.map_err(|_| Page::new(PageKind::Unavailable))?;
     Ok(Redirect::to("/desk").into_response())
 }
 

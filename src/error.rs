@@ -36,7 +36,12 @@ impl ConfigError {
 /// An absolute `https` URL, or `http` to this machine and those that are listed, without fragment and user.
 pub(crate) fn check_url(setting: &'static str, value: &str, plain_http: &PlainHttp) -> Result<Url, ConfigError> {
     let error = |takes: &str| {
-        let got = if value.is_empty() { "empty" } else { value };
+        let got = match value {
+            "" => "empty",
+            // What stands before it may be a password.
+            value if value.contains('@') => "a URL with a user, or with an @ elsewhere",
+            value => value,
+        };
         ConfigError::new(setting, got, takes)
     };
     let url = Url::parse(value).map_err(|_| error("an absolute URL, as https://host.example"))?;

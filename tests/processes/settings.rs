@@ -57,6 +57,8 @@ fn wrong_variables_are_named() {
         ("FAPI2", "yes"),
         ("FRONTCHANNEL_LOGOUT", "1"),
         ("SECURITY_EVENTS", "http://events.example"),
+        ("API_URL", "http://svc:hidden@api.internal"),
+        ("API_URL", "https://svc:hidden@h:notaport/"),
     ] {
         let message = refused(&[(name, value)]);
         assert!(message.starts_with(name) && message.contains("it takes "), "{message}");

@@ -12,7 +12,7 @@ if (kept) {
 async function show(seal) {
   const response = await fetch(new URL("form", import.meta.url), { method: "POST", body: new URLSearchParams({ seal }) });
   // Whoever is not signed in any more signs in once more.
-  if (!response.headers.get("content-type")?.startsWith("text/html")) return location.reload();
+  if (response.status === 401) return location.reload();
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const main = page.querySelector("main");
   // A page of a proxy's.

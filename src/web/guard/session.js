@@ -65,7 +65,7 @@ function warnAt() { return Math.min(warn, interval.timeout / 2); }
 
 const channel = self.BroadcastChannel && new BroadcastChannel(NAME);
 channel?.addEventListener("message", ({ data }) => {
-  if (!started) return;
+  if (!started || known.state === "left") return;
   // Somebody is about to sign out: the server knows in a moment.
   if (data.leaving) known.reason = "rp_initiated_logout", [200, 600].forEach((pause) => setTimeout(() => known.state === "confirmed" && ask(true), pause));
   else if (data.failed) asked = { wall: data.at, steady: steadyOf(data.at) };
@@ -188,7 +188,7 @@ function emit(name, detail) { document.dispatchEvent(new CustomEvent(name, { det
 /** When to ask next: often enough to see an end in time, and when something is to be said. */
 function plan() {
   clearTimeout(timer);
-  if (!started) return;
+  if (!started || known.state === "left") return;
   const most = interval.look * 0.96;
   const gone = since(asked);
   let next = document.visibilityState === "visible" && known.state !== "none" ? Math.max(0, most - gone) : Infinity;
@@ -205,7 +205,7 @@ function plan() {
 
 // Sleep, and clocks that are set: it asks, and says nothing before it knows.
 setInterval(() => {
-  if (!started) return;
+  if (!started || known.state === "left") return;
   const now = Date.now() - performance.now();
   if (Math.abs(now - offset) > JUMP) { offset = now; ask(true); }
   if (idle || failed) tell();
@@ -264,7 +264,6 @@ function noteSignal(at) {
 
 /** "Stay signed in": asks the provider. Resolves to "confirmed", "navigate" where only a navigation can ask, or what else it is. */
 export async function stay() {
-  const before = lastSignal();
   noteSignal(Date.now());
   let answer = null, error = null;
   try {
@@ -272,7 +271,6 @@ export async function stay() {
     if (answer.status === 401) error = (await answer.json()).error;
   } catch {}
   if (!answer || !(answer.ok || answer.status === 401)) {
-    noteSignal(before);
     failed = true;
     tell();
     return "unreachable";
@@ -344,7 +342,8 @@ class SessionGuard extends HTMLElement {
   #dialog; #title; #text; #buttons; #live; #shown = null; #state; #hidden = []; #covered = false; #page = null; #stop; #announced;
   static observedAttributes = ["activity", "warn"];
   attributeChangedCallback(name, _, value) {
-    if (name === "warn") warn = (Number(value) || 60) * 1000;
+    const seconds = parseFloat(value);
+    if (name === "warn") warn = (isNaN(seconds) ? 60 : seconds) * 1000;
     else isSigned = value !== "off";
   }
   connectedCallback() {
@@ -436,6 +435,8 @@ class SessionGuard extends HTMLElement {
   }
 }
 
+// The page's own button.
+addEventListener("submit", ({ target }) => target.action === LOGOUT && channel?.postMessage({ leaving: true }));
 function signOut() {
   channel?.postMessage({ leaving: true });
   const form = document.createElement("form");
