@@ -307,7 +307,9 @@ impl RelyingPartiesBuilder {
     /// told, or a setting cannot work (503). What it found is kept until it is [forgotten](RelyingParties::forget), and what it did not
     /// find for a minute; it has ten seconds, and is asked for a name once at a time, and for sixteen names. A name that is written in
     /// several ways is several tenants: `name_of` says which way counts. Sessions that expire before their tenant is asked for in this process
-    /// are removed without an event: nobody here knows whose they were.
+    /// are removed without an event: nobody here knows whose they were. Tenants that have issuer and client in common share no session, but what
+    /// is kept about their users: lists, ends and `sessions_per_user` reach all of them. Give those a client each that must not know of each
+    /// other.
     ///
     /// # Panics
     /// Outside of a tokio runtime, which does the work in the background.

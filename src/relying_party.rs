@@ -183,7 +183,8 @@ impl RelyingParty {
     }
 
     /// Ends one session in this application, on all replicas, by its key, as [`SessionInfo::key`](crate::SessionInfo::key) tells it
-    /// and log lines have its beginning. Ending it again is no error; that of another provider's or tenant's is left alone.
+    /// and log lines have its beginning. Ending it again is no error; that of another provider's, or of a
+    /// tenant with another client, is left alone.
     ///
     /// # Errors
     /// If the registry could not be reached: the session may go on.
