@@ -207,8 +207,6 @@ async fn write(data: Session, note: Result<Form<Note>, FormRejection>) -> Result
     let mut notes = read(&data).await?;
     notes.push(note);
     data.insert("notes", notes).await.map_err(|_| Page::new(PageKind::Unavailable))?;
-    // Here, where it can be said that it failed.
-    data.save().await.map_err(|_| Page::new(PageKind::Unavailable))?;
     Ok(Redirect::to("/desk").into_response())
 }
 

@@ -1,7 +1,7 @@
 //! The end of sessions: local and at once; everybody is told after.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -91,12 +91,13 @@ impl Manager {
         self: &Arc<Self>,
         registration: Registration,
         sid: Sid,
-    ) -> Option<JoinHandle<Result<(), RegistryError>>> {
+    ) -> Option<JoinHandle<()>> {
         let turn = self.frames.clone().try_acquire_owned().ok()?;
         let manager = self.clone();
         Some(self.spawn(async move {
             let _turn = turn;
-            for record in manager.registry.sessions_with_sid(&registration, &sid).await? {
+            let found = manager.registry.sessions_with_sid(&registration, &sid).await;
+            for record in found.inspect_err(not_followed).unwrap_or_default() {
                 // Some providers give for a `sid` what others know.
                 let claims = &record.login.claims;
                 let name = claims.get("preferred_username").and_then(|name| name.as_str());
@@ -104,18 +105,17 @@ impl Manager {
                     tracing::warn!(session = ?record.key(), "a front-channel logout was not followed: its sid is the user's name");
                     continue;
                 }
-                manager.end(record.key(), EndReason::FrontChannelLogout).await?;
+                let _ = manager.end(record.key(), EndReason::FrontChannelLogout).await.inspect_err(not_followed);
             }
-            Ok(())
         }))
     }
 
-    /// Ends the user's sessions of a `sid` that others have sessions of, too, and returns how many there were; `None` where there are
+    /// Ends the user's sessions of a `sid`, begun by then, that others have sessions of, too, and returns how many there were; `None` where there are
     /// no others', or the store does not say.
     pub(crate) async fn end_among_others(
         self: &Arc<Self>,
         registration: &Registration,
-        (sid, subject): (&Sid, &Subject),
+        (sid, subject, at): (&Sid, &Subject, SystemTime),
         reason: EndReason,
     ) -> Result<Option<usize>, RegistryError> {
         let found = self.registry.sessions_with_sid(registration, sid).await.unwrap_or_default();
@@ -123,7 +123,8 @@ impl Manager {
             return Ok(None);
         }
         let mut ended = 0;
-        for record in found.iter().filter(|record| record.subject() == subject) {
+        let is_meant = |record: &&Arc<SessionRecord>| record.subject() == subject && record.issued_at() <= at;
+        for record in found.iter().filter(is_meant) {
             self.end(record.key(), reason).await?;
             ended += 1;
         }
@@ -190,4 +191,8 @@ impl Manager {
         let panicked = |panic| Err(RegistryError::with_source("an operation panicked", panic));
         self.spawn(work).await.unwrap_or_else(panicked)
     }
+}
+
+fn not_followed(error: &RegistryError) {
+    tracing::error!(%error, "a front-channel logout could not be followed");
 }

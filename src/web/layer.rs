@@ -418,7 +418,6 @@ impl Visit {
     fn in_its_words(&self, page: Page, said: &HeaderMap) -> Response {
         // What a script of ours shows has its words already.
         let page = if self.session.asker().is_person() { page.in_language(self.session.language()) } else { page };
-        let page = if self.session.asker() == Asker::Form { page.for_what_was_sent() } else { page };
         let page = page.at(self.session.context().paths());
         let mut made = page.answer(self.session.context().pages());
         carry_over(said, &mut made);

@@ -188,15 +188,6 @@ impl Page {
         Self { retry: Some(retry), texts: vec!["unavailable_form"], ..Self::new(PageKind::Unavailable) }
     }
 
-    /// The same page as the answer to something that a person has sent.
-    pub(crate) fn for_what_was_sent(mut self) -> Self {
-        if let Some(retry) = self.retry.as_mut().filter(|retry| retry.by_itself && retry.url.is_none()) {
-            retry.by_itself = false;
-            self.texts.iter_mut().filter(|text| **text == "unavailable").for_each(|text| *text = "unavailable_form");
-        }
-        self
-    }
-
     /// Something was sent, and nobody is signed in.
     pub(crate) fn sign_in_needed(reason: Option<EndReason>) -> Self {
         let mut page = Self::new(PageKind::SignInNeeded);
@@ -233,11 +224,6 @@ impl Page {
 
     pub(crate) fn send(seal: String, action: String, user: String, fields: Vec<(String, String)>) -> Self {
         Self { form: Some(Form::Send { seal, action, user, fields }), ..Self::new(PageKind::SendAgain) }
-    }
-
-    /// The same where it could not be done a moment ago.
-    pub(crate) fn not_now(self) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, ..self }
     }
 
     /// For an application with its routes there.

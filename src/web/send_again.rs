@@ -16,7 +16,7 @@ use super::reject::SessionRejection;
 use super::request::RequestSession;
 use crate::manager::{REGISTRY_RETRY_AFTER, Refusal};
 use crate::registry::Spent;
-use crate::session::id::{AttemptKey, random_text};
+use crate::session::id::AttemptKey;
 use crate::session::record::SessionRecord;
 
 /// What a seal holds for who brings it.
@@ -46,19 +46,6 @@ impl Unsealed {
 fn seal_of(body: &[u8]) -> Option<String> {
     let mut seals = form_urlencoded::parse(body).filter(|(name, _)| name == "seal");
     seals.next().map(|(_, seal)| seal.into_owned()).filter(|seal| !seal.is_empty())
-}
-
-/// Shows what is sealed, and as whom it would be sent.
-pub(crate) fn send_page(form: &KeptForm, seal: String, record: &SessionRecord) -> Page {
-    let page = Page::send(seal, form.action(), name_of(record), form.entered.fields());
-    if form.entered.had_files() { page.text("files") } else { page }
-}
-
-/// What a person is called.
-fn name_of(record: &SessionRecord) -> String {
-    let claim = |name: &str| record.login.claims.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
-    let named = claim("name").or_else(|| claim("preferred_username")).or_else(|| claim("email"));
-    named.unwrap_or_else(|| record.subject().as_str().to_owned())
 }
 
 /// The seal of a form that is to be shown.
@@ -94,22 +81,17 @@ pub(crate) async fn unseal(session: &RequestSession, mut parts: Parts, body: Bod
         Unsealed::Form(_) | Unsealed::Nothing => return Err(Page::new(PageKind::Gone).into_response()),
         Unsealed::OfAnother => return Err(Page::new(PageKind::OtherUser).into_response()),
     };
-    let id = AttemptKey::of(&format!("form {}", form.id), context.registration());
-    let under_another_name = KeptForm { id: random_text(), ..form.clone() };
     let (content_type, body) = form.entered.into_body();
     let Ok(content_type) = HeaderValue::try_from(content_type) else {
         return Err(Page::new(PageKind::Gone).into_response());
     };
+    let id = AttemptKey::of(&format!("form {}", form.id), context.registration());
     match context.manager().spend(&id).await {
         Ok(Spent::Now) => {}
         Ok(Spent::Before) => return Err(Page::new(PageKind::Sent).link("continue", form.path).into_response()),
         Err(error) => {
             tracing::error!(%error, "a form cannot be sent again at the moment");
-            // The store may have noted it as sent all the same. It was not: under another name it can be.
-            let seal = context.cookies().seal_form(&under_another_name);
-            let page = seal.map(|seal| send_page(&under_another_name, seal, &record).not_now());
-            let unavailable = || session.rejection(Refusal::Unavailable(REGISTRY_RETRY_AFTER)).into_response();
-            return Err(page.map_or_else(unavailable, IntoResponse::into_response));
+            return Err(session.rejection(Refusal::Unavailable(REGISTRY_RETRY_AFTER)).into_response());
         }
     }
     for name in [CONTENT_ENCODING, TRANSFER_ENCODING] {

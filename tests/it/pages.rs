@@ -1,7 +1,5 @@
 //! What people see: pages, why a session ended, and forms that were sent too late.
 
-use std::sync::atomic::Ordering;
-
 use axum::response::{Html, IntoResponse};
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{Method, StatusCode};
@@ -69,21 +67,6 @@ async fn a_form_arrives_once_after_the_login_of_its_user() {
     let sent = send_again(&world, &world.browser, &seal).await;
     assert_eq!(sent.body, "/note?a=b application/x-www-form-urlencoded note=one%20%26+two", "byte by byte");
     assert_eq!(send_again(&world, &world.browser, &seal).await.status, StatusCode::CONFLICT, "once");
-}
-
-#[tokio::test]
-async fn p15_a_form_whose_sending_the_store_does_not_confirm_can_be_sent_all_the_same() {
-    let (world, seal) = ended_with_note().await;
-    world.sign_in().await;
-    world.app.registry.loses_an_answer.store(true, Ordering::Relaxed);
-    let not_now = send_again(&world, &world.browser, &seal).await;
-    assert_eq!(not_now.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!not_now.headers.contains_key("refresh"));
-    let (_, rest) = not_now.body.split_once("name=\"seal\" value=\"").expect("it is there to be sent");
-    let again = rest.split_once('"').unwrap().0.to_owned();
-    let sent = send_again(&world, &world.browser, &again).await;
-    assert_eq!(sent.body, "/note?a=b application/x-www-form-urlencoded note=one%20%26+two");
-    assert_eq!(send_again(&world, &world.browser, &again).await.status, StatusCode::CONFLICT, "once");
 }
 
 #[tokio::test]

@@ -153,9 +153,10 @@ function leave() {
   known.state = "left";
   for (const one of waiting) one.fail(new DOMException("somebody else has signed in", "AbortError"));
   tell();
-  // Not by a reload, which would send a form again, or give back what was typed. One that comes again as it was, as from a cache, is
-  // fetched every five seconds at most.
-  setTimeout(() => location.replace(location.pathname + location.search), 5000 - performance.now());
+  // Not by a reload, which would send a form again, or give back what was typed. One that was fetched like this before, and may come from a
+  // cache, is fetched every five seconds at most.
+  const here = location.pathname + location.search;
+  setTimeout(() => location.replace(here), document.referrer.endsWith(here) ? 5000 : 0);
 }
 
 let told = {};
@@ -342,8 +343,7 @@ class SessionGuard extends HTMLElement {
   #dialog; #title; #text; #buttons; #live; #shown = null; #state; #hidden = []; #covered = false; #page = null; #stop; #announced;
   static observedAttributes = ["activity", "warn"];
   attributeChangedCallback(name, _, value) {
-    const seconds = parseFloat(value);
-    if (name === "warn") warn = (isNaN(seconds) ? 60 : seconds) * 1000;
+    if (name === "warn") warn = (value && value >= 0 ? value : 60) * 1000;
     else isSigned = value !== "off";
   }
   connectedCallback() {
@@ -435,15 +435,14 @@ class SessionGuard extends HTMLElement {
   }
 }
 
-// The page's own button.
+// Its own button, or the page's.
 addEventListener("submit", ({ target }) => target.action === LOGOUT && channel?.postMessage({ leaving: true }));
 function signOut() {
-  channel?.postMessage({ leaving: true });
   const form = document.createElement("form");
   form.method = "post";
   form.action = LOGOUT;
   document.body.append(form);
-  form.submit();
+  form.requestSubmit();
 }
 
 customElements.get("session-guard") || customElements.define("session-guard", SessionGuard);

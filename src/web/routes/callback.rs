@@ -13,10 +13,14 @@ use http::header::SET_COOKIE;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::login::{Attempt, Wanted, asked_first, begin, cannot_sign_in, front_page, login_by, unavailable};
+use super::login::{
+    Attempt, Wanted, begin, cannot_sign_in, front_page, is_part_of_another_page, login_by, unavailable,
+};
 use super::own_session::{OwnContext, OwnSession};
 use crate::manager::login_outcome::{Load, LoggedIn, LoginError};
-use crate::protocol::authorization::{self, Authentication, AuthorizationResponse, IssuerParameter, Prompt};
+use crate::protocol::authorization::{
+    self, Authentication, AuthorizationResponse, Initiation, IssuerParameter, Prompt,
+};
 use crate::protocol::token_response::ErrorCode;
 use crate::session::browser::Browser;
 use crate::session::decide::{Decision, decide};
@@ -29,7 +33,7 @@ use crate::session::record::SessionRecord;
 use crate::web::app_data::{self, AppData};
 use crate::web::context::Context;
 use crate::web::page::redirect;
-use crate::web::pages::Page;
+use crate::web::pages::{Page, PageKind};
 use crate::web::parties::{Elsewhere, elsewhere};
 
 pub(super) async fn callback(
@@ -117,10 +121,12 @@ async fn of_no_attempt(
     }
     match Attempt::of(state) {
         Attempt::First => {
-            if let Some(page) =
-                asked_first(context, headers, login_by(context, &front_page, &Authentication::default()))
-            {
-                return page.into_response();
+            // What comes by way of the provider looks like another site's there: it is told, and asked, at once.
+            if context.provider().client().initiation == Initiation::OwnPages {
+                return bad_request(context, "late", &front_page);
+            }
+            if is_part_of_another_page(headers) {
+                return Page::new(PageKind::Forbidden).into_response();
             }
             let authentication = Authentication::default();
             let return_to = front_page;

@@ -8,10 +8,11 @@ use super::own_session::{OwnContext, OwnSession};
 use super::script::{ASK, javascript};
 use crate::manager::Refusal;
 use crate::session::policy::RequestKind;
+use crate::session::record::SessionRecord;
 use crate::web::cross_site::is_cross_site;
 use crate::web::pages::{Page, PageKind};
 use crate::web::reject::SessionRejection;
-use crate::web::send_again::{Unsealed, read_seal, send_page};
+use crate::web::send_again::{Unsealed, read_seal};
 use crate::web::texts::Language;
 
 /// What the page with a kept form runs.
@@ -54,11 +55,21 @@ pub(super) async fn show(
     let form = read_seal(body).await.and_then(|seal| Some((context.cookies().open_form(&seal)?, seal)));
     let page = match form {
         Some((form, seal)) => match Unsealed::of(&context, &parts.headers, form, &record) {
-            Unsealed::Form(form) => send_page(&form, seal, &record),
+            Unsealed::Form(form) => {
+                let page = Page::send(seal, form.action(), name_of(&record), form.entered.fields());
+                if form.entered.had_files() { page.text("files") } else { page }
+            }
             Unsealed::OfAnother => Page::new(PageKind::OtherUser),
             Unsealed::Nothing => Page::new(PageKind::Gone),
         },
         None => Page::new(PageKind::Gone),
     };
     page.in_language(Language::preferred(parts.headers.get(ACCEPT_LANGUAGE))).into_response()
+}
+
+/// What a person is called.
+fn name_of(record: &SessionRecord) -> String {
+    let claim = |name: &str| record.login.claims.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let named = claim("name").or_else(|| claim("preferred_username")).or_else(|| claim("email"));
+    named.unwrap_or_else(|| record.subject().as_str().to_owned())
 }

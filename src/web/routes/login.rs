@@ -109,7 +109,7 @@ fn came_by_link(headers: &HeaderMap) -> bool {
 
 /// The page that a person gets instead of a login, where a page of another site would begin it: as an image or a script, which nobody
 /// has meant, or by a link where the profile wants people to be asked. `login` is what its button leads to.
-pub(super) fn asked_first(context: &Context, headers: &HeaderMap, login: String) -> Option<Page> {
+fn asked_first(context: &Context, headers: &HeaderMap, login: String) -> Option<Page> {
     if is_part_of_another_page(headers) {
         return Some(Page::new(PageKind::Forbidden));
     }
@@ -129,7 +129,7 @@ fn began_elsewhere(headers: &HeaderMap) -> bool {
 }
 
 /// Whether another site has a browser load this as an image, a script or the like: nobody has meant to sign in.
-fn is_part_of_another_page(headers: &HeaderMap) -> bool {
+pub(super) fn is_part_of_another_page(headers: &HeaderMap) -> bool {
     came_by_link(headers) && headers.get(&SEC_FETCH_MODE).is_some_and(|mode| mode.as_bytes() != b"navigate")
 }
 

@@ -151,7 +151,9 @@ async fn revoke(context: &Context, revocation: Revocation, jti: &str) -> Result<
     };
     // Both parts of a subject have to fit (RFC 9493 §3.2.8).
     let among_others = match (&sid, &subject) {
-        (Some(sid), Some(subject)) => context.manager().end_among_others(&registration, (sid, subject), reason).await?,
+        (Some(sid), Some(subject)) => {
+            context.manager().end_among_others(&registration, (sid, subject, revocation.at), reason).await?
+        }
         _ => None,
     };
     let ended = if let Some(ended) = among_others {
