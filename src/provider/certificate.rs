@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::monotonic;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, with_causes};
 
 const TAKES: &str = "a certificate, with the chain that its authority gave, and its private key, both PEM";
 
@@ -160,10 +160,7 @@ fn build(
     if let Some(certificate) = certificate {
         builder = builder.identity(certificate.identity()?);
     }
-    builder.build().map_err(|error| match (&error as &dyn std::error::Error).source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    })
+    builder.build().map_err(|error| with_causes(&error))
 }
 
 impl fmt::Debug for Inner {

@@ -135,6 +135,11 @@ impl Credentials {
         &self.all
     }
 
+    /// Whether the application shows a certificate.
+    pub(crate) fn show_certificate(&self) -> bool {
+        self.all.iter().any(|way| way.certificate().is_some())
+    }
+
     fn get(&self, number: usize) -> Option<Tried<'_>> {
         self.all.get(number).map(|authentication| Tried { number, authentication })
     }

@@ -100,20 +100,13 @@ impl Provider {
         jwt.verify(&keys, self.client.signing_alg)
     }
 
-    /// Verifies by newer keys. What a set lacks that was fetched after the token had come is no key of the provider's; one whose fetch
-    /// was under way by then may be older than the token.
     fn verify_by(
         &self,
         jwt: UnverifiedJwt<'_>,
         newer: Result<Newer<KeySet>, JoinError>,
         arrived: Arrived,
     ) -> Result<VerifiedJwt, VerifyError> {
-        let keys = found(newer).ok_or_else(no_keys)?;
-        self.try_by(jwt, &keys).map_err(|unverified| {
-            let (jwt, error) = *unverified;
-            let is_final = keys.is_asked_for_after(arrived) || !jwt.may_need_newer_keys(&error);
-            if is_final { error.into() } else { no_keys().into() }
-        })
+        by_newer(newer, arrived, no_keys, |keys| self.try_by(jwt, keys))
     }
 
     /// Sees to it that there are keys to verify with.
@@ -142,11 +135,27 @@ impl Provider {
 }
 
 /// What a fetch came to that went on without its caller.
-pub(super) fn found(newer: Result<Newer<KeySet>, JoinError>) -> Option<Fetched<KeySet>> {
+fn found(newer: Result<Newer<KeySet>, JoinError>) -> Option<Fetched<KeySet>> {
     match newer {
         Ok(Newer::Found(keys)) => Some(keys),
         Ok(Newer::TooSoon | Newer::Unavailable) | Err(_) => None,
     }
+}
+
+/// Verifies by newer keys. What a set lacks that was fetched after the token had come is no key of its issuer's; one whose fetch was
+/// under way by then may be older than the token.
+pub(super) fn by_newer<'a>(
+    newer: Result<Newer<KeySet>, JoinError>,
+    arrived: Arrived,
+    no_keys: impl Fn() -> Unavailable,
+    verify: impl FnOnce(&Fetched<KeySet>) -> Result<VerifiedJwt, Box<(UnverifiedJwt<'a>, TokenError)>>,
+) -> Result<VerifiedJwt, VerifyError> {
+    let keys = found(newer).ok_or_else(&no_keys)?;
+    verify(&keys).map_err(|unverified| {
+        let (jwt, error) = *unverified;
+        let is_final = keys.is_asked_for_after(arrived) || !jwt.may_need_newer_keys(&error);
+        if is_final { error.into() } else { no_keys().into() }
+    })
 }
 
 fn no_keys() -> Unavailable {

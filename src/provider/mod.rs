@@ -227,8 +227,8 @@ impl Provider {
         let answer = self.fetch("discovery", &location).await?;
         match ProviderMetadata::parse(&answer.body, &self.client.issuers, &self.client.plain_http) {
             Ok(metadata) => {
-                let shows_certificate = self.client.credentials.all().iter().any(|way| way.certificate().is_some());
-                let metadata = if shows_certificate { metadata.for_mutual_tls() } else { metadata };
+                let metadata =
+                    if self.client.credentials.show_certificate() { metadata.for_mutual_tls() } else { metadata };
                 let metadata = match inside {
                     Some(inside) => metadata.seen_from_inside(issuer, inside),
                     None => metadata,
@@ -291,8 +291,10 @@ impl Provider {
             tracing::warn!(%issuer, alg = key.alg().as_str(), "the provider does not declare the algorithm of the DPoP key \
                 in dpop_signing_alg_values_supported: its logins may fail");
         }
-        let shows_certificate = self.client.credentials.all().iter().any(|way| way.certificate().is_some());
-        if shows_certificate && self.client.dpop.is_none() && !metadata.tls_client_certificate_bound_access_tokens {
+        if self.client.credentials.show_certificate()
+            && self.client.dpop.is_none()
+            && !metadata.tls_client_certificate_bound_access_tokens
+        {
             tracing::warn!(%issuer, "the provider does not declare tls_client_certificate_bound_access_tokens: \
                 its access tokens may be bound to nothing");
         }

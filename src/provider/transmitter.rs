@@ -9,7 +9,7 @@ use url::Url;
 
 use super::cached::{Arrived, Cached, Held, Newer};
 use super::http::Http;
-use super::keys::{Bearer, OLDEST, VerifyError, found};
+use super::keys::{Bearer, OLDEST, VerifyError, by_newer};
 use super::{CLOCK_TOLERANCE, Unavailable};
 use crate::clock::Clock;
 use crate::protocol::issuers::Issuers;
@@ -135,19 +135,13 @@ impl Transmitter {
         self.verify_by(jwt, newer.await, arrived)
     }
 
-    /// As [`Provider::verify_by`](super::Provider).
     fn verify_by(
         &self,
         jwt: UnverifiedJwt<'_>,
         newer: Result<Newer<KeySet>, JoinError>,
         arrived: Arrived,
     ) -> Result<VerifiedJwt, VerifyError> {
-        let keys = found(newer).ok_or_else(no_keys)?;
-        jwt.verify(&keys.value, self.signing_alg).map_err(|unverified| {
-            let (jwt, error) = *unverified;
-            let is_final = keys.is_asked_for_after(arrived) || !jwt.may_need_newer_keys(&error);
-            if is_final { error.into() } else { no_keys().into() }
-        })
+        by_newer(newer, arrived, no_keys, |keys| jwt.verify(&keys.value, self.signing_alg))
     }
 
     /// Fetches keys that are newer than those there are, without the caller.
